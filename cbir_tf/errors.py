@@ -1,0 +1,20 @@
+"""The one exception that means: the user's input is wrong."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """What is wrong, where, and how to mend it, in one line.
+
+    The command line prints it without a traceback and ends with status 2.
+    """
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """A hint naming what the user may have meant: the nearest name, else all of them."""
+    names = [str(each) for each in names]
+    close = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
+    return f"did you mean {close[0]!r}?" if close else f"choose one of: {', '.join(names)}"
