@@ -1,4 +1,4 @@
-"""The values that travel through cbir_tf: ImageSet, Embeddings, Neighbours."""
+"""The values that travel through cbir_tf: ImageSet, Embeddings, Neighbours, Run."""
 
 from __future__ import annotations
 
@@ -7,6 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+
+from cbir_tf.config import Config
+from cbir_tf.errors import UserError, nearest
+from cbir_tf.files import write_text
 
 SPLITS = ("train", "validation", "test")
 UNLABELLED = -1
@@ -140,3 +144,63 @@ class Neighbours:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A folder with everything one run made, and the configuration that made it."""
+
+    folder: Path
+    config: Config
+
+    config_file = property(lambda self: self.folder / "config.yaml")
+    images = property(lambda self: self.folder / "images.csv")
+    checkpoints = property(lambda self: self.folder / "checkpoints")
+    model = property(lambda self: self.folder / "model.keras")
+    history = property(lambda self: self.folder / "history.csv")
+    features = property(lambda self: self.folder / "features.db")
+    index = property(lambda self: self.folder / "index")
+    metrics = property(lambda self: self.folder / "metrics.json")
+    plots = property(lambda self: self.folder / "plots")
+    logs = property(lambda self: self.folder / "logs")
+
+    @classmethod
+    def create(cls, folder: Path, config: Config) -> Run:
+        """Begin a run in a new, empty or matching folder.
+
+        Raises:
+            UserError: the folder holds something else, or a run of another configuration.
+        """
+        if (folder / "config.yaml").is_file():
+            run = cls.open(folder)
+            differences = config.differences(run.config)
+            if differences:
+                raise UserError(
+                    f"{folder}: holds a run of another configuration ({differences[0]}); choose "
+                    "another --run folder, or --restart to replace it"
+                )
+            return run
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise UserError(f"{folder}: exists and is no run; choose another --run folder")
+        run = cls(folder, config)
+        write_text(run.config_file, config.dump())
+        return run
+
+    @classmethod
+    def open(cls, folder: str | Path) -> Run:
+        """The run in a folder.
+
+        Raises:
+            UserError: there is none, or its configuration cannot be read.
+        """
+        folder = Path(folder)
+        if not (folder / "config.yaml").is_file():
+            others = [str(each.parent) for each in sorted(folder.parent.glob("*/config.yaml"))]
+            hint = nearest(str(folder), others) if others else "train one first with train.py"
+            raise UserError(f"{folder}: no run there; {hint}")
+        return cls(folder, Config.load(folder / "config.yaml"))
+
+    @property
+    def trained(self) -> bool:
+        """Whether training came to its end."""
+        return bool(self.model.is_file())

@@ -1,0 +1,73 @@
+"""Files that are there whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from cbir_tf.errors import UserError
+
+# What the user can mend: no room, no permission, a read-only place, a folder in the way.
+_USER_ERRNO = {
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.EEXIST,
+    errno.ENAMETOOLONG,
+}
+
+
+def cannot_write(path: Path, error: OSError) -> UserError:
+    """The one-line form of a failed write."""
+    reason = (os.strerror(error.errno) if error.errno else str(error)).lower()
+    return UserError(f"{path}: cannot be written: {reason}; free some room or choose another place")
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path` that takes its place when the block succeeds.
+
+    The suffix is kept, as many writers choose the format by it. On any error, and on Ctrl-C, the
+    temporary file goes and what was at `path` stays.
+
+    Raises:
+        UserError: the disk is full, or the place cannot be written to.
+    """
+    temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}{path.suffix}")
+    if path.name.endswith(".weights.h5"):
+        temporary = path.with_name(f".{secrets.token_hex(4)}.weights.h5")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        with temporary.open("rb") as written:
+            os.fsync(written.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        if error.errno in _USER_ERRNO or "No space left" in str(error):
+            raise cannot_write(path, error) from error
+        raise
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 text whole or not at all."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def sha256(source: Path | bytes) -> str:
+    """Hexadecimal SHA-256 of a file or of bytes."""
+    if isinstance(source, bytes):
+        return hashlib.sha256(source).hexdigest()
+    with source.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
