@@ -1,0 +1,204 @@
+"""Images from a folder of class sub-folders, or from a manifest."""
+
+from __future__ import annotations
+
+import csv
+import logging
+import os
+import posixpath
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from cbir_tf.config import Data
+from cbir_tf.errors import UserError
+from cbir_tf.types import UNLABELLED, ImageSet
+
+log = logging.getLogger(__name__)
+
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif"})
+SPLIT_NAMES = {
+    "train": "train",
+    "validation": "validation",
+    "val": "validation",
+    "valid": "validation",
+    "test": "test",
+}
+_LAYOUT = "expected class sub-folders with images, or a manifest.csv with path,label"
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """One image: its path below the root, its class and split, empty where it has none."""
+
+    path: str
+    label: str
+    split: str
+
+
+def folder(data: Data) -> ImageSet:
+    """Images of a folder, in one of three layouts.
+
+    - `manifest.csv` (in the folder, or the path itself): columns path, label and, if wanted,
+      split; paths relative to the file; an empty label means unlabelled.
+    - split folders holding class folders, `train/cat/1.jpg`, if all top-level folders are named
+      train, validation (val, valid) or test.
+    - class folders, `cat/1.jpg`.
+
+    An id is the path below the root, with forward slashes. Files without a known image suffix are
+    left out and counted in the log; hidden files and folders are passed over.
+
+    Raises:
+        UserError: the folder or manifest is missing, empty or malformed.
+    """
+    assert data.path is not None  # config.Data sees to it
+    root = data.path.expanduser()
+    if root.suffix.lower() == ".csv":
+        return _image_set(root.parent, _read_manifest(root))
+    _check_folder(root)
+    manifest = root / "manifest.csv"
+    return _image_set(root, _read_manifest(manifest) if manifest.exists() else _walk_classes(root))
+
+
+def images_in_folder(path: Path) -> ImageSet:
+    """Every image below a folder, at any depth, unlabelled and in no split.
+
+    Raises:
+        UserError: there is no such folder, or no image in it.
+    """
+    root = path.expanduser()
+    _check_folder(root)
+    paths = _image_paths(root)
+    if not paths:
+        raise UserError(f"{root}: no images found; known are {_suffixes()}")
+    return _image_set(root, [_Entry(each, "", "") for each in paths])
+
+
+def _image_set(root: Path, entries: list[_Entry]) -> ImageSet:
+    class_names = tuple(sorted({each.label for each in entries} - {""}))
+    numbers = {name: number for number, name in enumerate(class_names)} | {"": UNLABELLED}
+    return ImageSet(
+        ids=np.array([each.path for each in entries]),
+        sources=tuple(root / each.path for each in entries),
+        labels=np.array([numbers[each.label] for each in entries]),
+        split=np.array([each.split for each in entries]),
+        class_names=class_names,
+    )
+
+
+def _suffixes() -> str:
+    return " ".join(sorted(IMAGE_SUFFIXES))
+
+
+def _check_folder(root: Path) -> None:
+    if not root.exists():
+        raise UserError(f"{root}: no such folder; check data.path")
+    if not root.is_dir():
+        raise UserError(f"{root}: is a file, not a folder; give a folder or a .csv manifest")
+
+
+# --- class folders ------------------------------------------------------------------------------
+
+
+def _walk_classes(root: Path) -> list[_Entry]:
+    tops = _class_folders(root)
+    if not tops:
+        raise UserError(f"{root}: no sub-folders; {_LAYOUT}")
+    by_split = all(each.lower() in SPLIT_NAMES for each in tops)
+    entries = []
+    for path in _image_paths(root):
+        parts = path.split("/")
+        split = SPLIT_NAMES[parts.pop(0).lower()] if by_split and len(parts) > 1 else ""
+        if len(parts) > 1:
+            entries.append(_Entry(path, parts[0], split))
+        else:
+            log.warning("%s: left out, it is in no class folder", root / path)
+    if not entries:
+        raise UserError(f"{root}: no images found in class sub-folders; known are {_suffixes()}")
+    return entries
+
+
+def _class_folders(root: Path) -> list[str]:
+    return sorted(
+        each.name for each in root.iterdir() if each.is_dir() and not each.name.startswith(".")
+    )
+
+
+def _image_paths(root: Path) -> list[str]:
+    """Paths of the image files below a folder, relative to it, sorted; links are followed."""
+    paths, others, seen = [], 0, set()
+    for folder_name, inner, files in os.walk(root, followlinks=True):
+        real = os.path.realpath(folder_name)
+        if real in seen:  # a link back up would go round for ever
+            inner.clear()
+            continue
+        seen.add(real)
+        inner[:] = sorted(each for each in inner if not each.startswith("."))
+        below = Path(folder_name).relative_to(root)
+        for name in files:
+            if name.startswith("."):
+                continue
+            if Path(name).suffix.lower() in IMAGE_SUFFIXES:
+                paths.append((below / name).as_posix())
+            else:
+                others += 1
+    if others:
+        log.info("%s: %d files without an image suffix left out", root, others)
+    return sorted(paths)
+
+
+# --- manifest -----------------------------------------------------------------------------------
+
+
+def _read_manifest(manifest: Path) -> list[_Entry]:
+    entries = []
+    try:
+        with manifest.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file, skipinitialspace=True)
+            columns = reader.fieldnames or []
+            if not {"path", "label"} <= set(columns):
+                raise UserError(
+                    f"{manifest}: the first line must name the columns path,label[,split]; "
+                    f"it is {','.join(columns)!r}"
+                )
+            for row in reader:
+                entries.append(_manifest_entry(row, f"{manifest} line {reader.line_num}"))
+    except FileNotFoundError:
+        raise UserError(f"{manifest}: no such manifest; check data.path") from None
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{manifest}: cannot be read as CSV in UTF-8: {error}") from None
+    if not entries:
+        raise UserError(f"{manifest}: lists no images")
+    _check_listed(manifest, entries)
+    return entries
+
+
+def _manifest_entry(row: dict[str, str | None], where: str) -> _Entry:
+    path = posixpath.normpath(row["path"] or "")
+    label = (row["label"] or "").strip()
+    split = (row.get("split") or "").strip()
+    if path == ".":
+        raise UserError(f"{where}: the path is empty")
+    if path.startswith(("/", "../")):
+        raise UserError(
+            f"{where}: {row['path']!r} is not below the manifest's folder; write paths relative to "
+            "it (links to other places are fine)"
+        )
+    if split and split.lower() not in SPLIT_NAMES:
+        raise UserError(f"{where}: no split {split!r}; write train, validation or test, or nothing")
+    return _Entry(path, label, SPLIT_NAMES.get(split.lower(), ""))
+
+
+def _check_listed(manifest: Path, entries: list[_Entry]) -> None:
+    seen = set()
+    for each in entries:
+        if each.path in seen:
+            raise UserError(f"{manifest}: {each.path!r} is listed twice; keep one of the lines")
+        seen.add(each.path)
+    missing = [each.path for each in entries if not (manifest.parent / each.path).is_file()]
+    if missing:
+        raise UserError(
+            f"{manifest}: {len(missing)} of {len(entries)} files are not there, "
+            f"the first {missing[0]!r}; paths are relative to {manifest.parent}"
+        )

@@ -1,0 +1,80 @@
+"""Where images come from: a name in the configuration, a function here."""
+
+from __future__ import annotations
+
+import io
+import logging
+from collections.abc import Callable
+
+import numpy as np
+from PIL import Image
+
+from cbir_tf.config import Data
+from cbir_tf.data.folder_source import folder, images_in_folder
+from cbir_tf.data.splits import apply_split
+from cbir_tf.data.tfds_source import tensorflow_dataset
+from cbir_tf.errors import UserError
+from cbir_tf.types import SPLITS, UNLABELLED, ImageSet
+
+__all__ = ["SOURCES", "digits", "images_in_folder", "load_images"]
+
+log = logging.getLogger(__name__)
+
+
+def digits(data: Data) -> ImageSet:
+    """scikit-learn's 1,797 handwritten digits of 8 x 8 pixels, as PNG files in memory, no split."""
+    from sklearn.datasets import load_digits  # noqa: PLC0415  slow, and needed here alone
+
+    bunch = load_digits()
+    pixels = np.rint(bunch.images * (255 / 16)).astype(np.uint8)
+    return ImageSet(
+        ids=np.array([f"digits/{number:04d}" for number in range(len(pixels))]),
+        sources=tuple(_png(each) for each in pixels),
+        labels=bunch.target,
+        split=np.full(len(pixels), ""),
+        class_names=tuple(str(each) for each in bunch.target_names),
+    )
+
+
+def _png(pixels: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+SOURCES: dict[str, Callable[[Data], ImageSet]] = {
+    "digits": digits,
+    "folder": folder,
+    "tfds": tensorflow_dataset,
+}
+
+
+def load_images(data: Data, seed: int) -> ImageSet:
+    """The images that the configuration names, each assigned to its split.
+
+    Args:
+        data: source, path and split.
+        seed: for the split; the same seed gives the same split.
+
+    Raises:
+        UserError: the source is missing, empty or malformed, has fewer than two classes, or
+            cannot be split as asked.
+    """
+    images = SOURCES[data.source](data)
+    where = data.path if data.source == "folder" else data.dataset or data.source
+    counts = np.bincount(images.labels[images.labels != UNLABELLED], minlength=1)
+    present = np.flatnonzero(counts)
+    if not len(present):
+        raise UserError(f"{where}: none of the {len(images)} images has a label; label some")
+    if len(present) == 1:
+        raise UserError(
+            f"{where}: needs at least two classes, there is only "
+            f"{images.class_names[present[0]]!r}; is it the right folder?"
+        )
+    single = [images.class_names[each] for each in np.flatnonzero(counts == 1)]
+    if single:
+        log.warning("%s: only one image of: %s", where, ", ".join(single))
+    images = apply_split(images, data.split, seed)
+    sizes = ", ".join(f"{name} {(images.split == name).sum()}" for name in SPLITS)
+    log.info("%s: %d images of %d classes; %s", where, len(images), len(present), sizes)
+    return images

@@ -1,0 +1,164 @@
+"""Which images train, which are watched while training, which are measured at the end."""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+
+from cbir_tf.config import Split
+from cbir_tf.errors import UserError
+from cbir_tf.types import SPLITS, UNLABELLED, ImageSet
+
+log = logging.getLogger(__name__)
+
+_LEFT_OUT = ""
+
+
+def apply_split(images: ImageSet, split: Split, seed: int) -> ImageSet:
+    """The same images in the same order, each assigned to a split.
+
+    The outcome depends on the ids, the labels and the seed alone, never on the order of the
+    images. Unlabelled images, and those that the asked numbers leave over, get the empty split.
+
+    Args:
+        images: N images; their `split` is looked at only with `by: given`.
+        split: how to split and how much goes where.
+        seed: not negative.
+
+    Raises:
+        UserError: the source has no split of its own to take, or the numbers are impossible.
+    """
+    by_id = np.argsort(images.ids, kind="stable")
+    labels = images.labels[by_id]
+    labelled = labels != UNLABELLED
+    generator = np.random.default_rng(seed)
+    if split.by == "given":
+        names = _given(images.split[by_id], labels, split, generator)
+    elif split.by == "stratified":
+        names = _stratified(labels, split, generator)
+    else:
+        names = _by_class(labels, split, generator)
+    names = np.where(labelled, names, _LEFT_OUT)
+    if not (names == "train").any():
+        raise UserError(
+            f"data.split: none of the {labelled.sum()} labelled images is for training; "
+            "give data.split.train more"
+        )
+    unlabelled = len(images) - labelled.sum()
+    if unlabelled:
+        log.info("%d unlabelled images are in no split", unlabelled)
+
+    in_order = np.empty_like(names)
+    in_order[by_id] = names
+    return ImageSet(images.ids, images.sources, images.labels, in_order, images.class_names)
+
+
+def _given(
+    names: np.ndarray, labels: np.ndarray, split: Split, generator: np.random.Generator
+) -> np.ndarray:
+    """The source's own split; a missing validation split is cut from train."""
+    if not (names != _LEFT_OUT).any():
+        raise UserError(
+            "data.split: this source has no split of its own; set it: "
+            "data.split.by=stratified or data.split.by=class"
+        )
+    if not (names == "test").any():
+        log.warning("this source has no test split; data.split.by=stratified cuts one")
+    train = np.flatnonzero((names == "train") & (labels != UNLABELLED))
+    if (names == "validation").any() or not len(train):
+        return names
+    whole = split.model_copy(update={"train": None, "test": 0})
+    names = names.copy()
+    names[train] = _stratified(labels[train], whole, generator)
+    return names
+
+
+def _stratified(labels: np.ndarray, split: Split, generator: np.random.Generator) -> np.ndarray:
+    """Split by image: each class in proportion, and each in train if the numbers allow it."""
+    shuffled = generator.permutation(np.flatnonzero(labels != UNLABELLED))
+    sizes = _sizes(split, len(shuffled), "images")
+    _, classes, left = np.unique(labels[shuffled], return_inverse=True, return_counts=True)
+    shares = []
+    for name, size in zip(SPLITS, sizes, strict=True):
+        share = _in_proportion(left, size)
+        if name == "train" and size >= len(left):
+            share = _none_without(share)
+        left = left - share
+        shares.append(share)
+
+    names = np.full(len(labels), _LEFT_OUT, dtype="U10")
+    for number in range(len(left)):
+        members = shuffled[classes == number]
+        ends = np.cumsum([share[number] for share in shares])
+        for name, part in zip(SPLITS, np.split(members, ends), strict=False):
+            names[part] = name
+    return names
+
+
+def _by_class(labels: np.ndarray, split: Split, generator: np.random.Generator) -> np.ndarray:
+    """Split by class: every image of a class goes where the class goes."""
+    classes = generator.permutation(np.unique(labels[labels != UNLABELLED]))
+    sizes = _sizes(split, len(classes), "classes")
+    if sizes[0] < 2:
+        raise UserError(
+            f"data.split.train: {sizes[0]} of {len(classes)} classes is left for training, "
+            "which needs at least 2; give data.split.validation and data.split.test fewer"
+        )
+    names = np.full(len(labels), _LEFT_OUT, dtype="U10")
+    for name, part in zip(SPLITS, np.split(classes, np.cumsum(sizes)), strict=False):
+        names[np.isin(labels, part)] = name
+    return names
+
+
+def _sizes(split: Split, available: int, what: str) -> tuple[int, int, int]:
+    """How many of the available images or classes train, validation and test get."""
+    asked = (split.train, split.validation, split.test)
+    text = ", ".join(
+        f"{name} {'null' if each is None else each}"
+        for name, each in zip(SPLITS, asked, strict=True)
+    )
+    if split.train is None and split.test is None:
+        raise UserError(f"data.split: {text}: only one can be null, that is, take what is left")
+    wanted = [each * available if isinstance(each, float) else each for each in asked]
+    left = available - sum(each for each in wanted if each is not None)
+    if left < -1e-6:
+        raise UserError(f"data.split: {text} is more than the {available} labelled {what}")
+    left = max(left, 0)
+    exact = np.array([left if each is None else each for each in wanted], dtype=float)
+    unused = max(available - exact.sum(), 0)
+    sizes = _whole(np.append(exact, unused))[:3]
+    for name, each, size in zip(SPLITS, asked, sizes, strict=True):
+        if size == 0 and each:
+            raise UserError(
+                f"data.split.{name}: {each} of {available} labelled {what} is less than one; "
+                "give it more, or 0 for none"
+            )
+    return int(sizes[0]), int(sizes[1]), int(sizes[2])
+
+
+def _whole(exact: np.ndarray) -> np.ndarray:
+    """Whole numbers near these, with their sum, by the largest remainder."""
+    floors = np.floor(exact + 1e-9)
+    missing = round(exact.sum() - floors.sum())
+    largest = np.argsort(floors - exact, kind="stable")[:missing]
+    floors[largest] += 1
+    return floors.astype(np.int64)
+
+
+def _in_proportion(counts: np.ndarray, total: int) -> np.ndarray:
+    """Share out `total` in proportion to `counts` (not above them), by the largest remainder."""
+    everything = max(int(counts.sum()), 1)
+    shares, remainders = np.divmod(counts * total, everything)
+    largest = np.argsort(-remainders, kind="stable")[: total - shares.sum()]
+    shares[largest] += 1
+    return shares
+
+
+def _none_without(shares: np.ndarray) -> np.ndarray:
+    """Give one to each that has none, taken from those that have most."""
+    shares = shares.copy()
+    for empty in np.flatnonzero(shares == 0):
+        shares[shares.argmax()] -= 1
+        shares[empty] = 1
+    return shares
