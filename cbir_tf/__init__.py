@@ -1,1 +1,31 @@
+"""Image retrieval with Keras 3: train an embedding, extract, search, see and measure."""
 
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cbir_tf.config import Config
+    from cbir_tf.errors import UserError
+    from cbir_tf.retriever import Retriever
+    from cbir_tf.types import Embeddings, ImageSet, Neighbours, Run
+
+__all__ = ["Config", "Embeddings", "ImageSet", "Neighbours", "Retriever", "Run", "UserError"]
+
+_HOME = {
+    "Config": "config",
+    "UserError": "errors",
+    "Retriever": "retriever",
+    "Embeddings": "types",
+    "ImageSet": "types",
+    "Neighbours": "types",
+    "Run": "types",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # Imported when first used: `cbir --help` must not wait for TensorFlow.
+    if name not in _HOME:
+        raise AttributeError(f"module 'cbir_tf' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"cbir_tf.{_HOME[name]}"), name)

@@ -14,6 +14,7 @@ from cbir_tf.errors import UserError
 
 # What the user can mend: no room, no permission, a read-only place, a folder in the way.
 _USER_ERRNO = {
+    errno.ENOENT,
     errno.ENOSPC,
     errno.EDQUOT,
     errno.EACCES,
@@ -24,6 +25,11 @@ _USER_ERRNO = {
     errno.EEXIST,
     errno.ENAMETOOLONG,
 }
+
+
+def user_errno(error: OSError) -> bool:
+    """Whether an OSError is something the user can mend."""
+    return error.errno in _USER_ERRNO or "No space left" in str(error)
 
 
 def cannot_write(path: Path, error: OSError) -> UserError:
@@ -52,7 +58,7 @@ def replacing(path: Path) -> Iterator[Path]:
             os.fsync(written.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        if error.errno in _USER_ERRNO or "No space left" in str(error):
+        if user_errno(error):
             raise cannot_write(path, error) from error
         raise
     finally:

@@ -165,26 +165,22 @@ class Run:
     logs = property(lambda self: self.folder / "logs")
 
     @classmethod
-    def create(cls, folder: Path, config: Config) -> Run:
-        """Begin a run in a new, empty or matching folder.
+    def at(cls, folder: Path, config: Config) -> Run:
+        """The run of a configuration in a folder, which must be new, empty or its own.
 
         Raises:
             UserError: the folder holds something else, or a run of another configuration.
         """
         if (folder / "config.yaml").is_file():
-            run = cls.open(folder)
-            differences = config.differences(run.config)
+            differences = config.differences(cls.open(folder).config)
             if differences:
                 raise UserError(
                     f"{folder}: holds a run of another configuration ({differences[0]}); choose "
                     "another --run folder, or --restart to replace it"
                 )
-            return run
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise UserError(f"{folder}: exists and is no run; choose another --run folder")
-        run = cls(folder, config)
-        write_text(run.config_file, config.dump())
-        return run
+        return cls(folder, config)
 
     @classmethod
     def open(cls, folder: str | Path) -> Run:

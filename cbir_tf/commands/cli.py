@@ -1,0 +1,82 @@
+"""The command line: one verb, its arguments, and how a failure is told."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from cbir_tf.errors import UserError
+from cbir_tf.files import user_errno
+from cbir_tf.progress import log_to_standard_error
+
+# Verb -> what it does; the module of the same name in cbir_tf.commands does it.
+VERBS = {
+    "train": "train an embedding from a configuration file",
+    "extract": "embed images into the run's feature store, fit the index, draw the embedding map",
+    "search": "find the images most like one image",
+    "evaluate": "measure retrieval: recall, precision, mAP, MAP@R with intervals; draw mistakes",
+}
+
+
+def main(argv: Sequence[str] | None = None, verb: str | None = None) -> int:
+    """Run one verb; returns the exit status: 0 done, 2 wrong input, 1 anything else."""
+    parser = _parser(verb)
+    arguments, rest = parser.parse_known_args(argv)
+    if rest and not hasattr(arguments, "overrides"):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    arguments.overrides = rest
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    log_to_standard_error()
+    try:
+        arguments.action(arguments)
+        sys.stdout.flush()
+    except UserError as error:
+        return _fail(str(error))
+    except KeyboardInterrupt:
+        resume = " --resume" if arguments.verb == "train" else ""
+        print(f"\ninterrupted; the same command{resume} goes on from here", file=sys.stderr)
+        return 1
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        if user_errno(error):
+            return _fail(f"{error.filename or 'file'}: {(error.strerror or str(error)).lower()}")
+        raise
+    return 0
+
+
+def _fail(message: str) -> int:
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    return 2
+
+
+def _parser(verb: str | None) -> argparse.ArgumentParser:
+    if verb is not None:
+        parser = argparse.ArgumentParser(description=_sentence(VERBS[verb]), prog=f"{verb}.py")
+        _fill(parser, verb)
+        return parser
+    parser = argparse.ArgumentParser(prog="cbir", description="Image retrieval with Keras.")
+    verbs = parser.add_subparsers(title="verbs", required=True, metavar="VERB")
+    for name, summary in VERBS.items():
+        _fill(verbs.add_parser(name, help=summary, description=_sentence(summary)), name)
+    return parser
+
+
+def _fill(parser: argparse.ArgumentParser, verb: str) -> None:
+    module = importlib.import_module(f"cbir_tf.commands.{verb}")
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    module.add_arguments(parser)
+    parser.set_defaults(action=module.main, verb=verb)
+
+
+def _sentence(text: str) -> str:
+    return text[0].upper() + text[1:] + "."
+
+
+def script() -> None:
+    """Entry point of the installed `cbir` program."""
+    raise SystemExit(main())

@@ -1,0 +1,90 @@
+"""Images through the embedder into the feature store, resumable at any moment."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from os import cpu_count
+
+import keras
+import numpy as np
+
+from cbir_tf.config import Data
+from cbir_tf.data.batches import inference_batches
+from cbir_tf.features.store import FeatureStore, Record
+from cbir_tf.files import sha256
+from cbir_tf.progress import logger, progress
+from cbir_tf.types import Embeddings, ImageSet
+
+
+def embed(model: keras.Model, images: ImageSet, data: Data) -> Embeddings:
+    """Embed images in memory, in their order; those that cannot be decoded are left out."""
+    positions, vectors = [], []
+    for pixels, where in inference_batches(images, data):
+        vectors.append(np.asarray(predict(model, pixels)))
+        positions.append(where.numpy())
+    if not positions:
+        return Embeddings(np.empty(0, np.str_), np.empty((0, 0)), np.empty(0))
+    kept = np.concatenate(positions)
+    return Embeddings(images.ids[kept], np.concatenate(vectors), images.labels[kept])
+
+
+def predict(model: keras.Model, pixels: np.ndarray) -> np.ndarray:
+    """Embed one uint8 (B, H, W, 3) batch: float32 (B, D). The one way from pixels to vectors."""
+    return np.asarray(model.predict_on_batch(pixels))
+
+
+def encode(model: keras.Model, images: ImageSet, data: Data, store: FeatureStore) -> list[str]:
+    """Write the embeddings of images into the store; what it has unchanged is not done again.
+
+    Each batch is one transaction: killed at any moment, a second call goes on where the first
+    was.
+
+    Returns:
+        Ids of the images that could not be read.
+    """
+    digests = _digests(images)
+    stored = {record.id: record.digest for record in store.records()}
+    fresh = np.array(
+        [
+            digest is not None and stored.get(id_) != digest
+            for id_, digest in zip(images.ids, digests, strict=True)
+        ],
+        dtype=bool,
+    )
+    todo = images.take(fresh)
+    todo_digests = [digest for digest, wanted in zip(digests, fresh, strict=True) if wanted]
+    done = set()
+    with progress(total=len(images), initial=len(images) - len(todo), description="extract") as bar:
+        for pixels, positions in inference_batches(todo, data):
+            records = [_record(todo, each, todo_digests[each]) for each in positions.numpy()]
+            store.write(records, predict(model, pixels))
+            done.update(record.id for record in records)
+            bar.update(len(records))
+    unreadable = {str(id_) for id_, digest in zip(images.ids, digests, strict=True) if not digest}
+    unreadable |= set(map(str, todo.ids)) - done
+    if unreadable:
+        first = sorted(unreadable)[:5]
+        logger.warning("%d unreadable images skipped: %s", len(unreadable), ", ".join(first))
+    return sorted(unreadable)
+
+
+def _record(images: ImageSet, position: int, digest: str | None) -> Record:
+    source = images.sources[position]
+    return Record(
+        id=str(images.ids[position]),
+        path=None if isinstance(source, bytes) else source.resolve(),
+        label=int(images.labels[position]),
+        split=str(images.split[position]),
+        digest=digest or "",
+    )
+
+
+def _digests(images: ImageSet) -> list[str | None]:
+    def digest(source) -> str | None:
+        try:
+            return sha256(source)
+        except OSError:
+            return None
+
+    with ThreadPoolExecutor(cpu_count()) as pool:
+        return list(pool.map(digest, images.sources))
