@@ -193,6 +193,8 @@ class Model(Section):
 
 class Loss(Section):
     name: Literal["triplet_semi_hard", "triplet_hard"] = "triplet_semi_hard"
+    """Which negative each anchor and positive are held against: the nearest one farther than the
+    positive, or the nearest of all, with the farthest positive."""
     margin: float = Field(0.2, ge=0)
     """How much farther the negative has to be."""
     distance: Literal["L2", "squared-L2", "angular"] = "L2"
@@ -203,6 +205,7 @@ class Loss(Section):
 
 class Optimizer(Section):
     name: Literal["adam", "adamw", "sgd", "rmsprop"] = "adam"
+    """The Keras optimizer."""
     learning_rate: float = Field(1e-4, gt=0)
     """Peak learning rate; the schedules warmup_decay and bit_hyperrule set their own."""
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
@@ -222,8 +225,11 @@ class Constant(Section):
 class WarmupDecaySchedule(Section):
     name: Literal["warmup_decay"] = "warmup_decay"
     start: float = Field(1e-5, ge=0)
+    """Learning rate at the beginning."""
     max: float = Field(5e-5, gt=0)
+    """Learning rate at the top."""
     min: float = Field(1e-5, ge=0)
+    """Learning rate that the decay approaches."""
     ramp_up: int = Field(5, ge=0)
     """Epochs (or steps) from start to max."""
     sustain: int = Field(0, ge=0)
@@ -231,6 +237,7 @@ class WarmupDecaySchedule(Section):
     decay: Annotated[float, Field(gt=0, le=1)] = 0.8
     """Factor by which the part above min shrinks each epoch (or step)."""
     per: Literal["epoch", "step"] = "epoch"
+    """What ramp_up, sustain and decay count."""
 
 
 class WarmupCosineSchedule(Section):
@@ -265,6 +272,7 @@ class EarlyStopping(Section):
 
 class Training(Section):
     epochs: int = Field(12, ge=1)
+    """Passes over the training images, at most."""
     steps_per_epoch: int | None = Field(None, ge=1)
     """Null: as many batches as the training images fill."""
     monitor: Literal["val_loss", "val_recall@1", "val_map_at_r"] = "val_recall@1"
@@ -281,6 +289,7 @@ class Training(Section):
 
 class Search(Section):
     index: Literal["nearest_neighbors"] = "nearest_neighbors"
+    """nearest_neighbors: scikit-learn's, exact."""
     metric: Literal["euclidean", "cosine", "manhattan"] = "cosine"
     """Distance between a query and the gallery."""
     k: int = Field(5, ge=1)

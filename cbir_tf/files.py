@@ -7,7 +7,7 @@ import hashlib
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from cbir_tf.errors import UserError
@@ -23,6 +23,7 @@ _USER_ERRNO = {
     errno.ENOTDIR,
     errno.EISDIR,
     errno.EEXIST,
+    errno.EFBIG,
     errno.ENAMETOOLONG,
 }
 
@@ -62,7 +63,8 @@ def replacing(path: Path) -> Iterator[Path]:
             raise cannot_write(path, error) from error
         raise
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
 
 
 def write_text(path: Path, text: str) -> None:

@@ -1,0 +1,161 @@
+"""The configuration: what it accepts, how it refuses, and that it reads back what it writes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cbir_tf.config import Config, describe_keys
+from cbir_tf.errors import UserError
+
+CONFIGS = sorted((Path(__file__).parents[2] / "configs").rglob("*.yaml"))
+DIGITS = {"data": {"source": "digits"}}
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "small.yaml"
+    path.write_text("data: {source: digits, image_size: 32, augmentation: [flip]}\n")
+    return path
+
+
+def test_the_name_is_that_of_the_file(file):
+    assert Config.load(file).name == "small"
+    assert Config.load(file, ["name=other"]).name == "other"
+
+
+def test_overrides_replace_single_keys_and_keep_the_others(file):
+    config = Config.load(file, ["loss.margin=0.5", "data.batch.classes=4", "model.hidden=[64, 32]"])
+    assert config.loss.margin == 0.5
+    assert config.data.batch.classes == 4
+    assert config.model.hidden == (64, 32)
+    assert config.data.image_size == (32, 32)
+
+
+def test_numbers_like_1e_4_which_yaml_reads_as_text_are_numbers(file):
+    assert Config.load(file, ["optimizer.learning_rate=1e-4"]).optimizer.learning_rate == 1e-4
+
+
+def test_a_schedule_is_a_name_or_a_section(file):
+    assert Config.load(file, ["schedule=warmup_decay"]).schedule.ramp_up == 5
+    config = Config.load(file, ["schedule=warmup_decay", "schedule.ramp_up=2"])
+    assert config.schedule.ramp_up == 2
+
+
+@pytest.mark.parametrize(
+    ("override", "parts"),
+    [
+        ("loss.margn=1", ["loss.margn", "'margin'"]),
+        ("los.margin=1", ["'los'", "'loss'"]),
+        ("loss.margin=abc", ["loss.margin", "'abc'"]),
+        ("loss.margin=-1", ["loss.margin", "greater than or equal to 0", "-1"]),
+        ("loss.margin=.nan", ["loss.margin", "finite"]),
+        ("loss.name=tripletsemihard", ["loss.name", "'triplet_semi_hard'"]),
+        ("data.augmentation=[flp]", ["data.augmentation.0", "'flip'"]),
+        ("data.augmentation=[{name: flip, vertica: true}]", ["vertica'", "'vertical'"]),
+        ("schedule=warmup_deca", ["schedule", "'warmup_decay'"]),
+        ("schedule={name: warmup_decay, ramp: 1}", ["schedule.ramp'", "'ramp_up'"]),
+        ("data.source=folder", ["data.path"]),
+        ("data.source=tfds", ["data.dataset"]),
+        ("data.image_size=[64]", ["data.image_size"]),
+        ("data.split.train=1.5", ["data.split.train", "1.5"]),
+        ("data=null", ["data"]),
+        ("nonsense", ["section.key=value"]),
+        ("loss.margin=[", ["loss.margin=["]),
+        ("name=a/b", ["name"]),
+    ],
+)
+def test_a_wrong_override_is_one_line_that_names_the_place_and_the_remedy(file, override, parts):
+    with pytest.raises(UserError) as raised:
+        Config.load(file, [override])
+    message = str(raised.value)
+    assert "\n" not in message
+    for part in parts:
+        assert part in message
+
+
+def test_a_missing_file_names_the_nearest(file):
+    with pytest.raises(UserError, match=r"no such configuration file.*small\.yaml"):
+        Config.load(file.with_name("smal.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("data: [", "line 2|line 1"),
+        ("- 1", "expected 'key: value'"),
+        ("data: {source: digits}\ndata: {source: digits}\n", "given twice"),
+        ("loss: {margin: 1, margin: 2}\ndata: {source: digits}\n", "'margin' is given twice"),
+        ("", "data"),
+    ],
+)
+def test_a_malformed_file_is_refused_with_its_place(tmp_path, text, message):
+    path = tmp_path / "bad.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError, match=message) as raised:
+        Config.load(path)
+    assert str(path) in str(raised.value)
+
+
+@given(
+    margin=st.floats(0, 1e6),
+    rate=st.floats(1e-9, 10),
+    hidden=st.lists(st.integers(1, 4096), max_size=3),
+    sampler=st.sampled_from(["balanced", "shuffled"]),
+    train=st.one_of(st.none(), st.integers(0, 10_000), st.floats(0, 0.99)),
+    schedule=st.sampled_from(["constant", "warmup_decay", "warmup_cosine", "bit_hyperrule"]),
+)
+def test_what_is_dumped_loads_equal(margin, rate, hidden, sampler, train, schedule):
+    values = {
+        "data": {"source": "digits", "batch": {"sampler": sampler}, "split": {"train": train}},
+        "loss": {"margin": margin},
+        "optimizer": {"learning_rate": rate},
+        "model": {"hidden": hidden},
+        "schedule": schedule,
+    }
+    config = Config.check(values)
+    again = Config.check(yaml.safe_load(config.dump()))
+    assert again == config
+    assert not again.differences(config)
+
+
+def test_differences_name_the_key_and_both_values():
+    ours = Config.check(DIGITS)
+    theirs = Config.check(DIGITS | {"loss": {"margin": 0.5}})
+    assert ours.differences(theirs) == ["loss.margin: 0.2 here, 0.5 there"]
+
+
+def test_the_help_names_every_key_with_its_default():
+    lines = list(describe_keys())
+    keys = [line.split(" = ")[0] for line in lines]
+    flat = Config.check(DIGITS).model_dump()
+
+    def walk(values, prefix=""):
+        for name, value in values.items():
+            if isinstance(value, dict) and value and name not in ("schedule", "options"):
+                yield from walk(value, f"{prefix}{name}.")
+            else:
+                yield f"{prefix}{name}"
+
+    assert set(walk(flat)) <= set(keys)
+    assert any(line.startswith("loss.margin = 0.2") for line in lines)
+    unexplained = [line for line in lines if line.count("  ") == 0 and ".name" not in line]
+    assert not unexplained
+
+
+def test_a_configuration_cannot_be_changed():
+    config = Config.check(DIGITS)
+    with pytest.raises(ValueError, match="frozen"):
+        config.loss.margin = 1.0
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_shipped_configuration_opens_with_its_command_and_is_valid(path):
+    command, *_ = path.read_text().splitlines()
+    relative = path.relative_to(Path(__file__).parents[2]).as_posix()
+    assert command.startswith(f"# python train.py --config {relative}")
+    Config.load(path)

@@ -1,0 +1,111 @@
+"""The feature store keeps what it is given, of one model only."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from cbir_tf.errors import UserError
+from cbir_tf.features.store import FeatureStore, Record
+
+
+def record(id_: str, split: str = "test", label: int = 0) -> Record:
+    return Record(id_, Path("/photos") / id_, label, split, digest="d" + id_)
+
+
+@given(
+    vectors=arrays(
+        np.float32, st.tuples(st.integers(1, 8), st.just(3)), elements=st.floats(-1e6, 1e6, width=32)
+    )
+)
+def test_what_is_written_is_read_bit_for_bit_in_order_of_id(tmp_path_factory, vectors):
+    path = tmp_path_factory.mktemp("store") / "features.db"
+    ids = [f"{number:03d}" for number in range(len(vectors))]
+    with FeatureStore.create(path, "model", ["ä", "b"]) as store:
+        store.write([record(id_) for id_ in reversed(ids)], vectors[::-1])
+    with FeatureStore.open(path) as store:
+        embeddings = store.embeddings()
+        assert list(embeddings.ids) == ids
+        assert embeddings.vectors.tobytes() == vectors.astype(np.float32).tobytes()
+        assert store.class_names == ("ä", "b")
+        assert store.records() == [record(id_) for id_ in ids]
+
+
+def test_splits_are_read_apart(tmp_path):
+    with FeatureStore.create(tmp_path / "features.db", "model", ["a"]) as store:
+        store.write([record("1", "train"), record("2", "test")], np.eye(2))
+        assert list(store.embeddings("test").ids) == ["2"]
+        assert [each.id for each in store.records("train")] == ["1"]
+        assert len(store.embeddings("validation")) == 0
+
+
+def test_writing_an_id_again_replaces_it(tmp_path):
+    with FeatureStore.create(tmp_path / "features.db", "model", ["a"]) as store:
+        store.write([record("1")], np.array([[1.0, 2.0]]))
+        store.write([record("1", label=-1)], np.array([[3.0, 4.0]]))
+        assert store.embeddings().vectors.tolist() == [[3.0, 4.0]]
+        assert store.embeddings().labels.tolist() == [-1]
+
+
+def test_the_store_of_another_model_is_refused(tmp_path):
+    FeatureStore.create(tmp_path / "features.db", "one", ["a"]).close()
+    with pytest.raises(UserError, match="another model"):
+        FeatureStore.create(tmp_path / "features.db", "two", ["a"])
+
+
+def test_a_missing_a_foreign_and_a_newer_file_are_refused(tmp_path):
+    with pytest.raises(UserError, match=r"no features yet.*extract\.py"):
+        FeatureStore.open(tmp_path / "features.db")
+    (tmp_path / "text.db").write_text("not a database " * 100)
+    with pytest.raises(UserError, match="no usable feature store"):
+        FeatureStore.open(tmp_path / "text.db")
+    sqlite3.connect(tmp_path / "other.db").execute("CREATE TABLE x (y)").connection.commit()
+    with pytest.raises(UserError, match="no usable feature store"):
+        FeatureStore.open(tmp_path / "other.db")
+    FeatureStore.create(tmp_path / "new.db", "one", ["a"]).close()
+    with sqlite3.connect(tmp_path / "new.db") as connection:
+        connection.execute("UPDATE about SET value = '99' WHERE key = 'schema_version'")
+    with pytest.raises(UserError, match="version 99"):
+        FeatureStore.open(tmp_path / "new.db")
+
+
+def test_killed_while_writing_only_whole_batches_remain(tmp_path):
+    path = tmp_path / "features.db"
+    code = f"""
+        import itertools
+        from pathlib import Path
+        import numpy as np
+        from cbir_tf.features.store import FeatureStore, Record
+        store = FeatureStore.create(Path({str(path)!r}), "model", ["a"])
+        for batch in itertools.count():
+            ids = [f"{{batch:05d}}-{{row:03d}}" for row in range(100)]
+            records = [Record(id_, None, 0, "test", "d") for id_ in ids]
+            store.write(records, np.full((100, 64), batch))
+            print(batch, flush=True)
+    """
+    process = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(code)], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    for _ in range(20):
+        line = process.stdout.readline()
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    process.stdout.close()
+    with FeatureStore.open(path) as store:
+        embeddings = store.embeddings()
+    assert len(embeddings) % 100 == 0
+    assert len(embeddings) >= (int(line) + 1) * 100
+    batches = embeddings.vectors.reshape(-1, 100, 64)
+    assert (batches == np.arange(len(batches))[:, None, None]).all()
