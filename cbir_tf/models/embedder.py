@@ -1,0 +1,137 @@
+"""The embedder: one Keras model from pixels to embeddings, its preprocessing inside."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from cbir_tf import config
+from cbir_tf.errors import UserError, nearest
+from cbir_tf.models.backbones import backbone_named, build_backbone
+from cbir_tf.models.heads import apply_head
+from cbir_tf.models.preprocessing import preprocess
+
+
+def build_embedder(model: config.Model, seed: int = 0) -> keras.Model:
+    """Make an embedder: uint8 RGB (B, H, W, 3) of any H and W -> float32 (B, D).
+
+    Its layers are called image, preprocessing, backbone (itself a model), pooling and, as far as
+    the configuration asks for them, hidden_1, ..., dropout, embedding and normalize. The backbone
+    computes under Keras' global dtype policy, everything else in float32.
+
+    The same image in the same batch gives the same bits from `embedder(images)`, `predict` and
+    `predict_on_batch`, before and after saving. In batches of other sizes it may differ in the
+    last bits (about 1e-6), as kernels sum in another order.
+
+    Args:
+        model: the `model` section of a configuration.
+        seed: of the random weights.
+
+    Raises:
+        UserError: an unknown name, an impossible option, or weights that do not fit.
+    """
+    with _initial_weights_from(seed):
+        image = keras.Input((None, None, 3), dtype="uint8", name="image")
+        backbone = build_backbone(model.backbone, model.options, model.weights)
+        pixels = preprocess(image, backbone_named(model.backbone).preprocessing)
+        embedder = keras.Model(image, apply_head(backbone(pixels), model), name="embedder")
+    _set_trainable(backbone, model)
+    return _reproducible(embedder)
+
+
+def load_embedder(path: str | Path) -> keras.Model:
+    """Read a saved embedder, not compiled; images (B, H, W, 3) uint8 -> float32 (B, D).
+
+    Raises:
+        UserError: the file is missing or damaged, or holds another kind of model.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path}: no such model file; give the model.keras of a trained run")
+    try:
+        model = keras.saving.load_model(path, compile=False, safe_mode=True)
+    except Exception as error:  # a damaged archive makes Keras raise almost anything
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(f"{path}: no model can be read from it: {reason}") from error
+    if not _is_embedder(model):
+        raise UserError(
+            f"{path}: not an embedder, which takes uint8 images of any size and gives float32 "
+            "vectors; make one with train.py"
+        )
+    return _reproducible(model)
+
+
+def frozen_batch_norm_digest(embedder: keras.Model) -> str:
+    """SHA-256, in hexadecimal, of all the variables of the backbone's frozen batch norm layers.
+
+    It stays the same through training if and only if those layers do.
+    """
+    digest = hashlib.sha256()
+    for layer in _batch_norms(embedder.get_layer("backbone")):
+        if not layer.trainable:
+            for variable in layer.variables:
+                digest.update(variable.path.encode())
+                digest.update(np.asarray(variable).tobytes())
+    return digest.hexdigest()
+
+
+def _set_trainable(backbone: keras.Model, model: config.Model) -> None:
+    """Freeze the layers of the backbone that the configuration does not train."""
+    names = [layer.name for layer in backbone.layers if layer.weights]
+    if model.trainable == "head":
+        backbone.trainable = False
+    elif model.trainable != "all":
+        if model.trainable not in names:
+            hint = nearest(model.trainable, ["all", "head", *names])
+            raise UserError(
+                f"model.trainable: {model.backbone} has no layer {model.trainable!r} with "
+                f"weights; {hint}"
+            )
+        for layer in backbone.layers:
+            if layer.name == model.trainable:
+                break
+            layer.trainable = False
+    if model.batch_norm == "frozen":
+        # Not `backbone(x, training=False)`, which does not hold under fit in Keras 3.
+        for layer in _batch_norms(backbone):
+            layer.trainable = False
+
+
+def _batch_norms(backbone: keras.Model) -> list[keras.Layer]:
+    kind = keras.layers.BatchNormalization
+    return [layer for layer in backbone.layers if isinstance(layer, kind)]
+
+
+def _is_embedder(model: object) -> bool:
+    if not isinstance(model, keras.Model) or len(model.inputs) != 1 or len(model.outputs) != 1:
+        return False
+    image, vector = model.inputs[0], model.outputs[0]
+    return (
+        (image.dtype, image.shape) == ("uint8", (None, None, None, 3))
+        and (vector.dtype, len(vector.shape)) == ("float32", 2)
+        and any(layer.name == "backbone" for layer in model.layers)
+    )
+
+
+def _reproducible(embedder: keras.Model) -> keras.Model:
+    # XLA, which Keras turns on for GPUs, rounds otherwise than plain calls, and compiles anew for
+    # every size of image.
+    embedder.jit_compile = False
+    return embedder
+
+
+@contextmanager
+def _initial_weights_from(seed: int) -> Iterator[None]:
+    """Initialisers without a seed draw one from Python's generator; theirs is put back after."""
+    state = random.getstate()
+    random.seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(state)

@@ -1,0 +1,76 @@
+"""From a feature map to an embedding: pooling, dense layers, normalisation; all in float32."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+from keras import layers, ops
+
+from cbir_tf import config
+
+
+@keras.saving.register_keras_serializable("cbir_tf")
+class GeneralizedMeanPooling(keras.Layer):
+    """Generalised mean over height and width, of one trainable power for all channels.
+
+    (B, H, W, C) -> (B, C): mean(max(x, epsilon) ** p) ** (1 / p). p = 1 is average pooling, a
+    large p nears maximum pooling. Radenovic et al. 2018, https://arxiv.org/abs/1711.02512.
+
+    Args:
+        power: p to start from.
+        epsilon: smallest activation, which keeps values and gradients finite; above 0.
+    """
+
+    def __init__(self, power: float = 3.0, epsilon: float = 1e-6, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.power = power
+        self.epsilon = epsilon
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """Make p."""
+        self.p = self.add_weight(
+            name="p", shape=(), initializer=keras.initializers.Constant(self.power)
+        )
+
+    def call(self, inputs: keras.KerasTensor) -> keras.KerasTensor:
+        """Pool a feature map (B, H, W, C) into (B, C)."""
+        x = ops.maximum(inputs, self.epsilon)
+        # Dividing by the maximum changes nothing but keeps x ** p from overflowing; hence no
+        # gradient has to go through it either.
+        largest = ops.stop_gradient(ops.max(x, axis=(1, 2), keepdims=True))
+        mean = ops.mean(ops.power(x / largest, self.p), axis=(1, 2))
+        return ops.power(mean, 1 / self.p) * ops.squeeze(largest, axis=(1, 2))
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        """(B, H, W, C) -> (B, C)."""
+        return input_shape[0], input_shape[3]
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments, for saving."""
+        return {**super().get_config(), "power": self.power, "epsilon": self.epsilon}
+
+
+POOLINGS = {
+    "average": layers.GlobalAveragePooling2D,
+    "max": layers.GlobalMaxPooling2D,
+    "gem": GeneralizedMeanPooling,
+}
+
+
+def apply_head(feature_map: keras.KerasTensor, model: config.Model) -> keras.KerasTensor:
+    """Pool a feature map (B, H, W, C) and turn it into embeddings (B, D), float32.
+
+    The layers are called pooling, hidden_1, hidden_2, ..., dropout, embedding and normalize; those
+    that the configuration does not ask for are left out.
+    """
+    x = POOLINGS[model.pooling](name="pooling", dtype="float32")(feature_map)
+    for number, size in enumerate(model.hidden, start=1):
+        x = layers.Dense(size, activation="relu", name=f"hidden_{number}", dtype="float32")(x)
+    if model.dropout:
+        x = layers.Dropout(model.dropout, name="dropout", dtype="float32")(x)
+    if model.embedding_size is not None:
+        x = layers.Dense(model.embedding_size, name="embedding", dtype="float32")(x)
+    if model.normalize:
+        x = layers.UnitNormalization(name="normalize", dtype="float32")(x)
+    return x

@@ -1,0 +1,207 @@
+"""Weights from files and downloads into a model: all of them, of the right shapes, or an error."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import re
+import sys
+import zipfile
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import h5py
+import keras
+import numpy as np
+
+from cbir_tf.errors import UserError
+
+# What classifiers of keras.applications have beyond their features, in layers with weights.
+_LARGEST_TOP = 3
+
+Arrays = dict[str, np.ndarray]
+"""The weights of one layer as Layer.save_own_variables numbers them: "0", "1", ..."""
+
+
+def is_weights_file(source: str) -> bool:
+    """Whether `load_weights_file` is the one to read this source."""
+    return source.endswith((".h5", ".hdf5", ".keras"))
+
+
+def load_weights_file(model: keras.Model, source: str) -> None:
+    """Set every weight of a model from a file.
+
+    The file may be a Keras 3 `.weights.h5` of the same network, with or without a classifier on
+    top; that of one of our embedders, or its `.keras` file, whose backbone is taken; or an `.h5`
+    of Keras 2, as keras.applications publishes them.
+
+    Args:
+        model: a functional model; its variables change only if the file has all of them.
+        source: path of the file.
+
+    Raises:
+        UserError: the file is missing or damaged, lacks a layer, has one of another shape, or is
+            of a larger network.
+    """
+    path = Path(source)
+    if not path.is_file():
+        raise UserError(
+            f"model.weights: no file {source!r}; give the path of a .weights.h5 file, imagenet, "
+            "or null for random weights"
+        )
+    if not is_weights_file(source):
+        raise UserError(f"{path}: weights are read from .weights.h5, .h5 and .keras files")
+    try:
+        with _open(path) as file:
+            keras_2 = file["model_weights"] if "model_weights" in file else file
+            if "layer_names" in keras_2.attrs:
+                stored = _keras_2_layers(keras_2, model)
+            else:
+                stored = _keras_3_layers(file)
+    except (OSError, KeyError, TypeError, RuntimeError, zipfile.BadZipFile) as error:
+        raise UserError(
+            f"{path}: not a file of weights, or damaged ({_first_line(error)}); fetch it again"
+        ) from error
+    _assign(model, stored, str(path))
+
+
+def load_imagenet(
+    model: keras.Model,
+    options: Mapping[str, Any],
+    constructor: Callable[..., keras.Model],
+    image_size: int,
+) -> None:
+    """Set every weight of a model from what keras.applications publishes, downloading it once.
+
+    Args:
+        model: made by `constructor` with these options, for any image size.
+        options: further arguments of `constructor`.
+        constructor: of keras.applications.
+        image_size: side in pixels of square images that the weights are published for.
+
+    Raises:
+        UserError: there are no published weights for these options, they cannot be downloaded, or
+            an earlier download was interrupted.
+    """
+    name = f"imagenet weights of {constructor.__name__}"
+    shape = (image_size, image_size, 3)
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            donor = constructor(include_top=False, weights="imagenet", input_shape=shape, **options)
+    except Exception as error:  # Keras raises bare Exception when a download fails
+        raise UserError(f"{name}: cannot be had: {_first_line(error)}; {_remedy()}") from error
+    stored = {each: _own_weights(layer) for each, layer in _numbered_layers(donor)}
+    _assign(model, stored, name)
+
+
+def _remedy() -> str:
+    # Keras downloads in place and checks no digest, so a killed download looks like a finished one.
+    cache = Path(os.environ.get("KERAS_HOME", Path.home() / ".keras")) / "models"
+    damaged = [str(each) for each in sorted(cache.glob("*.h5")) if not _is_readable(each)]
+    if damaged:
+        return f"delete {damaged[0]}, which an interrupted download left, and try again"
+    return "give model.weights the path of a .weights.h5 file of this backbone instead"
+
+
+def _is_readable(path: Path) -> bool:
+    try:
+        with h5py.File(path):
+            return True
+    except OSError:
+        return False
+
+
+@contextlib.contextmanager
+def _open(path: Path) -> Iterator[h5py.File]:
+    if path.suffix == ".keras":
+        with zipfile.ZipFile(path) as archive:
+            contents = io.BytesIO(archive.read("model.weights.h5"))
+        with h5py.File(contents) as file:
+            yield file
+    else:
+        with h5py.File(path) as file:
+            yield file
+
+
+def _keras_3_layers(file: h5py.File) -> dict[str, Arrays]:
+    """The layers of the network, or of the backbone where the file is that of an embedder."""
+    backbone = "layers/functional/layers"
+    group = file[backbone] if backbone in file else file["layers"]
+    return {
+        name: {key: array[()] for key, array in layer["vars"].items()}
+        for name, layer in group.items()
+        if "vars" in layer
+    }
+
+
+def _keras_2_layers(group: h5py.Group, model: keras.Model) -> dict[str, Arrays]:
+    """The layers of a Keras 2 file under the names they have in a Keras 3 file.
+
+    They are matched by name where all of the model's names are there, else in order.
+    """
+    stored = {}
+    for name in _texts(group.attrs["layer_names"]):
+        keys = _texts(group[name].attrs["weight_names"])
+        if keys:
+            stored[name] = {str(i): group[name][key][()] for i, key in enumerate(keys)}
+    layers = [(name, layer) for name, layer in _numbered_layers(model) if _own_weights(layer)]
+    if all(layer.name in stored for _, layer in layers):
+        by_name = {name: stored.pop(layer.name) for name, layer in layers}
+        return by_name | stored
+    by_order = dict(zip((name for name, _ in layers), stored.values(), strict=False))
+    return by_order | dict(list(stored.items())[len(layers) :])
+
+
+def _assign(model: keras.Model, stored: Mapping[str, Arrays], source: str) -> None:
+    """Check that every layer finds its weights, then set them all."""
+    found = {}
+    for name, layer in _numbered_layers(model):
+        expected = {key: array.shape for key, array in _own_weights(layer).items()}
+        arrays = stored.get(name, {})
+        shapes = {key: array.shape for key, array in arrays.items()}
+        if expected != shapes:
+            raise UserError(
+                f"{source}: layer {layer.name!r}: expected {_listed(expected)}, found "
+                f"{_listed(shapes)}; are these the weights of this backbone and its options?"
+            )
+        if expected:
+            found[name] = layer, arrays
+    further = [name for name, arrays in stored.items() if arrays and name not in found]
+    if len(further) > _LARGEST_TOP:
+        raise UserError(
+            f"{source}: has {len(further)} layers more than the backbone, {further[0]!r} among "
+            "them; are these the weights of this backbone and its options?"
+        )
+    for layer, arrays in found.values():
+        layer.load_own_variables(arrays)
+
+
+def _numbered_layers(model: keras.Model) -> Iterator[tuple[str, keras.Layer]]:
+    """Layers by the names Keras 3 saves them under: conv2d, batch_normalization, conv2d_1, ..."""
+    seen: Counter[str] = Counter()
+    for layer in model.layers:
+        words = re.sub(r"(.)([A-Z][a-z]+)", r"\1_\2", type(layer).__name__)
+        name = re.sub(r"([a-z])([A-Z])", r"\1_\2", words).lower()
+        yield (f"{name}_{seen[name]}" if seen[name] else name), layer
+        seen[name] += 1
+
+
+def _own_weights(layer: keras.Layer) -> Arrays:
+    store: dict[str, Any] = {}
+    layer.save_own_variables(store)
+    return {key: np.asarray(value) for key, value in store.items()}
+
+
+def _listed(shapes: Mapping[str, tuple[int, ...]]) -> str:
+    return " and ".join(map(str, shapes.values())) or "nothing"
+
+
+def _texts(values: Any) -> list[str]:
+    return [each.decode() if isinstance(each, bytes) else str(each) for each in values]
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
