@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
-import types
-import typing
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
-from cbir_tf.errors import UserError, nearest
+from cbir_tf.config_text import apply_override, explain, flat, named, read_yaml
+from cbir_tf.errors import UserError
+
+
+def _absolute(path: Path | None) -> Path | None:
+    """A run is opened from other folders than the one it was started in."""
+    return None if path is None else path.expanduser().resolve()
+
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Share = Annotated[int, Field(ge=0)] | Annotated[float, Field(ge=0, lt=1)]
@@ -27,11 +41,6 @@ class Section(BaseModel):
         validate_default=True,
         allow_inf_nan=False,
     )
-
-
-def _named(value: Any) -> Any:
-    """`flip` is short for `{name: flip}`."""
-    return {"name": value} if isinstance(value, str) else value
 
 
 # --- data ---------------------------------------------------------------------------------------
@@ -110,7 +119,7 @@ Augmentation = Annotated[
         Flip | RandomCrop | RandomResizedCrop | ColorJitter | Grayscale | Rotation | RandAugment,
         Field(discriminator="name"),
     ],
-    BeforeValidator(_named),
+    BeforeValidator(named),
 ]
 
 
@@ -130,7 +139,7 @@ class Data(Section):
     source: Literal["digits", "folder", "tfds"] = "folder"
     """digits: scikit-learn's; folder: class sub-folders or manifest.csv; tfds: TensorFlow
     Datasets."""
-    path: Path | None = None
+    path: Annotated[Path | None, AfterValidator(_absolute)] = None
     """folder: the folder, or its manifest.csv; tfds: where its data sets are kept."""
     dataset: str | None = None
     """tfds: the data set's name, as tf_flowers or cifar10."""
@@ -189,6 +198,13 @@ class Model(Section):
     """all; head; or the name of a backbone layer from which up to train."""
     batch_norm: Literal["frozen", "trained"] = "frozen"
     """Whether the backbone's batch normalisation keeps its statistics and scales."""
+
+    @field_validator("weights")
+    @classmethod
+    def _weights(cls, weights: str | None) -> str | None:
+        if weights is not None and Path(weights).expanduser().exists():
+            return str(_absolute(Path(weights)))
+        return weights
 
 
 class Loss(Section):
@@ -259,7 +275,7 @@ Schedule = Annotated[
         Constant | WarmupDecaySchedule | WarmupCosineSchedule | BiTHyperRuleSchedule,
         Field(discriminator="name"),
     ],
-    BeforeValidator(_named),
+    BeforeValidator(named),
 ]
 
 
@@ -338,9 +354,9 @@ class Config(Section):
             UserError: missing or unreadable file, unknown key, wrong type or impossible value.
         """
         path = Path(path)
-        values = {"name": path.stem} | _read_yaml(path)
+        values = {"name": path.stem} | read_yaml(path)
         for override in overrides:
-            _apply(values, override)
+            apply_override(values, override)
         return cls.check(values, where=str(path))
 
     @classmethod
@@ -353,7 +369,7 @@ class Config(Section):
         try:
             return cls.model_validate(values)
         except ValidationError as error:
-            raise UserError(f"{where}: {_explain(error)}") from None
+            raise UserError(f"{where}: {explain(error, cls)}") from None
 
     def dump(self) -> str:
         """YAML of every key with its value, which `load` reads back to an equal Config."""
@@ -361,158 +377,9 @@ class Config(Section):
 
     def differences(self, other: Config) -> list[str]:
         """Lines `key: value here, value there` for every key in which two configs differ."""
-        here, there = _flat(self.model_dump(mode="json")), _flat(other.model_dump(mode="json"))
+        here, there = flat(self.model_dump(mode="json")), flat(other.model_dump(mode="json"))
         return [
             f"{key}: {here.get(key)!r} here, {there.get(key)!r} there"
             for key in sorted(here.keys() | there.keys())
             if here.get(key) != there.get(key)
         ]
-
-
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """A key given twice is a mistake, which plain YAML loading hides."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        seen = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=deep)
-            if key in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"key {key!r} is given twice", key_node.start_mark
-                )
-            seen.add(key)
-        return super().construct_mapping(node, deep)
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        others = [str(each) for each in sorted(path.parent.glob("*.y*ml"))]
-        hint = nearest(str(path), others) if others else "give the path of a YAML file"
-        raise UserError(f"{path}: no such configuration file; {hint}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read as a configuration file: {error}") from None
-    try:
-        values = yaml.load(text, Loader=_UniqueKeyLoader)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f" line {mark.line + 1}:" if mark else ""
-        problem = getattr(error, "problem", None) or "not YAML"
-        raise UserError(f"{path}:{line} {problem}; mend the YAML") from None
-    if values is None:
-        return {}
-    if not isinstance(values, dict):
-        raise UserError(f"{path}: expected 'key: value' lines, got a {type(values).__name__}")
-    return values
-
-
-def _apply(values: dict[str, Any], override: str) -> None:
-    key, equals, text = override.partition("=")
-    if not equals or not key:
-        raise UserError(f"{override!r}: overrides are written section.key=value")
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise UserError(f"{override!r}: {text!r} is not a YAML value; quote it") from None
-    *parents, last = key.split(".")
-    here = values
-    for parent in parents:
-        inner = here.get(parent)
-        if isinstance(inner, str):
-            inner = _named(inner)
-        here[parent] = inner = dict(inner) if isinstance(inner, dict) else {}
-        here = inner
-    here[last] = value
-
-
-def _explain(error: ValidationError) -> str:
-    """The first mistake as one line: the key, what is wrong, what is possible."""
-    first = error.errors()[0]
-    parts = [str(part) for part in first["loc"]]
-    section, place = _descend(Config, parts)
-    if first["type"] == "extra_forbidden":
-        return f"unknown key {'.'.join(place)!r}: {nearest(place[-1], section.model_fields)}"
-    key = ".".join(place)
-    if first["type"].startswith("union_tag"):
-        context = first.get("ctx", {})
-        tags = [tag.strip().strip("'") for tag in context.get("expected_tags", "").split(",")]
-        given = context.get("tag", first["input"])
-        return f"{key}: no {given!r}; {nearest(str(given), [tag for tag in tags if tag])}"
-    if first["type"] == "literal_error":
-        options = [
-            each.strip(" '") for each in first["ctx"]["expected"].replace(" or ", ",").split(",")
-        ]
-        return f"{key}: no {first['input']!r}; {nearest(str(first['input']), options)}"
-    message = first["msg"].removeprefix("Value error, ")
-    if first["type"] == "value_error":
-        return message
-    return f"{key}: {message[0].lower()}{message[1:]}, got {first['input']!r}"
-
-
-def _descend(section: type[BaseModel], parts: list[str]) -> tuple[type[BaseModel], list[str]]:
-    """Follow an error's location through nested sections, leaving out pydantic's union tags."""
-    place = []
-    current: Any = section
-    for part in parts:
-        if isinstance(current, type) and part in current.model_fields:
-            place.append(part)
-            inner = _sections(current.model_fields[part].annotation)
-            section, current = current, inner[0] if len(inner) == 1 else inner
-        elif isinstance(current, list):
-            named = [each for each in current if each.model_fields["name"].default == part]
-            if named:
-                current = named[0]
-            elif part.isdigit():
-                place.append(part)
-        elif isinstance(current, type) and part not in ("int", "float"):
-            section = current
-            place.append(part)
-    return section, place
-
-
-def _sections(annotation: Any) -> list[type[Section]]:
-    """The Section classes within a type, in order."""
-    if isinstance(annotation, type) and issubclass(annotation, Section):
-        return [annotation]
-    return [each for inner in typing.get_args(annotation) for each in _sections(inner)]
-
-
-def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, dict) and value:
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
-
-
-def describe_keys(section: type[Section] = Config, prefix: str = "") -> Iterator[str]:
-    """One help line for every key: name, default, type or choices, meaning."""
-    for name, field in section.model_fields.items():
-        inner = _sections(field.annotation)
-        meaning = " ".join((field.description or "").split())
-        if len(inner) == 1 and field.annotation is inner[0]:
-            yield from describe_keys(inner[0], f"{prefix}{name}.")
-            continue
-        default = field.get_default()
-        shown = default.name if isinstance(default, Section) else default
-        shown = list(shown) if isinstance(shown, tuple) else shown
-        text = "null" if shown is None else str(shown).lower() if isinstance(shown, bool) else shown
-        choices = _choices(field.annotation)
-        parts = [f"{prefix}{name} = {text!s}", choices, meaning]
-        yield "  ".join(part for part in parts if part)
-        for option in inner:
-            tag = option.model_fields["name"].default
-            for line in describe_keys(option, f"{prefix}{name}[{tag}]."):
-                if ".name = " not in line.split("  ")[0]:
-                    yield line
-
-
-def _choices(annotation: Any) -> str:
-    if typing.get_origin(annotation) is Literal:
-        return "(" + " | ".join(str(each) for each in typing.get_args(annotation)) + ")"
-    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
-        return next(filter(None, map(_choices, typing.get_args(annotation))), "")
-    return ""

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from cbir_tf.config import Search
-from cbir_tf.data import load_images
+from cbir_tf.data.sources import load_images
 from cbir_tf.data.decode import decode_image
 from cbir_tf.errors import UserError, nearest
 from cbir_tf.features.encode import predict

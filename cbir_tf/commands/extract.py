@@ -59,12 +59,14 @@ def trained_run(folder: Path) -> Run:
 
 def split_images(run: Run, split: str) -> ImageSet:
     """The undamaged images of one split of a run, or of all three."""
-    from cbir_tf.data import load_images
+    from cbir_tf.data.sources import load_images
     from cbir_tf.data.inspection import read_image_table
 
     images = load_images(run.config.data, run.config.seed)
     table = read_image_table(run.images)
-    chosen = images.take([table.get(str(each), "") in ([split], SPLITS)[split == "all"] for each in images.ids])
+    chosen = images.take(
+        [table.get(str(each), "") in ([split], SPLITS)[split == "all"] for each in images.ids]
+    )
     if not len(chosen):
         raise UserError(f"{run.folder}: no {split} images in this run; choose another --split")
     return chosen
@@ -90,7 +92,7 @@ def extract(run: Run, images: ImageSet) -> list[str]:
 def _chosen_images(run: Run, arguments: argparse.Namespace) -> ImageSet:
     from dataclasses import replace
 
-    from cbir_tf.data import images_in_folder
+    from cbir_tf.data.sources import images_in_folder
 
     if arguments.images is None:
         return split_images(run, arguments.split)

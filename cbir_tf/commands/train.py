@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cbir_tf.config import Config, describe_keys
+from cbir_tf.config import Config
+from cbir_tf.config_text import describe_keys
 from cbir_tf.errors import UserError
 from cbir_tf.progress import logger
 from cbir_tf.types import Run
@@ -31,7 +32,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     again.add_argument("--restart", action="store_true", help="replace what the folder holds")
     parser.add_argument("--json", action="store_true", help="one JSON document on standard output")
     parser.set_defaults(overrides=[])
-    parser.epilog = "\n".join(["keys of the configuration:", *(f"  {key}" for key in describe_keys())])
+    parser.epilog = "\n".join(
+        ["keys of the configuration:", *(f"  {key}" for key in describe_keys(Config))]
+    )
 
 
 def main(arguments: argparse.Namespace) -> None:

@@ -9,7 +9,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cbir_tf.config import Config, describe_keys
+from cbir_tf.config import Config
+from cbir_tf.config_text import describe_keys
 from cbir_tf.errors import UserError
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").rglob("*.yaml"))
@@ -130,7 +131,7 @@ def test_differences_name_the_key_and_both_values():
 
 
 def test_the_help_names_every_key_with_its_default():
-    lines = list(describe_keys())
+    lines = list(describe_keys(Config))
     keys = [line.split(" = ")[0] for line in lines]
     flat = Config.check(DIGITS).model_dump()
 
