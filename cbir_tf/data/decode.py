@@ -1,0 +1,207 @@
+"""Pictures to pixels: the one decoder of training, extraction, search and serving."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+from PIL import ExifTags, Image, ImageFile, ImageOps
+from PIL.BmpImagePlugin import BmpImageFile
+from PIL.GifImagePlugin import GifImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
+from PIL.WebPImagePlugin import WebPImageFile
+
+from cbir_tf.errors import UserError
+
+MOST_PIXELS = 100_000_000
+BACKGROUND = (255, 255, 255)
+"""What shows through transparent pixels."""
+PADDING = (128, 128, 128)
+"""The bars of a letterboxed picture."""
+
+# Opened by class and not by Image.open, which would warn before the size could be refused here.
+_FORMATS: dict[bytes, type[ImageFile.ImageFile]] = {
+    b"\xff\xd8\xff": JpegImageFile,
+    b"\x89PNG\r\n\x1a\n": PngImageFile,
+    b"RIFF": WebPImageFile,
+    b"BM": BmpImageFile,
+    b"GIF8": GifImageFile,
+}
+
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""EXIF orientation to the transposition that undoes it."""
+
+
+class ImageError(UserError):
+    """A picture cannot be decoded.
+
+    Attributes:
+        reason: what is wrong with it, without its name.
+    """
+
+    def __init__(self, source: Path | bytes, reason: str) -> None:
+        self.reason = reason
+        super().__init__(f"{source if isinstance(source, Path) else 'image data'}: {reason}")
+
+
+def decode_image(source: Path | bytes, size: tuple[int, int], resize: str) -> np.ndarray:
+    """Decode a JPEG, PNG, WebP, BMP or GIF (its first frame) and bring it to one size.
+
+    The content decides the format, never the file's name. EXIF orientation is applied;
+    transparency shows white; gray, palette, 16-bit and CMYK become RGB, CMYK JPEGs being inverted
+    as Adobe and the browsers have it; colour profiles are ignored. Scaling is bilinear with
+    antialiasing, and a large JPEG is decoded at the smallest scale that still covers `size`.
+    Safe to call from several threads.
+
+    Args:
+        source: a file, or its content.
+        size: height and width in pixels.
+        resize: stretch, letterbox or crop, as `config.Data.resize` explains them.
+
+    Returns:
+        (height, width, 3) uint8, RGB.
+
+    Raises:
+        ImageError: missing, empty, truncated, damaged or too large (100 megapixels), or not a
+            picture in one of these formats.
+    """
+    height, width = size
+    image = _RESIZE[resize](open_image(source, at_least=(width, height)), (width, height))
+    return np.array(image)
+
+
+def decode_original(source: Path | bytes, longest: int | None = None) -> np.ndarray:
+    """Decode a picture in its own proportions, for grids and thumbnails.
+
+    Args:
+        source: a file, or its content.
+        longest: most pixels of the longer side; smaller pictures are not enlarged.
+
+    Returns:
+        (height, width, 3) uint8, RGB, decoded as by `decode_image`.
+
+    Raises:
+        ImageError: as `decode_image`.
+    """
+    if longest is None:
+        return np.array(open_image(source))
+    image = open_image(source, at_least=(longest, longest))
+    if max(image.size) > longest:
+        image = _contain(image, (longest, longest))
+    return np.array(image)
+
+
+def open_image(source: Path | bytes, at_least: tuple[int, int] | None = None) -> Image.Image:
+    """A picture upright and in RGB.
+
+    Args:
+        source: a file, or its content.
+        at_least: width and height that are enough; a JPEG of twice that or more is decoded at a
+            half, a quarter or an eighth of its size. None: full size.
+
+    Raises:
+        ImageError: as `decode_image`.
+    """
+    if isinstance(source, bytes):
+        return _open(source, io.BytesIO(source), at_least)
+    try:
+        with source.open("rb") as file:
+            return _open(source, file, at_least)
+    except FileNotFoundError:
+        raise ImageError(source, "no such file") from None
+    except OSError as error:
+        raise ImageError(source, f"cannot be read: {error.strerror or error}") from None
+
+
+def _open(source: Path | bytes, file: IO[bytes], at_least: tuple[int, int] | None) -> Image.Image:
+    head = file.read(16)
+    file.seek(0)
+    if not head:
+        raise ImageError(source, "the file is empty")
+    reader = next((reader for magic, reader in _FORMATS.items() if head.startswith(magic)), None)
+    if reader is None:
+        raise ImageError(source, "not a JPEG, PNG, WebP, BMP or GIF picture")
+    # Pillow's readers raise whatever a damaged file makes them stumble over.
+    try:
+        image = reader(file)
+        width, height = image.size
+        if width * height > MOST_PIXELS:
+            raise Image.DecompressionBombError
+        if at_least and isinstance(image, JpegImageFile):
+            image.draft("RGB", at_least[::-1] if _orientation(image) >= 5 else at_least)
+        image.load()
+    except Image.DecompressionBombError:
+        reason = f"more than {MOST_PIXELS // 1_000_000} megapixels; scale it down"
+        raise ImageError(source, reason) from None
+    except Exception as error:
+        raise ImageError(source, f"damaged or cut short ({_one_line(error)})") from None
+    upright = _UPRIGHT.get(_orientation(image))
+    colour = _rgb(image)
+    return colour.transpose(upright) if upright is not None else colour
+
+
+def _orientation(image: Image.Image) -> int:
+    """The EXIF orientation, 1 to 8; 1 where there is none or the EXIF data are damaged."""
+    try:
+        return image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:
+        # As with the pixels, anything can be raised; here the picture is good without it.
+        return 1
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I;16"):
+        # The high byte, as Pillow itself takes of 16-bit colour.
+        high = (np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8)
+        return Image.fromarray(high).convert("RGB")
+    if image.has_transparency_data:
+        colour = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, BACKGROUND)
+        return Image.alpha_composite(white, colour).convert("RGB")
+    return image.convert("RGB")
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _stretch(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    return image.resize(size, Image.Resampling.BILINEAR)
+
+
+def _contain(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """Scaled to the largest size of the same proportions within `size`."""
+    scale = min(size[0] / image.width, size[1] / image.height)
+    return _stretch(
+        image, (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    )
+
+
+def _letterbox(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    inner = _contain(image, size)
+    framed = Image.new("RGB", size, PADDING)
+    framed.paste(inner, ((size[0] - inner.width) // 2, (size[1] - inner.height) // 2))
+    return framed
+
+
+def _crop(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    return ImageOps.fit(image, size, Image.Resampling.BILINEAR)
+
+
+_RESIZE: dict[str, Callable[[Image.Image, tuple[int, int]], Image.Image]] = {
+    "stretch": _stretch,
+    "letterbox": _letterbox,
+    "crop": _crop,
+}

@@ -1,0 +1,170 @@
+"""Which images make a batch: pure functions of the labels, the seed and the epoch.
+
+An epoch's batches do not depend on the epochs before it, so a run resumed at any epoch sees the
+batches it would have seen.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from cbir_tf.config import Batch
+from cbir_tf.errors import UserError
+
+
+class _Deck:
+    """Cards drawn in random order, shuffled anew when all have been drawn.
+
+    In every round each card comes exactly once; no hand holds a card twice, even where it spans
+    two rounds.
+    """
+
+    def __init__(self, cards: np.ndarray, random: np.random.Generator) -> None:
+        self.cards = cards
+        self.random = random
+        self.left = random.permutation(cards)
+
+    def draw(self, count: int) -> np.ndarray:
+        """A hand of `count` different cards, or of all where there are fewer."""
+        hand, self.left = self.left[:count], self.left[count:]
+        missing = min(count, len(self.cards)) - len(hand)
+        if missing:
+            fresh = self.random.permutation(self.cards)
+            position = np.flatnonzero(~np.isin(fresh, hand))[:missing]
+            hand = np.concatenate([hand, fresh[position]])
+            self.left = np.delete(fresh, position)
+        return hand
+
+
+def balanced_batches(
+    labels: np.ndarray,
+    classes: int,
+    images_per_class: int,
+    seed: int,
+    epoch: int,
+    *,
+    steps: int | None = None,
+) -> list[np.ndarray]:
+    """Batches of P classes with K images each.
+
+    Classes are drawn evenly, whatever their sizes: in random order, each once before any comes
+    again. So are the images within a class. No image is twice in a batch. A class with fewer than
+    K images gives all it has, and the batch is smaller; a class with a single image is never
+    drawn, having no positive pair to give. With fewer than P such classes, all are in every batch.
+
+    Args:
+        labels: (N,) integers; negative ones mark images without a class, which are left out.
+        classes: P.
+        images_per_class: K.
+        seed: the run's.
+        epoch: counted from 0.
+        steps: batches; None: as many as the images fill, at least one.
+
+    Returns:
+        Arrays of int64 positions into `labels`, at most P * K long.
+
+    Raises:
+        UserError: no class has two images.
+    """
+    members = _members(labels)
+    if steps is None:
+        steps = _balanced_steps(members, classes, images_per_class)
+    random = np.random.default_rng([seed, epoch])
+    images = [_Deck(positions, random) for positions in members]
+    names = _Deck(np.arange(len(members)), random)
+    return [
+        np.concatenate([images[each].draw(images_per_class) for each in names.draw(classes)])
+        for _ in range(steps)
+    ]
+
+
+def shuffled_batches(
+    count: int, size: int, seed: int, epoch: int, *, steps: int | None = None
+) -> list[np.ndarray]:
+    """Plain batches: a random permutation of all images, cut into pieces.
+
+    Args:
+        count: images there are.
+        size: images in a batch; with fewer images than that, all of them.
+        seed: the run's.
+        epoch: counted from 0.
+        steps: batches; None: the full ones, so that an incomplete last batch is dropped unless it
+            is the only one. With more than the images fill, they are shuffled and gone through
+            again.
+
+    Returns:
+        Arrays of int64 positions below `count`.
+
+    Raises:
+        UserError: there are no images.
+    """
+    if count == 0:
+        raise UserError("data: there are no images to train on; look at data.path and data.split")
+    if steps is None:
+        steps = max(1, count // size)
+    deck = _Deck(np.arange(count), np.random.default_rng([seed, epoch]))
+    return [deck.draw(size) for _ in range(steps)]
+
+
+def epoch_batches(
+    labels: np.ndarray, batch: Batch, seed: int, epoch: int, *, steps: int | None = None
+) -> list[np.ndarray]:
+    """One epoch's batches, by the sampler of the configuration.
+
+    Args:
+        labels: (N,) integers.
+        batch: the sampler and its sizes.
+        seed: the run's.
+        epoch: counted from 0.
+        steps: batches; None: as many as `steps_per_epoch` says.
+
+    Returns:
+        Arrays of int64 positions into `labels`.
+
+    Raises:
+        UserError: as `balanced_batches` and `shuffled_batches`.
+    """
+    if batch.sampler == "balanced":
+        return balanced_batches(
+            labels, batch.classes, batch.images_per_class, seed, epoch, steps=steps
+        )
+    return shuffled_batches(len(labels), batch.size, seed, epoch, steps=steps)
+
+
+def steps_per_epoch(labels: np.ndarray, batch: Batch) -> int:
+    """Batches the images fill, at least one.
+
+    Args:
+        labels: (N,) integers.
+        batch: the sampler and its sizes.
+
+    Raises:
+        UserError: balanced, and no class has two images.
+    """
+    if batch.sampler == "balanced":
+        return _balanced_steps(_members(labels), batch.classes, batch.images_per_class)
+    return max(1, len(labels) // batch.size)
+
+
+def _members(labels: np.ndarray) -> list[np.ndarray]:
+    """The positions of each class that has at least two images."""
+    labels = np.asarray(labels)
+    order = np.argsort(labels, kind="stable")
+    names, starts = np.unique(labels[order], return_index=True)
+    groups = np.split(order, starts[1:])
+    usable = [
+        group for name, group in zip(names, groups, strict=False) if name >= 0 and len(group) > 1
+    ]
+    if not usable:
+        raise UserError(
+            "data: no class has two images to train on; give more images per class, "
+            "or set data.batch.sampler=shuffled"
+        )
+    return usable
+
+
+def _balanced_steps(members: list[np.ndarray], classes: int, images_per_class: int) -> int:
+    """All usable images by the expected size of a batch."""
+    sizes = np.array([len(group) for group in members])
+    expected = min(classes, len(members)) * np.minimum(sizes, images_per_class).mean()
+    return max(1, int(sizes.sum() / expected))
