@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 def digits(data: Data) -> ImageSet:
     """scikit-learn's 1,797 handwritten digits of 8 x 8 pixels, as PNG files in memory, no split."""
-    from sklearn.datasets import load_digits  # noqa: PLC0415  slow, and needed here alone
+    from sklearn.datasets import load_digits  # slow, and needed here alone
 
     bunch = load_digits()
     pixels = np.rint(bunch.images * (255 / 16)).astype(np.uint8)

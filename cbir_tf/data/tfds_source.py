@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import difflib
 import logging
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +13,7 @@ import numpy as np
 
 from cbir_tf.config import Data
 from cbir_tf.data.folder_source import SPLIT_NAMES
-from cbir_tf.errors import UserError, nearest
+from cbir_tf.errors import UserError
 from cbir_tf.types import ImageSet
 
 log = logging.getLogger(__name__)
@@ -55,47 +58,71 @@ def tensorflow_dataset(data: Data) -> ImageSet:
 
 def _prepared(name: str, path: Path | None) -> Any:
     """The data set's builder, its files in place."""
-    import tensorflow_datasets as tfds  # noqa: PLC0415  takes seconds
-
-    if path and (path / "dataset_info.json").is_file():
-        return tfds.builder_from_directory(path)
+    builder = _builder(name, path)
+    if builder.is_prepared():
+        return builder
+    log.info("%s: downloading to %s", name, builder.data_dir)
     try:
-        builder = tfds.builder(name, data_dir=path)
-    except tfds.core.DatasetNotFoundError:
-        hint = nearest(name, tfds.list_builders())
-        raise UserError(f"data.dataset: TensorFlow Datasets has no {name!r}; {hint}") from None
-    if not builder.is_prepared():
-        try:
+        # It prints where it downloads to; standard output is for results.
+        with contextlib.redirect_stdout(sys.stderr):
             builder.download_and_prepare()
-        except Exception as error:  # whatever its scripts and servers raise
-            reason = " ".join(str(error).split())[:200]
-            raise UserError(
-                f"data.dataset: {name} is not in {builder.data_dir} and cannot be downloaded: "
-                f"{reason}; set data.path to the folder that has it"
-            ) from error
+    except Exception as error:  # whatever its servers and its own script raise
+        raise UserError(
+            f"data.dataset: {name} is not in {builder.data_dir} and cannot be downloaded: "
+            f"{_one_line(error)}; set data.path to the folder that has it"
+        ) from error
     return builder
+
+
+def _builder(name: str, path: Path | None) -> Any:
+    import tensorflow_datasets as tfds  # takes seconds
+
+    base = name.partition(":")[0].partition("/")[0]
+    if path and (path / "dataset_info.json").is_file():
+        builder = tfds.builder_from_directory(path)
+        if builder.name != base:
+            raise UserError(f"data.dataset: {path} holds {builder.name!r}, not {base!r}")
+        return builder
+    try:
+        return tfds.builder(name, data_dir=path)
+    except tfds.core.DatasetNotFoundError:
+        local = {each.name: each for each in path.iterdir()} if path and path.is_dir() else {}
+        if base in local:
+            raise UserError(f"data.dataset: {local[base]} does not hold {name!r}") from None
+        known = [*local, *tfds.list_builders(with_community_datasets=False)]
+        close = difflib.get_close_matches(base.lower(), known, n=1, cutoff=0.7)
+        catalog = "see https://www.tensorflow.org/datasets/catalog for the names"
+        hint = f"did you mean {close[0]!r}?" if close else catalog
+        raise UserError(f"data.dataset: TensorFlow Datasets has no {name!r}; {hint}") from None
+    except (ValueError, AssertionError, ImportError) as error:
+        raise UserError(f"data.dataset: {name!r}: {_one_line(error)}") from None
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
 
 
 def _keys(name: str, info: Any) -> tuple[str, str]:
     """The names of the image and of the class among the features."""
-    import tensorflow_datasets as tfds  # noqa: PLC0415  takes seconds
+    import tensorflow_datasets as tfds  # takes seconds
 
-    features = info.features
+    features = dict(getattr(info.features, "items", dict)())
     for image_key, label_key in (info.supervised_keys or ("image", "label"), ("image", "label")):
+        image, label = features.get(image_key), features.get(label_key)
         if (
-            isinstance(features.get(image_key), tfds.features.Image)
-            and isinstance(features.get(label_key), tfds.features.ClassLabel)
-            and features[image_key].np_dtype == np.uint8
+            isinstance(image, tfds.features.Image)
+            and isinstance(label, tfds.features.ClassLabel)
+            and image.np_dtype == np.uint8
         ):
             return image_key, label_key
     raise UserError(
-        f"data.dataset: {name} is not for image classification: it has no image with a class, "
-        f"but {', '.join(features)}"
+        f"data.dataset: {name} is not for image classification: it has no 8-bit image with a "
+        f"class, but {', '.join(features) or 'other features'}"
     )
 
 
 def _records(builder: Any, split: str, image_key: str) -> Any:
-    import tensorflow_datasets as tfds  # noqa: PLC0415  takes seconds
+    import tensorflow_datasets as tfds  # takes seconds
 
     dataset = builder.as_dataset(
         split=split,

@@ -1,0 +1,223 @@
+"""One look at every image before a run: is it whole, what is it, what does it look like."""
+
+from __future__ import annotations
+
+import csv
+import logging
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from cbir_tf.data.decode import ImageError, open_image
+from cbir_tf.errors import UserError
+from cbir_tf.files import replacing, sha256
+from cbir_tf.progress import progress
+from cbir_tf.types import ImageSet
+
+log = logging.getLogger(__name__)
+
+HASH_WORDS = 4
+_HASH_SIDE = 16
+_NOTICEABLE = 2  # gray levels of 255: less is the noise of compression on an even ground
+_BLOCK = 4096
+_LISTED = 20
+_COLUMNS = ("id", "path", "label", "split", "digest", "hash", "damage")
+
+
+@dataclass(frozen=True, eq=False)
+class Inspection:
+    """The images that can be decoded, and what was found out about each.
+
+    Attributes:
+        images: N images, none of them damaged, in the order of those inspected.
+        damaged: id and reason of every image left out.
+        digests: (N,) SHA-256 of each image's encoded bytes, hexadecimal.
+        hashes: (N, 4) uint64, 256 bits of what each looks like (`difference_hash`).
+    """
+
+    images: ImageSet
+    damaged: tuple[tuple[str, str], ...]
+    digests: np.ndarray
+    hashes: np.ndarray
+
+
+def inspect_images(images: ImageSet) -> Inspection:
+    """Read and decode every image once, in parallel; leave out those that cannot be decoded.
+
+    Shows progress; memory is a few small images, whatever N.
+
+    Raises:
+        UserError: no image that is for training can be decoded, or none at all.
+    """
+    digests: list[str] = []
+    hashes: list[np.ndarray] = []
+    damaged: list[tuple[str, str]] = []
+    whole = np.ones(len(images), dtype=bool)
+    with progress(total=len(images), description="inspecting") as bar:
+        for number, found in enumerate(_looks(images.sources)):
+            if isinstance(found, str):
+                damaged.append((str(images.ids[number]), found))
+                whole[number] = False
+            else:
+                digests.append(found[0])
+                hashes.append(found[1])
+            bar.update()
+    inspection = Inspection(
+        images.take(whole),
+        tuple(damaged),
+        np.array(digests, dtype="U64"),
+        np.array(hashes, dtype=np.uint64).reshape(-1, HASH_WORDS),
+    )
+    _report_damage(images, inspection)
+    return inspection
+
+
+def _looks(sources: tuple[Path | bytes, ...]) -> Iterator[tuple[str, np.ndarray] | str]:
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        # By blocks, so that a million images do not wait in the queue as a million futures.
+        for start in range(0, len(sources), _BLOCK):
+            yield from pool.map(_look, sources[start : start + _BLOCK])
+
+
+def _look(source: Path | bytes) -> tuple[str, np.ndarray] | str:
+    """Digest and difference hash of an image, or the reason why it has none."""
+    try:
+        content = source if isinstance(source, bytes) else source.read_bytes()
+        picture = open_image(content, at_least=(_HASH_SIDE + 1, _HASH_SIDE))
+    except ImageError as error:
+        return error.reason
+    except OSError as error:
+        return f"cannot be read: {error.strerror or error}"
+    return sha256(content), difference_hash(picture)
+
+
+def difference_hash(picture: Image.Image) -> np.ndarray:
+    """What a picture looks like, in 256 bits: where it gets brighter from left to right.
+
+    The picture is scaled to 17 x 16 gray pixels; each bit compares two neighbours. Copies that
+    were scaled, compressed or recoloured differ in few bits, unrelated pictures in about 110. A
+    step of up to 2 in 255 counts as none, being the noise of compression on an even ground. A
+    picture of fewer pixels than the hash has bits gets an empty one: it has no detail to compare.
+
+    Args:
+        picture: RGB.
+
+    Returns:
+        (4,) uint64.
+    """
+    if picture.width <= _HASH_SIDE or picture.height < _HASH_SIDE:
+        return np.zeros(HASH_WORDS, dtype=np.uint64)
+    small = picture.convert("L").resize((_HASH_SIDE + 1, _HASH_SIDE), Image.Resampling.BILINEAR)
+    brighter = np.diff(np.asarray(small).astype(np.int16), axis=1) > _NOTICEABLE
+    return np.packbits(brighter).view(">u8").astype(np.uint64)
+
+
+def _report_damage(images: ImageSet, inspection: Inspection) -> None:
+    damaged = inspection.damaged
+    if not damaged:
+        return
+    for name, reason in damaged[:_LISTED]:
+        log.warning("damaged, left out: %s: %s", name, reason)
+    log.warning("%d of %d images are damaged and left out", len(damaged), len(images))
+    left = inspection.images
+    if not len(left) or ((images.split == "train").any() and not (left.split == "train").any()):
+        what = "training images" if len(left) else "images"
+        raise UserError(
+            f"none of the {what} can be decoded; the first of {len(damaged)} damaged is "
+            f"{damaged[0][0]!r}: {damaged[0][1]}"
+        )
+
+
+# --- the table of a run's images ----------------------------------------------------------------
+
+
+def write_image_table(path: Path, images: ImageSet, inspection: Inspection) -> None:
+    """Record the images a run uses, and those left out with the reason, as CSV.
+
+    Columns: id; path (empty for images that are no files); label (the class name, or empty);
+    split; digest; hash; damage (the reason, empty for those used).
+
+    Args:
+        path: where to write.
+        images: the images that were inspected, the damaged among them.
+        inspection: what was found.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    names = (*images.class_names, "")  # label -1 counts from the end
+    found = dict(
+        zip(
+            inspection.images.ids.tolist(),
+            zip(inspection.digests.tolist(), inspection.hashes.astype(">u8"), strict=True),
+            strict=True,
+        )
+    )
+    damage = dict(inspection.damaged)
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(_COLUMNS)
+        for name, source, label, split in zip(
+            images.ids.tolist(), images.sources, images.labels, images.split, strict=True
+        ):
+            where = source if isinstance(source, Path) else ""
+            digest, words = found.get(name, ("", b""))
+            writer.writerow(
+                (name, where, names[label], split, digest, bytes(words).hex(), damage.get(name, ""))
+            )
+
+
+def read_image_table(path: Path, images: ImageSet) -> Inspection:
+    """The inspection that `write_image_table` recorded, without looking at the images again.
+
+    Args:
+        path: the table.
+        images: the images that were inspected, loaded again; in any order.
+
+    Raises:
+        UserError: there is no such table, it is damaged, or it is of other images, labels or
+            splits.
+    """
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            reader = csv.DictReader(file)
+            if tuple(reader.fieldnames or ()) != _COLUMNS:
+                raise UserError(f"{path}: is no table of images; delete it to have it made again")
+            rows = {row["id"]: row for row in reader}
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path}: cannot be read ({error}); delete it to have it made again") from (
+            error
+        )
+    changed = _first_change(images, rows)
+    if changed is not None:
+        raise UserError(
+            f"{path}: is of other data: {changed!r} was added, removed or changed since; delete it "
+            "to have it made again"
+        )
+    whole = np.array([not rows[each]["damage"] for each in images.ids.tolist()], dtype=bool)
+    left = images.take(whole)
+    kept = [rows[each] for each in left.ids.tolist()]
+    hashes = b"".join(bytes.fromhex(row["hash"]) for row in kept)
+    return Inspection(
+        left,
+        tuple((name, row["damage"]) for name, row in rows.items() if row["damage"]),
+        np.array([row["digest"] for row in kept], dtype="U64"),
+        np.frombuffer(hashes, dtype=">u8").astype(np.uint64).reshape(-1, HASH_WORDS),
+    )
+
+
+def _first_change(images: ImageSet, rows: dict[str, dict[str, str]]) -> str | None:
+    """The id of the first image that differs from its row."""
+    names = (*images.class_names, "")
+    for name, label, split in zip(
+        images.ids.tolist(), images.labels.tolist(), images.split.tolist(), strict=True
+    ):
+        row = rows.get(name)
+        if row is None or (row["label"], row["split"]) != (names[label], split):
+            return name
+    return next(iter(rows.keys() - set(images.ids.tolist())), None)
