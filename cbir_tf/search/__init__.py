@@ -1,1 +1,56 @@
+"""Nearest neighbours: index back ends behind one protocol."""
 
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from cbir_tf.errors import UserError, nearest
+from cbir_tf.search.distances import METRICS
+from cbir_tf.search.index import Index, check_k
+from cbir_tf.search.manifest import Manifest
+from cbir_tf.search.nearest_neighbors import NearestNeighborsIndex
+from cbir_tf.types import Embeddings
+
+__all__ = ["INDEXES", "METRICS", "Index", "check_k", "load_index", "make_index"]
+
+INDEXES = {"nearest_neighbors": NearestNeighborsIndex}
+
+
+def make_index(name: str = "nearest_neighbors", metric: str = "cosine", **options: Any) -> Index:
+    """An empty index; `fit` gives it a gallery.
+
+    Args:
+        name: back end, one of `INDEXES`.
+        metric: distance, one of `METRICS`.
+        options: further arguments of that back end.
+
+    Raises:
+        UserError: no such back end or metric.
+
+    Example:
+        >>> import numpy as np
+        >>> gallery = Embeddings(["a", "b"], [[1, 0], [0, 1]], [0, 1])
+        >>> index = make_index("nearest_neighbors", metric="cosine").fit(gallery)
+        >>> index.search(np.float32([[3, 1]]), k=1).ids.tolist()
+        [['a']]
+    """
+    if name not in INDEXES:
+        raise UserError(f"index: no {name!r}; {nearest(name, INDEXES)}")
+    return INDEXES[name](metric=metric, **options)
+
+
+def load_index(folder: str | Path, embeddings: Embeddings) -> Index:
+    """The index that `Index.save` wrote, over the vectors of the feature store.
+
+    Args:
+        folder: where it was saved.
+        embeddings: the store's vectors; they must be those the index was fitted to.
+
+    Raises:
+        UserError: nothing saved there, damaged, or fitted to other vectors.
+    """
+    manifest = Manifest.read(folder)
+    index = make_index(manifest.index, manifest.metric)
+    manifest.check(embeddings, folder)
+    return index.fit(embeddings)

@@ -1,0 +1,75 @@
+"""Figures of a ranking, from where in it the relevant items stand. Pure functions.
+
+With R relevant items in the gallery, rel(i) = 1 where the item at rank i = 1, 2, ... is relevant,
+and P(i) = (rel(1) + ... + rel(i)) / i:
+
+    recall@k      1 if any of rel(1..k), else 0: the convention of metric learning
+    precision@k   P(k)
+    map           average precision: sum of P(i) rel(i) over all ranks / R
+    map@k         sum of P(i) rel(i) over ranks 1..k / R, trec_eval's map_cut: at most k / R
+    map_at_r      sum of P(i) rel(i) over ranks 1..R / R (Musgrave et al. 2020, A Metric Learning
+                  Reality Check)
+    r_precision   P(R)
+    mrr           1 / rank of the first relevant item, 0 where none was found
+
+The figure of a set of queries is the mean over the queries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+
+def score_rankings(
+    relevance: np.ndarray, relevant: np.ndarray, k: Sequence[int] = (1, 5, 10)
+) -> dict[str, np.ndarray]:
+    """Score rankings by the formulas above.
+
+    Args:
+        relevance: (Q, N) bool, whether the item at each rank is relevant; a ranking shorter than
+            N is filled up with False.
+        relevant: (Q,) number of relevant items in the gallery, found or not.
+        k: ranks for recall@k, precision@k and map@k.
+
+    Returns:
+        Figure name -> (Q,) float64; NaN where nothing is relevant.
+
+    Example:
+        >>> ranking = np.array([[True, False, True, False]])
+        >>> figures = score_rankings(ranking, np.array([2]), k=(1,))
+        >>> {name: float(value.round(3)[0]) for name, value in figures.items()}
+        {'recall@1': 1.0, 'precision@1': 1.0, 'map@1': 0.5, 'map': 0.833, 'map_at_r': 0.5, \
+'r_precision': 0.5, 'mrr': 1.0}
+    """
+    queries, width = relevance.shape
+    # Relevant items are few beside the gallery: the rest of the work is done on them alone.
+    rows, columns = np.divmod(np.flatnonzero(relevance), max(width, 1))
+    ranks = columns + 1
+    found = np.bincount(rows, minlength=queries)
+    first = np.cumsum(found) - found
+    precision = (np.arange(len(rows)) - first[rows] + 1) / ranks
+
+    def total(within: np.ndarray, values: np.ndarray | None = None) -> np.ndarray:
+        weights = None if values is None else values[within]
+        return np.bincount(rows[within], weights=weights, minlength=queries)
+
+    everywhere = np.ones(len(rows), dtype=bool)
+    within_r = ranks <= relevant[rows]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        share = 1 / np.where(relevant > 0, relevant, np.nan)
+    figures = {}
+    for rank in k:
+        within = ranks <= rank
+        hits = total(within)
+        figures[f"recall@{rank}"] = (hits > 0).astype(np.float64)
+        figures[f"precision@{rank}"] = hits / rank
+        figures[f"map@{rank}"] = total(within, precision) * share
+    figures["map"] = total(everywhere, precision) * share
+    figures["map_at_r"] = total(within_r, precision) * share
+    figures["r_precision"] = total(within_r) * share
+    leading = np.zeros(queries)
+    leading[found > 0] = 1 / ranks[first[found > 0]]
+    figures["mrr"] = leading
+    return {name: np.where(relevant > 0, values, np.nan) for name, values in figures.items()}

@@ -1,0 +1,58 @@
+"""The figures as Markdown tables, aligned so that they read as they are in a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+
+def format_table(result: dict[str, Any]) -> str:
+    """The figures over all queries, with their intervals where there are some.
+
+    Args:
+        result: what `evaluate` returned.
+
+    Returns:
+        A line that says what was measured, an empty line, and a Markdown table.
+    """
+    intervals = result["intervals"]
+    header = ["figure", "value", *(["95 % interval"] if intervals else [])]
+    rows = []
+    for name, value in result["figures"].items():
+        row = [name, f"{value:.4f}"]
+        if intervals:
+            low, high = intervals[name]
+            row.append(f"{low:.4f} to {high:.4f}")
+        rows.append(row)
+    left_out = f", {result['left_out']} left out with nothing to find" * bool(result["left_out"])
+    title = (
+        f"{result['protocol']}: {result['queries']} queries{left_out}, "
+        f"{result['gallery']} images in the gallery, {result['metric']} distance"
+    )
+    return f"{title}\n\n{_markdown(header, rows)}"
+
+
+def format_classes(result: dict[str, Any]) -> str:
+    """The figures by class, a Markdown table with a row for each.
+
+    Args:
+        result: what `evaluate` returned.
+    """
+    names = list(result["figures"])
+    rows = [
+        [name, str(figures["queries"]), *(f"{figures[each]:.4f}" for each in names)]
+        for name, figures in result["per_class"].items()
+    ]
+    return _markdown(["class", "queries", *names], rows)
+
+
+def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table whose first column is aligned to the left, the others to the right."""
+    lines = [[cell.replace("|", r"\|") for cell in row] for row in (header, *rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    lines.insert(1, ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])])
+    aligned = []
+    for first, *others in lines:
+        padded = [cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True)]
+        aligned.append(f"| {' | '.join([first.ljust(widths[0]), *padded])} |")
+    return "\n".join(aligned)

@@ -1,0 +1,141 @@
+"""What every index back end does, and the checks they share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol, Self
+
+import numpy as np
+
+from cbir_tf.errors import UserError
+from cbir_tf.types import Embeddings, Neighbours
+
+
+class Index(Protocol):
+    """A gallery that can be searched.
+
+    Attributes:
+        metric: name of the distance, one of `cbir_tf.search.METRICS`.
+        is_exact: whether the nearest neighbours are always found.
+    """
+
+    metric: str
+    is_exact: bool
+
+    def __len__(self) -> int:
+        """Vectors in the gallery."""
+        ...
+
+    def fit(self, embeddings: Embeddings) -> Self:
+        """Make these the gallery, in place of any earlier one."""
+        ...
+
+    def add(self, embeddings: Embeddings) -> None:
+        """Put more vectors into the gallery.
+
+        Raises:
+            UserError: an id is already there, or the vectors have another dimension.
+        """
+        ...
+
+    def remove(self, ids: Sequence[str] | np.ndarray) -> None:
+        """Take vectors out of the gallery.
+
+        Raises:
+            UserError: an id is not there; nothing is removed then.
+        """
+        ...
+
+    def search(
+        self, vectors: np.ndarray, k: int, query_ids: Sequence[str] | np.ndarray | None = None
+    ) -> Neighbours:
+        """The k nearest of the gallery for every query, by (distance, id).
+
+        Args:
+            vectors: (Q, D) queries.
+            k: neighbours wanted for each.
+            query_ids: Q ids; the gallery's vector of that id, if there is one, is left out of that
+                query's neighbours. Other vectors equal to the query stay.
+
+        Raises:
+            UserError: empty gallery, vectors of another shape or not finite, or k below one or
+                above the number of vectors that a query can find (see `check_k`).
+        """
+        ...
+
+    def save(self, folder: str | Path) -> None:
+        """Write the index into a folder, in open formats; `cbir_tf.search.load_index` reads it.
+
+        Raises:
+            UserError: the folder cannot be written.
+        """
+        ...
+
+
+def check_k(k: int, available: int) -> None:
+    """Refuse a k that cannot be answered.
+
+    Args:
+        k: neighbours wanted.
+        available: vectors a query can find: the gallery without the query itself.
+
+    Raises:
+        UserError: the gallery is empty, or k is not in 1..available.
+    """
+    if available < 1:
+        raise UserError("the gallery holds nothing to search; add images to it")
+    if k < 1:
+        raise UserError(f"k={k}: ask for at least 1 neighbour")
+    if k > available:
+        raise UserError(
+            f"k={k}: the gallery holds only {available} to find (a query never finds itself); "
+            f"ask for k={available} or fewer"
+        )
+
+
+def check_dimension(vectors: np.ndarray, dimension: int) -> None:
+    """Refuse queries of another shape than (Q, dimension).
+
+    Raises:
+        UserError: they have.
+    """
+    if vectors.ndim != 2 or vectors.shape[1] != dimension:
+        raise UserError(
+            f"query vectors have shape {vectors.shape}, the gallery's dimension is {dimension}; "
+            f"give (queries, {dimension}), made by the model that made the gallery"
+        )
+
+
+def check_vectors(vectors: np.ndarray, dimension: int) -> np.ndarray:
+    """Queries as (Q, D) float32.
+
+    Raises:
+        UserError: another shape, or a value that is not finite.
+    """
+    vectors = np.asarray(vectors, dtype=np.float32)
+    check_dimension(vectors, dimension)
+    finite = np.isfinite(vectors).all(axis=1)
+    if not finite.all():
+        raise UserError(
+            f"query vector {int(np.argmin(finite))} has a value that is not finite; "
+            "check the model and the image it came from"
+        )
+    return vectors
+
+
+def positions_of(ids: np.ndarray, gallery_ids: np.ndarray) -> np.ndarray:
+    """Where each id is in the gallery.
+
+    Args:
+        ids: (Q,) strings.
+        gallery_ids: (N,) strings, ascending.
+
+    Returns:
+        (Q,) int64 positions, -1 where the gallery has no such id.
+    """
+    if not len(gallery_ids):
+        return np.full(len(ids), -1)
+    found = np.searchsorted(gallery_ids, ids)
+    found[found == len(gallery_ids)] = 0
+    return np.where(gallery_ids[found] == ids, found, -1)
