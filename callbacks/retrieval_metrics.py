@@ -1,0 +1,49 @@
+"""Retrieval metrics on the validation split, every epoch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import keras
+
+from callbacks.averaging import averaged_weights
+from cbir_tf.errors import UserError
+from cbir_tf.evaluation import evaluate
+from cbir_tf.types import Embeddings
+
+
+class RetrievalMetrics(keras.callbacks.Callback):
+    """Adds val_recall@1 and val_map_at_r (leave-one-out) to the logs of every epoch.
+
+    Place it before whatever reads them: early stopping, checkpoints, TensorBoard. Where the
+    optimizer averages the weights, the averages are what is measured.
+
+    Args:
+        embed: Embeds the validation split with the model as it is.
+        metric: Distance, under the names of `config.search.metric`.
+
+    Attributes:
+        embeddings: The validation split as embedded at the end of the last epoch.
+
+    Raises:
+        UserError: at the end of an epoch, when the loss is no longer a finite number.
+    """
+
+    def __init__(self, embed: Callable[[keras.Model], Embeddings], metric: str = "cosine") -> None:
+        super().__init__()
+        self.embed = embed
+        self.metric = metric
+        self.embeddings: Embeddings | None = None
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float]) -> None:
+        if not math.isfinite(logs.get("loss", 0.0)):
+            raise UserError(
+                f"epoch {epoch + 1}: training diverged, the loss is {logs['loss']}; lower the "
+                "learning rate or set optimizer.clip_norm"
+            )
+        with averaged_weights(self.model):
+            self.embeddings = self.embed(self.model)
+        figures = evaluate(self.embeddings, None, k=(1,), metric=self.metric)["figures"]
+        logs["val_recall@1"] = float(figures["recall@1"])
+        logs["val_map_at_r"] = float(figures["map_at_r"])
