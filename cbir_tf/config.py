@@ -287,8 +287,9 @@ class EarlyStopping(Section):
 
 
 class Training(Section):
-    epochs: int = Field(12, ge=1)
-    """Passes over the training images, at most."""
+    epochs: int = Field(12, ge=0)
+    """Passes over the training images, at most; 0: use the model as it is. With bit_hyperrule the
+    schedule decides."""
     steps_per_epoch: int | None = Field(None, ge=1)
     """Null: as many batches as the training images fill."""
     monitor: Literal["val_loss", "val_recall@1", "val_map_at_r"] = "val_recall@1"

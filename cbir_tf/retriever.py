@@ -9,8 +9,8 @@ import keras
 import numpy as np
 
 from cbir_tf.config import Search
-from cbir_tf.data.sources import load_images
 from cbir_tf.data.decode import decode_image
+from cbir_tf.data.sources import load_images
 from cbir_tf.errors import UserError, nearest
 from cbir_tf.features.encode import predict
 from cbir_tf.features.store import FeatureStore

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,6 @@ import numpy as np
 
 from cbir_tf.config import Config
 from cbir_tf.errors import UserError, nearest
-from cbir_tf.files import write_text
 
 SPLITS = ("train", "validation", "test")
 UNLABELLED = -1
@@ -158,6 +158,7 @@ class Run:
     checkpoints = property(lambda self: self.folder / "checkpoints")
     model = property(lambda self: self.folder / "model.keras")
     history = property(lambda self: self.folder / "history.csv")
+    training = property(lambda self: self.folder / "training.json")
     features = property(lambda self: self.folder / "features.db")
     index = property(lambda self: self.folder / "index")
     metrics = property(lambda self: self.folder / "metrics.json")
@@ -200,3 +201,20 @@ class Run:
     def trained(self) -> bool:
         """Whether training came to its end."""
         return bool(self.model.is_file())
+
+    def clear(self) -> None:
+        """Delete what the run has made, and nothing else that lies in its folder."""
+        # The configuration goes last: while it is there, the folder is known as a run.
+        for path in (
+            self.model,
+            self.images,
+            self.history,
+            self.training,
+            self.features,
+            *self.folder.glob("features.db-*"),
+            self.metrics,
+            self.config_file,
+        ):
+            path.unlink(missing_ok=True)
+        for folder in (self.checkpoints, self.index, self.plots, self.logs):
+            shutil.rmtree(folder, ignore_errors=True)

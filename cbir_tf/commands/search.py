@@ -28,27 +28,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(arguments: argparse.Namespace) -> None:
     """Search and print rank, distance, label and path (or id) of each neighbour."""
+    from cbir_tf.commands.pictures import neighbour_row
+    from cbir_tf.plots.grids import query_grid
     from cbir_tf.retriever import Retriever
 
     retriever = Retriever(trained_run(arguments.run), split=arguments.split)
     neighbours = retriever.search(arguments.query, arguments.k)
     found = _rows(retriever, neighbours)
     if arguments.grid:
-        _draw(retriever, arguments.query, found, arguments.grid)
+        row = neighbour_row(retriever, arguments.query, neighbours)
+        query_grid(arguments.grid, [row], f"Nearest of {len(retriever.embeddings)} images")
     if arguments.json:
         print(json.dumps({"query": arguments.query, "neighbours": found}, ensure_ascii=False))
         return
-    for row in found:
-        print(
-            f"{row['rank']:>3}  {row['distance']:.4f}  {row['label'] or '-'}  "
-            f"{row['path'] or row['id']}"
-        )
+    for each in found:
+        place = each["path"] or each["id"]
+        print(f"{each['rank']:>3}  {each['distance']:.4f}  {each['label'] or '-'}  {place}")
     if arguments.grid:
         print(arguments.grid)
 
 
 def _rows(retriever: Retriever, neighbours: Neighbours) -> list[dict[str, Any]]:
-    rows = []
+    rows: list[dict[str, Any]] = []
     for id_, distance in zip(neighbours.ids[0], neighbours.distances[0], strict=True):
         if math.isinf(distance):
             break
@@ -63,20 +64,3 @@ def _rows(retriever: Retriever, neighbours: Neighbours) -> list[dict[str, Any]]:
             }
         )
     return rows
-
-
-def _draw(retriever: Retriever, query: str, found: list[dict[str, Any]], path: Path) -> None:
-    from cbir_tf.data.decode import decode_original
-    from cbir_tf.plots.grids import neighbour_grid
-
-    id_ = retriever.stored_id(query)
-    label = retriever.label(id_) if id_ else None
-    neighbour_grid(
-        path,
-        decode_original(retriever.source(id_) if id_ else Path(query), longest=224),
-        f"{Path(query).name}\n{label}" if label else Path(query).name,
-        [decode_original(retriever.source(row["id"]), longest=224) for row in found],
-        [f"{row['label'] or Path(row['id']).name}\n{row['distance']:.3f}" for row in found],
-        [None if label is None else row["label"] == label for row in found],
-        title=f"Nearest {len(found)} of {len(retriever.embeddings)}",
-    )

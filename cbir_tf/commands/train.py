@@ -4,21 +4,29 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cbir_tf.config import Config
+import numpy as np
+
+from cbir_tf.config import Config, Optimizer
 from cbir_tf.config_text import describe_keys
 from cbir_tf.errors import UserError
+from cbir_tf.files import replacing, write_text
 from cbir_tf.progress import logger
 from cbir_tf.types import Run
 
 if TYPE_CHECKING:
     import keras
 
+    from callbacks import Checkpoint, ScheduledRate
+    from cbir_tf.data.inspection import Inspection
     from cbir_tf.types import ImageSet
 
 
@@ -40,52 +48,199 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(arguments: argparse.Namespace) -> None:
     """Train, save, draw the curves; prints the best epoch and where everything is."""
     config = Config.load(arguments.config, arguments.overrides)
-    run = open_run(config, arguments.run, arguments.resume, arguments.restart)
-    if not run.trained:
-        train(run)
-    report = json.loads((run.folder / "training.json").read_text(encoding="utf-8"))
-    if arguments.json:
-        print(json.dumps(report))
-        return
-    best = ", ".join(f"{name} {value:.4f}" for name, value in report["best"].items())
-    print(f"best epoch {report['best_epoch']} of {report['epochs']}: {best}")
-    print(f"model: {run.model}")
-    for picture in sorted(run.plots.glob("*.png")):
-        print(picture)
-
-
-def open_run(config: Config, folder: Path | None, resume: bool, restart: bool) -> Run:
-    """The run to train: new, to be resumed, to be replaced, or already done."""
-    folder = folder or Path("runs") / config.name
-    if restart:
-        return Run(folder, config)
-    run = Run.at(folder, config)
-    if run.trained:
+    folder = arguments.run or Path("runs") / config.name
+    run = Run(folder, config) if arguments.restart else Run.at(folder, config)
+    if run.trained and not arguments.restart:
         logger.info("%s: already trained; --restart trains it again", folder)
-    elif run.checkpoints.exists() and not resume:
+    elif run.checkpoints.exists() and not (arguments.resume or arguments.restart):
         raise UserError(
             f"{folder}: an interrupted run; --resume goes on with it, --restart begins anew"
         )
-    return run
+    else:
+        train(run, arguments.restart)
+    report = json.loads(run.training.read_text(encoding="utf-8"))
+    if arguments.json:
+        print(json.dumps(report, ensure_ascii=False))
+        return
+    figures = ", ".join(f"{name} {value:.4f}" for name, value in report["best"].items())
+    print(f"best epoch {report['best_epoch']} of {report['epochs']}: {figures}")
+    for path in (run.model, run.history, *sorted(run.plots.glob("*.png"))):
+        print(path)
 
 
 def train(run: Run, restart: bool = False) -> None:
-    """Train the embedder of a run and save it with its history and curves.
+    """Train the embedder of a run, from where an interruption left it; save model and curves.
 
     The folder is not touched before data and model have proved usable.
+
+    Raises:
+        UserError: unusable data, model or folder, or a training that diverges.
     """
     import keras
 
-    from callbacks import Checkpoint, build_schedule
-    from cbir_tf.data.batches import training_batches
-    from cbir_tf.data.sampling import steps_per_epoch
+    from cbir_tf.commands.pictures import draw_curves, draw_samples
+    from cbir_tf.data.duplicates import cross_split_duplicates
     from cbir_tf.losses import build_loss
     from cbir_tf.models import build_embedder, frozen_batch_norm_digest
 
     config = run.config
     keras.utils.set_random_seed(config.seed)
     keras.config.set_dtype_policy(config.training.precision)
-    images = run_images(run)
-    training, validation = images.of_split("train"), images.of_split("validation")
-    model = build_embedder(config.model, config.seed)
-    steps = config.training.steps_per_epoch or steps_per_epoch(training.labels, config.data.batch)
+    inspection = _inspect(run, restart)
+    images = inspection.images
+    training = images.of_split("train")
+    embedder = build_embedder(config.model, config.seed)
+    plan = _plan(config, training)
+    if plan.epochs and not embedder.trainable_variables:
+        raise UserError(
+            "model: there is nothing to train; set model.embedding_size or model.trainable, or "
+            "training.epochs=0 to use the features as they are"
+        )
+    _begin(run, restart, inspection)
+    draw_samples(run, training)
+
+    started = time.monotonic()
+    report: dict[str, Any] = {"epochs": 0, "best_epoch": 0, "best": {}}
+    if plan.epochs:
+        # Compiling a twin over the same layers keeps the optimizer out of the saved embedder.
+        model = keras.Model(embedder.inputs, embedder.outputs)
+        model.compile(plan.optimizer, build_loss(config.loss), jit_compile=False)
+        frozen = frozen_batch_norm_digest(embedder)
+        checkpoint = _fit(run, model, images, plan)
+        best_epoch = checkpoint.load_best(model)
+        if frozen_batch_norm_digest(embedder) != frozen:
+            raise RuntimeError("frozen batch normalisation changed while training")
+        checkpoint.write_history(run.history)
+        draw_curves(run, checkpoint.history, plan.schedule, plan.steps_per_epoch)
+        best = dict(checkpoint.history[best_epoch - 1])
+        del best["epoch"]
+        report = {"epochs": len(checkpoint.history), "best_epoch": best_epoch, "best": best}
+    report["seconds"] = round(time.monotonic() - started, 1)
+    report["class_names"] = images.class_names
+    report["damaged"] = dict(inspection.damaged)
+    report["duplicates"] = [asdict(each) for each in cross_split_duplicates(inspection)]
+    write_text(run.training, json.dumps(report, indent=2, ensure_ascii=False))
+    # The model comes last: where it is, the run is complete.
+    with replacing(run.model) as temporary:
+        embedder.save(temporary)
+    shutil.rmtree(run.checkpoints, ignore_errors=True)
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What follows from the configuration and the number of training images."""
+
+    optimizer: keras.optimizers.Optimizer
+    schedule: ScheduledRate | None
+    steps_per_epoch: int
+    epochs: int
+
+
+def _plan(config: Config, training: ImageSet) -> _Plan:
+    from callbacks import BiTHyperRule, build_schedule
+    from cbir_tf.data.sampling import steps_per_epoch
+
+    batch = config.data.batch
+    steps = config.training.steps_per_epoch or steps_per_epoch(training.labels, batch)
+    size = batch.size if batch.sampler == "shuffled" else batch.classes * batch.images_per_class
+    schedule = build_schedule(
+        config.schedule,
+        config.optimizer.learning_rate,
+        steps,
+        config.training.epochs,
+        len(training),
+        size,
+    )
+    if isinstance(schedule, BiTHyperRule):
+        epochs = math.ceil(schedule.total_steps / steps)
+        return _Plan(schedule.optimizer(), schedule, steps, epochs)
+    return _Plan(_optimizer(config.optimizer), schedule, steps, config.training.epochs)
+
+
+def _optimizer(config: Optimizer) -> keras.optimizers.Optimizer:
+    import keras
+
+    makers: dict[str, Callable[..., keras.optimizers.Optimizer]] = {
+        "adam": keras.optimizers.Adam,
+        "adamw": keras.optimizers.AdamW,
+        "sgd": partial(keras.optimizers.SGD, momentum=config.momentum),
+        "rmsprop": partial(keras.optimizers.RMSprop, momentum=config.momentum),
+    }
+    options: dict[str, Any] = {"global_clipnorm": config.clip_norm}
+    if config.weight_decay is not None:
+        options["weight_decay"] = config.weight_decay
+    if config.average is not None:
+        options |= {"use_ema": True, "ema_momentum": config.average}
+    return makers[config.name](config.learning_rate, **options)
+
+
+def _inspect(run: Run, restart: bool) -> Inspection:
+    """The run's undamaged images; looked at once, at the beginning."""
+    from cbir_tf.data.inspection import inspect_images, read_image_table
+    from cbir_tf.data.sources import load_images
+
+    images = load_images(run.config.data, run.config.seed)
+    if run.images.is_file() and not restart:
+        return read_image_table(run.images, images)
+    return inspect_images(images)
+
+
+def _begin(run: Run, restart: bool, inspection: Inspection) -> None:
+    """Put configuration and image table in place, once they are known to be usable."""
+    from cbir_tf.data.inspection import write_image_table
+
+    if restart:
+        run.clear()
+    if not run.config_file.is_file():
+        write_image_table(run.images, inspection)
+        write_text(run.config_file, run.config.dump())
+
+
+def _fit(run: Run, model: keras.Model, images: ImageSet, plan: _Plan) -> Checkpoint:
+    """Train to the end or to the early stop; returns the checkpoint with its history."""
+    import keras
+
+    from callbacks import Checkpoint, CollapseAlarm, RetrievalMetrics
+    from callbacks.progress import EpochProgress
+    from cbir_tf.data.batches import training_batches
+    from cbir_tf.features.encode import embed
+
+    config = run.config
+    validation = images.of_split("validation")
+    order = np.random.default_rng(config.seed).permutation(len(validation))
+    validation = validation.take(order)
+    metrics = RetrievalMetrics(
+        lambda model: embed(model, validation, config.data), config.search.metric
+    )
+    stopping = config.training.early_stopping
+    checkpoint = Checkpoint(
+        run.checkpoints, config.training.monitor, stopping.patience, stopping.min_delta
+    )
+    first_epoch = checkpoint.restore(model)
+    if checkpoint.stopped or first_epoch == plan.epochs:
+        return checkpoint
+    if first_epoch:
+        logger.info("going on after epoch %d", first_epoch)
+    callbacks = [metrics, CollapseAlarm(metrics, config.loss.margin, config.loss.distance)]
+    if plan.schedule is not None:
+        callbacks.append(plan.schedule)
+    if config.training.tensorboard:
+        callbacks.append(keras.callbacks.TensorBoard(run.logs))
+    callbacks += [EpochProgress(plan.steps_per_epoch), checkpoint]
+    batches = training_batches(
+        images.of_split("train"),
+        config.data,
+        config.seed,
+        first_epoch,
+        plan.epochs - first_epoch,
+        steps=plan.steps_per_epoch,
+    )
+    model.fit(
+        batches,
+        initial_epoch=first_epoch,
+        epochs=plan.epochs,
+        steps_per_epoch=plan.steps_per_epoch,
+        callbacks=callbacks,
+        verbose=0,
+    )
+    return checkpoint

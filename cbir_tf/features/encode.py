@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from os import cpu_count
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -53,7 +54,7 @@ def encode(model: keras.Model, images: ImageSet, data: Data, store: FeatureStore
     )
     todo = images.take(fresh)
     todo_digests = [digest for digest, wanted in zip(digests, fresh, strict=True) if wanted]
-    done = set()
+    done: set[str] = set()
     with progress(total=len(images), initial=len(images) - len(todo), description="extract") as bar:
         for pixels, positions in inference_batches(todo, data):
             records = [_record(todo, each, todo_digests[each]) for each in positions.numpy()]
@@ -80,7 +81,7 @@ def _record(images: ImageSet, position: int, digest: str | None) -> Record:
 
 
 def _digests(images: ImageSet) -> list[str | None]:
-    def digest(source) -> str | None:
+    def digest(source: Path | bytes) -> str | None:
         try:
             return sha256(source)
         except OSError:

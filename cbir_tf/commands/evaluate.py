@@ -1,0 +1,108 @@
+"""evaluate: measure retrieval on a run's images and draw where it errs."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cbir_tf.commands.extract import extract, split_images, trained_run
+from cbir_tf.files import write_text
+from cbir_tf.types import SPLITS, Run
+
+if TYPE_CHECKING:
+    from cbir_tf.types import Embeddings
+
+MISTAKES = 12
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The verb's arguments."""
+    parser.add_argument("--run", type=Path, required=True, help="folder of a trained run")
+    parser.add_argument("--split", choices=SPLITS, help="queries; default: evaluation.split")
+    parser.add_argument(
+        "--gallery",
+        choices=[*SPLITS, "none"],
+        help="images searched; none: the queries' own split, each left out of it; default: "
+        "evaluation.gallery",
+    )
+    parser.add_argument("--json", action="store_true", help="one JSON document on standard output")
+
+
+def main(arguments: argparse.Namespace) -> None:
+    """Measure and print; writes metrics.json and the pictures."""
+    from cbir_tf.evaluation.table import format_classes, format_table
+
+    run = trained_run(arguments.run)
+    split = arguments.split or run.config.evaluation.split
+    gallery = arguments.gallery or run.config.evaluation.gallery
+    result, pictures = measure(run, split, None if gallery in ("none", split) else gallery)
+    if arguments.json:
+        print(json.dumps(result, ensure_ascii=False))
+        return
+    print(format_table(result), format_classes(result), sep="\n\n", end="\n\n")
+    for path in (run.metrics, *pictures):
+        print(path)
+
+
+def measure(run: Run, split: str, gallery: str | None) -> tuple[dict[str, Any], list[Path]]:
+    """Evaluate queries of one split against another, or against the rest of their own.
+
+    Images not yet extracted are extracted. metrics.json keeps one result for each pair of splits.
+
+    Returns:
+        The figures (`cbir_tf.evaluation.evaluate`) and the pictures drawn.
+    """
+    from cbir_tf.evaluation import evaluate
+    from cbir_tf.features.store import FeatureStore
+
+    for each in dict.fromkeys((split, gallery or split)):
+        extract(run, split_images(run, each))
+    with FeatureStore.open(run.features) as store:
+        queries = store.embeddings(split)
+        searched = store.embeddings(gallery) if gallery else None
+        names = store.class_names
+    settings = run.config.evaluation
+    result = evaluate(
+        queries,
+        searched,
+        settings.k,
+        run.config.search.metric,
+        settings.bootstrap,
+        run.config.seed,
+        names,
+    )
+    result = {"split": split, "gallery_split": gallery or split} | result
+    _keep(run, result)
+    return result, _draw(run, queries, gallery or split)
+
+
+def _keep(run: Run, result: dict[str, Any]) -> None:
+    kept = json.loads(run.metrics.read_text(encoding="utf-8")) if run.metrics.is_file() else {}
+    kept[f"{result['split']} against {result['gallery_split']}"] = result
+    write_text(run.metrics, json.dumps(kept, indent=2, ensure_ascii=False))
+
+
+def _draw(run: Run, queries: Embeddings, gallery: str) -> list[Path]:
+    """Confusion matrix of the nearest neighbours, and a gallery of the worst mistakes."""
+    from cbir_tf.commands.pictures import neighbour_row
+    from cbir_tf.evaluation.confusion import confusion_matrix, mistakes
+    from cbir_tf.plots.confusion import confusion_matrix_png, mistakes_grid
+    from cbir_tf.retriever import Retriever
+
+    everything, searched = Retriever(run), Retriever(run, split=gallery)
+    k = min(run.config.search.k, len(searched.embeddings) - 1)
+    neighbours = searched.index.search(queries.vectors, k, query_ids=queries.ids)
+    names = everything.class_names
+    matrix = confusion_matrix(neighbours, queries, searched.embeddings, len(names))
+    pictures = [confusion_matrix_png(run.plots / "confusion.png", matrix, names)]
+    wrong = mistakes(neighbours, queries, searched.embeddings)[:MISTAKES]
+    path = run.plots / "mistakes.png"
+    path.unlink(missing_ok=True)
+    if wrong:
+        rows = [
+            neighbour_row(everything, each.query, searched.search(each.query, k)) for each in wrong
+        ]
+        pictures.append(mistakes_grid(path, rows))
+    return pictures

@@ -1,0 +1,122 @@
+"""The pictures of a run: what each verb draws, and from which values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cbir_tf.data.augment import augment
+from cbir_tf.data.decode import decode_image, decode_original
+from cbir_tf.plots.curves import learning_rate_curve, loss_curves
+from cbir_tf.plots.embedding_map import embedding_map_html, embedding_map_png
+from cbir_tf.plots.grids import NeighbourRow, augmentation_grid, query_grid, sample_grid
+from cbir_tf.plots.pictures import thumbnail
+from cbir_tf.plots.projection import project
+from cbir_tf.progress import progress
+from cbir_tf.types import ImageSet, Run
+
+if TYPE_CHECKING:
+    from callbacks import ScheduledRate
+    from cbir_tf.retriever import Retriever
+    from cbir_tf.types import Neighbours
+
+SAMPLES = 18
+AUGMENTED_IMAGES = 4
+AUGMENTED_VARIANTS = 6
+GRID_SIDE = 224
+THUMBNAIL_SIDE = 64
+
+
+def draw_samples(run: Run, training: ImageSet) -> None:
+    """Some training images as the model sees them, and some of their augmented variants."""
+    import tensorflow as tf
+
+    data = run.config.data
+    chosen = training.take(spread(training.labels, SAMPLES, run.config.seed))
+    images = [decode_image(each, data.image_size, data.resize) for each in chosen.sources]
+    names = [training.class_names[label] for label in chosen.labels]
+    sample_grid(run.plots / "samples.png", images, names, f"{run.config.name}: training images")
+    variants = [
+        [
+            augment(tf.constant(image), data.augmentation, tf.constant([row, column])).numpy()
+            for column in range(AUGMENTED_VARIANTS)
+        ]
+        for row, image in enumerate(images[:AUGMENTED_IMAGES])
+    ]
+    augmentation_grid(run.plots / "augmentation.png", images[:AUGMENTED_IMAGES], variants)
+
+
+def draw_curves(
+    run: Run,
+    history: list[dict[str, float]],
+    schedule: ScheduledRate | None,
+    steps_per_epoch: int,
+) -> None:
+    """Loss, validation figures and learning rate over the epochs."""
+    columns = {name: [row[name] for row in history] for name in history[0]}
+    loss_curves(run.plots / "loss.png", columns, run.config.training.monitor)
+    steps = range(len(history) * steps_per_epoch)
+    if schedule is None:
+        rates = [run.config.optimizer.learning_rate] * len(steps)
+    else:
+        rates = schedule.plan(len(steps)).tolist()
+    learning_rate_curve(run.plots / "learning_rate.png", steps, rates, steps_per_epoch)
+
+
+def draw_map(retriever: Retriever, ids: np.ndarray) -> list[Path]:
+    """The embedding map of some stored images, still and interactive, and a grid of queries."""
+    config, plots = retriever.run.config, retriever.run.plots
+    shown = retriever.embeddings.take(np.isin(retriever.embeddings.ids, ids))
+    method = config.plots.projection
+    points = project(shown.vectors, method, config.seed)
+    title = f"{config.name}: {len(shown)} images, {method}"
+    names = retriever.class_names
+    thumbnails = [
+        thumbnail(decode_original(retriever.source(str(id_)), THUMBNAIL_SIDE), THUMBNAIL_SIDE)
+        for id_ in progress(shown.ids, description="thumbnails")
+    ]
+    pictures = [
+        embedding_map_png(plots / "embedding_map.png", points, shown.labels, names, title=title),
+        embedding_map_html(
+            plots / "embedding_map.html", points, shown.labels, names, shown.ids, thumbnails, title
+        ),
+    ]
+    k = min(retriever.search_config.k, len(retriever.embeddings) - 1)
+    if k:
+        chosen = shown.ids[spread(shown.labels, config.plots.queries, config.seed)]
+        rows = [neighbour_row(retriever, str(id_), retriever.search(str(id_), k)) for id_ in chosen]
+        pictures.append(query_grid(plots / "query_grid.png", rows))
+    return pictures
+
+
+def neighbour_row(retriever: Retriever, query: str, neighbours: Neighbours) -> NeighbourRow:
+    """A query, a stored id or an image file, with its neighbours, ready to draw."""
+    id_ = retriever.stored_id(query)
+    label = retriever.label(id_) if id_ else None
+    name = Path(query).name
+    found = neighbours.ids[0][np.isfinite(neighbours.distances[0])]
+    labels = [retriever.label(str(each)) for each in found]
+    return NeighbourRow(
+        decode_original(retriever.source(id_) if id_ else Path(query), GRID_SIDE),
+        f"{label}\n{name}" if label else name,
+        [decode_original(retriever.source(str(each)), GRID_SIDE) for each in found],
+        [
+            f"{label_ or Path(str(each)).name}\n{distance:.3f}"
+            for each, label_, distance in zip(found, labels, neighbours.distances[0], strict=False)
+        ],
+        [None if label is None or each is None else each == label for each in labels],
+    )
+
+
+def spread(labels: Iterable[int], count: int, seed: int) -> np.ndarray:
+    """(at most count,) random positions, the classes taking turns."""
+    labels = np.asarray(labels)
+    order = np.random.default_rng(seed).permutation(len(labels))
+    turn = np.zeros(len(labels), dtype=int)
+    for label in np.unique(labels):
+        members = order[labels[order] == label]
+        turn[members] = np.arange(len(members))
+    return order[np.argsort(turn[order], kind="stable")][:count]
