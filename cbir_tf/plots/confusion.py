@@ -1,0 +1,158 @@
+"""Which class is taken for which: the matrix, and the mistakes themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+
+from cbir_tf.plots.grids import NeighbourRow, query_grid
+from cbir_tf.plots.style import (
+    INK,
+    SMALL_SIZE,
+    TEXT_SIZE,
+    TITLE_SIZE,
+    fitted,
+    look,
+    new_figure,
+    note,
+    save,
+    text_width,
+)
+
+# Inches.
+_NAME_WIDTH = 1.5
+_LONGEST = 30.0
+_LEAST_READABLE_CELL = 0.16
+
+
+def confusion_matrix_png(
+    path: Path, matrix: np.ndarray, class_names: Sequence[str], title: str = "Confusion matrix"
+) -> Path:
+    """Write counts, coloured by their share of the true class.
+
+    Args:
+        path: where to write.
+        matrix: (C, C) counts; rows are true classes, columns predicted ones.
+        class_names: C names.
+        title: above the matrix.
+
+    Raises:
+        UserError: the place cannot be written to.
+    """
+    return save(_figure(matrix, class_names, title), path)
+
+
+def mistakes_grid(
+    path: Path,
+    rows: Sequence[NeighbourRow],
+    title: str = "Queries whose nearest neighbour is of another class",
+) -> Path:
+    """Write queries that were answered wrongly, each with its neighbours.
+
+    Raises:
+        UserError: the place cannot be written to.
+    """
+    return query_grid(path, rows, title)
+
+
+@look()
+def _figure(matrix: np.ndarray, class_names: Sequence[str], title: str) -> Figure:
+    counts = np.asarray(matrix)
+    classes = len(class_names)
+    if counts.shape != (classes, classes) or (counts.size and counts.min() < 0):
+        raise ValueError(f"matrix must be ({classes}, {classes}) counts, got {counts.shape}")
+    if not classes:
+        return note("There are no classes.", title)
+    cell = _cell_side(classes)
+    name_size = float(np.clip(cell * 72 * 0.62, 4.0, TEXT_SIZE))
+    names = [fitted(name, _NAME_WIDTH, name_size) for name in class_names]
+    name_width = max(text_width(name, name_size) for name in names)
+    side = cell * classes
+    bar = 0.95
+    left, top, bottom = name_width + 0.65, 0.85, name_width + 0.65
+    width, height = max(left + side + bar, 4.6), top + side + bottom
+    figure = new_figure(width, height)
+    axes = figure.add_axes((left / width, bottom / height, side / width, side / height))
+    totals = counts.sum(axis=1, keepdims=True)
+    shares = np.divide(counts, totals, out=np.zeros(counts.shape), where=totals > 0)
+    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto", interpolation="none")
+    _name_classes(axes, names, name_size, cell)
+    if cell >= _LEAST_READABLE_CELL:
+        _write_counts(axes, counts, shares, cell)
+    bar_axes = figure.add_axes(
+        ((left + side + 0.15) / width, bottom / height, 0.14 / width, side / height)
+    )
+    ticks = figure.colorbar(image, cax=bar_axes, format=PercentFormatter(1.0))
+    ticks.outline.set_visible(False)
+    ticks.set_label("share of the true class")
+    _write_title(figure, counts, title)
+    return figure
+
+
+def _cell_side(classes: int) -> float:
+    """Inches: roomy for few classes, never a sheet longer than a printer's roll for many."""
+    side = np.interp(classes, [2, 5, 10, 30, 100], [0.95, 0.8, 0.58, 0.36, 0.24])
+    return float(min(side, _LONGEST / classes))
+
+
+def _name_classes(axes: Axes, names: Sequence[str], size: float, cell: float) -> None:
+    every = max(1, int(np.ceil(size / 72 * 1.1 / cell)))
+    ticks = np.arange(0, len(names), every)
+    shown = [names[each] for each in ticks]
+    axes.set_xticks(ticks, shown, rotation=90, size=size)
+    axes.set_yticks(ticks, shown, size=size)
+    axes.tick_params(length=0, pad=4)
+    axes.set_xlabel("predicted class", labelpad=8)
+    axes.set_ylabel("true class", labelpad=8)
+    axes.spines[:].set_visible(False)
+    lines = np.arange(-0.5, len(names))
+    axes.set_xticks(lines, minor=True)
+    axes.set_yticks(lines, minor=True)
+    axes.grid(which="minor", linewidth=min(1.0, cell * 3))
+    axes.tick_params(which="minor", length=0)
+
+
+def _write_counts(axes: Axes, counts: np.ndarray, shares: np.ndarray, cell: float) -> None:
+    """Each count that is not 0, all in the largest size at which the longest fits its cell."""
+    longest = max((f"{count:,}" for count in counts.flat), key=len)
+    fitting = TEXT_SIZE * 0.82 * cell / text_width(longest, TEXT_SIZE)
+    size = float(min(TEXT_SIZE, fitting, cell * 72 * 0.6))
+    for row, column in np.argwhere(counts):
+        axes.text(
+            column,
+            row,
+            f"{counts[row, column]:,}",
+            ha="center",
+            va="center",
+            size=size,
+            color="white" if shares[row, column] > 0.5 else INK,
+        )
+
+
+def _write_title(figure: Figure, counts: np.ndarray, title: str) -> None:
+    width, height = figure.get_size_inches()
+    total, right = int(counts.sum()), int(np.trace(counts))
+    summary = f"{total:,} images"
+    if total:
+        summary += f", {right / total:.1%} of them on the diagonal"
+    room = width - 0.3 - 0.2
+    figure.text(
+        0.3 / width,
+        1 - 0.3 / height,
+        fitted(title, room, TITLE_SIZE, "bold"),
+        size=TITLE_SIZE,
+        weight="bold",
+        va="center",
+    )
+    figure.text(
+        0.3 / width,
+        1 - 0.58 / height,
+        fitted(summary, room, SMALL_SIZE),
+        size=SMALL_SIZE,
+        va="center",
+    )

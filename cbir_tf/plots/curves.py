@@ -1,0 +1,172 @@
+"""What training did, epoch by epoch: loss, retrieval metrics, learning rate."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from cbir_tf.plots.style import (
+    INK,
+    MUTED,
+    PALETTE,
+    SMALL_SIZE,
+    WRONG,
+    look,
+    new_figure,
+    note,
+    save,
+    shortened,
+)
+
+_RETRIEVAL = ("recall", "precision", "map", "r_precision", "mrr", "accuracy")
+_FEW_EPOCHS = 30  # up to here every epoch gets a dot
+_WIDE_RANGE = 30.0  # from this ratio on, learning rates are drawn on a logarithmic scale
+
+
+def loss_curves(
+    path: Path, history: Mapping[str, Sequence[float]], monitor: str | None = None
+) -> Path:
+    """Write the loss of training and validation, beside it the validation retrieval metrics.
+
+    The best epoch is marked in both panels. Epochs whose value is not finite are left out of the
+    line and named.
+
+    Args:
+        path: where to write.
+        history: for each name, a value an epoch: loss, val_loss, val_recall@1, val_map_at_r ...;
+            names that are neither loss nor a validation retrieval metric are left out.
+        monitor: the name whose best epoch is marked, lowest for a loss and highest otherwise;
+            None: val_loss, or loss where there is none.
+
+    Raises:
+        UserError: the place cannot be written to.
+    """
+    return save(_loss_figure(history, monitor), path)
+
+
+def learning_rate_curve(
+    path: Path, steps: Sequence[int], rates: Sequence[float], steps_per_epoch: int
+) -> Path:
+    """Write the learning rate over the epochs, on a logarithmic scale where its range is wide.
+
+    Args:
+        path: where to write.
+        steps: ascending training steps, from 0.
+        rates: the learning rate from each of these steps on.
+        steps_per_epoch: steps.
+
+    Raises:
+        UserError: the place cannot be written to.
+    """
+    return save(_rate_figure(steps, rates, steps_per_epoch), path)
+
+
+@look()
+def _loss_figure(history: Mapping[str, Sequence[float]], monitor: str | None) -> Figure:
+    losses = [name for name in ("loss", "val_loss") if len(history.get(name, ()))]
+    metrics = [name for name in history if _is_retrieval(name) and len(history[name])]
+    panels = [names for names in (losses, metrics) if names]
+    if not panels:
+        return note("No epoch has been recorded yet.", "Training")
+    if monitor is None:
+        monitor = losses[-1] if losses else metrics[0]
+    best = _best_epoch(history.get(monitor, ()), lowest=monitor.endswith("loss"))
+    figure = new_figure(0.8 + 4.8 * len(panels), 4.2, layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.12, h_pad=0.12, wspace=0.06)
+    every_axes = np.atleast_1d(figure.subplots(1, len(panels)))
+    for axes, names in zip(every_axes, panels, strict=True):
+        of_loss = names is losses
+        for number, name in enumerate(names):
+            colour = PALETTE[number % len(PALETTE)]
+            _draw_series(axes, history[name], _series_name(name, of_loss), colour)
+        axes.set_title("Loss" if of_loss else "Validation retrieval")
+        axes.set_ylabel("triplet loss" if of_loss else "score (0 to 1)")
+        longest = max(len(history[name]) for name in names)
+        _finish(axes, longest)
+        if best is not None and best <= longest:
+            axes.axvline(best, color=INK, linewidth=1, linestyle=(0, (3, 3)), zorder=1)
+            axes.plot(
+                [], [], color=INK, linewidth=1, linestyle=(0, (3, 3)), label=f"best epoch: {best}"
+            )
+        broken = [_not_finite(history[name]) for name in names]
+        _tell_not_finite(axes, sorted(set().union(*broken)))
+        axes.legend(loc="best")
+    return figure
+
+
+@look()
+def _rate_figure(steps: Sequence[int], rates: Sequence[float], steps_per_epoch: int) -> Figure:
+    if steps_per_epoch < 1:
+        raise ValueError(f"steps_per_epoch must be at least 1, got {steps_per_epoch}")
+    epochs = np.asarray(steps, dtype=float) / steps_per_epoch
+    values = np.asarray(rates, dtype=float)
+    if epochs.shape != values.shape or epochs.ndim != 1:
+        raise ValueError(f"steps {epochs.shape} and rates {values.shape} must both be (N,)")
+    if not len(values):
+        return note("No step has been recorded yet.", "Learning rate")
+    figure = new_figure(6.4, 4.0, layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.12, h_pad=0.12)
+    axes = figure.subplots()
+    few = len(values) <= _FEW_EPOCHS
+    axes.plot(
+        epochs, values, color=PALETTE[0], drawstyle="steps-post", marker="o" if few else "", ms=4
+    )
+    axes.set_title("Learning rate")
+    axes.set_xlabel(f"epoch ({steps_per_epoch:,} steps each)")
+    axes.set_ylabel("learning rate")
+    positive = values[np.isfinite(values) & (values > 0)]
+    if len(positive) and positive.max() / positive.min() >= _WIDE_RANGE:
+        axes.set_yscale("log", nonpositive="mask")
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda rate, _: f"{rate:.3g}"))
+    axes.grid(axis="y", which="major")
+    return figure
+
+
+def _is_retrieval(name: str) -> bool:
+    return name.startswith("val_") and name.removeprefix("val_").startswith(_RETRIEVAL)
+
+
+def _series_name(name: str, of_loss: bool) -> str:
+    if of_loss:
+        return {"loss": "training", "val_loss": "validation"}[name]
+    return shortened(name.removeprefix("val_"), 30)
+
+
+def _best_epoch(values: Sequence[float], lowest: bool) -> int | None:
+    """The first epoch, counted from 1, with the best finite value."""
+    series = np.asarray(values, dtype=float)
+    if not np.isfinite(series).any():
+        return None
+    series = np.where(np.isfinite(series), series if lowest else -series, np.inf)
+    return int(np.argmin(series)) + 1
+
+
+def _not_finite(values: Sequence[float]) -> set[int]:
+    return set(np.flatnonzero(~np.isfinite(np.asarray(values, dtype=float))) + 1)
+
+
+def _draw_series(axes: Axes, values: Sequence[float], name: str, colour: str) -> None:
+    series = np.asarray(values, dtype=float)
+    series[~np.isfinite(series)] = np.nan
+    marker = "o" if len(series) <= _FEW_EPOCHS else ""
+    axes.plot(np.arange(1, len(series) + 1), series, color=colour, marker=marker, ms=4, label=name)
+
+
+def _tell_not_finite(axes: Axes, epochs: Sequence[int]) -> None:
+    if epochs:
+        named = ", ".join(map(str, epochs[:5])) + (", …" if len(epochs) > 5 else "")
+        text = f"not finite: epoch {named}"
+        axes.set_title(text, loc="right", color=WRONG, size=SMALL_SIZE, weight="normal")
+
+
+def _finish(axes: Axes, epochs: int) -> None:
+    axes.set_xlabel("epoch")
+    axes.set_xlim(0.5, epochs + 0.5)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=10, min_n_ticks=1))
+    axes.grid(axis="y")
+    axes.tick_params(color=MUTED)

@@ -1,0 +1,269 @@
+"""The embedding map: every image a point, near where its neighbours are; still or interactive."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from cbir_tf.files import write_text
+from cbir_tf.plots.pictures import thumbnail
+from cbir_tf.plots.projection import Method, project
+from cbir_tf.plots.style import (
+    SMALL_SIZE,
+    TITLE_SIZE,
+    appearance,
+    class_name,
+    clean,
+    fitted,
+    look,
+    new_figure,
+    save,
+    shortened,
+)
+
+if TYPE_CHECKING:
+    from bokeh.plotting import figure as BokehFigure
+
+__all__ = ["Method", "embedding_map_html", "embedding_map_png", "project", "thumbnail"]
+
+_LEGEND_ROWS = 30
+_LEGEND_ENTRIES = 120
+
+_SIGNATURES = {b"\xff\xd8\xff": "jpeg", b"\x89PNG\r\n\x1a\n": "png"}
+
+# A page that could not load anything from elsewhere even if something in it asked to.
+_PAGE = """\
+{% block preamble %}
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data: blob:; \
+style-src 'unsafe-inline'; script-src 'unsafe-inline'; font-src data:">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+{% endblock %}
+"""
+
+_TOOLTIP = """\
+<div style="display: flex; gap: 10px; align-items: center; max-width: 380px; \
+font: 13px system-ui, sans-serif; color: #22272e">
+  <img src="@thumbnail" alt="" style="width: 96px; height: 96px; object-fit: contain">
+  <div style="overflow-wrap: anywhere"><b>@label</b><br>
+  <span style="color: #6b7280">@id</span></div>
+</div>
+"""
+
+
+def embedding_map_png(
+    path: Path,
+    points: np.ndarray,
+    labels: np.ndarray,
+    class_names: Sequence[str],
+    title: str = "Embedding map",
+) -> Path:
+    """Write the map as a picture, one colour (from the eleventh class on: and shape) a class.
+
+    Args:
+        path: where to write.
+        points: (N, 2) as `project` gives them.
+        labels: (N,) integers into `class_names`, -1 for unlabelled.
+        class_names: C names.
+        title: above the map.
+
+    Raises:
+        UserError: the place cannot be written to.
+    """
+    return save(_figure(points, labels, class_names, title), path)
+
+
+def embedding_map_html(
+    path: Path,
+    points: np.ndarray,
+    labels: np.ndarray,
+    class_names: Sequence[str],
+    ids: Sequence[str] | np.ndarray,
+    thumbnails: Sequence[bytes],
+    title: str = "Embedding map",
+) -> Path:
+    """Write the map as one self-contained page: hover shows image, id and class; legend hides.
+
+    The page takes about 1.3 MB and 4/3 of the thumbnails' bytes, and asks nothing of the network.
+
+    Args:
+        path: where to write.
+        points: (N, 2) as `project` gives them.
+        labels: (N,) integers into `class_names`, -1 for unlabelled.
+        class_names: C names.
+        ids: N names of the images.
+        thumbnails: N small JPEG or PNG files, as `thumbnail` makes them.
+        title: above the map and of the page.
+
+    Raises:
+        UserError: the place cannot be written to.
+    """
+    from bokeh.embed import file_html
+    from bokeh.resources import Resources
+
+    if not len(points) == len(ids) == len(thumbnails):
+        raise ValueError("points, ids and thumbnails differ in length")
+    plot = _interactive(points, labels, class_names, ids, thumbnails, title)
+    page = file_html(
+        plot,
+        resources=Resources(mode="inline", components=["bokeh"]),
+        title=shortened(title, 200),
+        template=_PAGE,
+    )
+    write_text(Path(path), page)
+    return Path(path)
+
+
+@look()
+def _figure(
+    points: np.ndarray, labels: np.ndarray, class_names: Sequence[str], title: str
+) -> Figure:
+    labels = _checked(points, labels, class_names)
+    present, counts = np.unique(labels, return_counts=True)
+    columns = -(-min(len(present), _LEGEND_ENTRIES) // _LEGEND_ROWS)
+    legend_width = 1.9 * columns
+    figure = new_figure(7.2 + legend_width, 7.0)
+    width, height = figure.get_size_inches()
+    axes = figure.add_axes((0.45 / width, 0.5 / height, 6.6 / width, 5.9 / height))
+    size = np.clip(12_000 / max(len(points), 1), 4, 48)
+    for label in present:
+        colour, marker, _ = appearance(label)
+        x, y = points[labels == label].T
+        axes.scatter(
+            x,
+            y,
+            s=size,
+            c=colour,
+            marker=marker,
+            alpha=0.8,
+            linewidths=0,
+            label=fitted(class_name(label, class_names), 1.4, SMALL_SIZE),
+            # Unlabelled images come first and so lie beneath the others.
+            zorder=2,
+        )
+    # Neither direction nor unit of the axes means anything, only what is near to what.
+    axes.set(xticks=[], yticks=[], xlabel="first dimension", ylabel="second dimension")
+    axes.set_aspect("equal", adjustable="datalim")
+    axes.margins(0.04)
+    axes.spines[:].set_visible(True)
+    figure.text(
+        0.45 / width,
+        1 - 0.36 / height,
+        fitted(title, width - 0.7, TITLE_SIZE, "bold"),
+        size=TITLE_SIZE,
+        weight="bold",
+        va="center",
+    )
+    if len(present):
+        _draw_legend(axes, present, counts, columns)
+    return figure
+
+
+def _draw_legend(axes: Axes, present: np.ndarray, counts: np.ndarray, columns: int) -> None:
+    """The classes beside the map; of very many, the largest."""
+    handles, names = axes.get_legend_handles_labels()
+    shown = np.sort(np.argsort(-counts, kind="stable")[:_LEGEND_ENTRIES])
+    legend = axes.legend(
+        [handles[each] for each in shown],
+        [names[each] for each in shown],
+        loc="upper left",
+        bbox_to_anchor=(1.01, 1.0),
+        borderaxespad=0,
+        ncols=columns,
+        handletextpad=0.3,
+        columnspacing=1.0,
+        title=f"{len(present)} classes" if len(present) > 1 else None,
+        alignment="left",
+    )
+    for handle in legend.legend_handles:
+        handle.set(sizes=[36], alpha=1)
+    if len(present) > len(shown):
+        legend.set_title(f"{len(shown)} largest of {len(present)} classes")
+
+
+def _interactive(
+    points: np.ndarray,
+    labels: np.ndarray,
+    class_names: Sequence[str],
+    ids: Sequence[str] | np.ndarray,
+    thumbnails: Sequence[bytes],
+    title: str,
+) -> BokehFigure:
+    from bokeh.core.properties import value
+    from bokeh.models import ColumnDataSource, HoverTool, Legend, LegendItem
+    from bokeh.plotting import figure
+
+    labels = _checked(points, labels, class_names)
+    plot = figure(
+        title=shortened(title, 120),
+        sizing_mode="stretch_both",
+        match_aspect=True,
+        tools="pan,wheel_zoom,box_zoom,reset,save",
+        active_scroll="wheel_zoom",
+        x_axis_label="first dimension",
+        y_axis_label="second dimension",
+    )
+    items = []
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels == label)
+        name = class_name(label, class_names)
+        colour, _, marker = appearance(label)
+        source = ColumnDataSource(
+            {
+                "x": points[members, 0],
+                "y": points[members, 1],
+                "id": [clean(ids[each]) for each in members],
+                "label": [clean(name)] * len(members),
+                "thumbnail": [_data_address(thumbnails[each]) for each in members],
+            }
+        )
+        dots = plot.scatter(
+            "x",
+            "y",
+            source=source,
+            marker=marker,
+            size=float(np.clip(500 / np.sqrt(max(len(points), 1)), 5, 11)),
+            fill_color=colour,
+            fill_alpha=0.8,
+            line_color="white",
+            line_width=0.4,
+            name=clean(name),
+        )
+        items.append(LegendItem(label=value(shortened(name, 28)), renderers=[dots]))
+    columns = -(-len(items) // _LEGEND_ROWS)
+    legend = Legend(
+        items=items,
+        click_policy="hide",
+        title="click hides a class",
+        ncols=max(columns, 1),
+        border_line_color=None,
+    )
+    plot.add_layout(legend, "right")
+    # Where points lie on each other, a few are enough: the rest come with zooming in.
+    plot.add_tools(HoverTool(tooltips=_TOOLTIP, limit=3, point_policy="follow_mouse"))
+    plot.toolbar.logo = None
+    plot.axis.ticker = []
+    plot.grid.visible = False
+    return plot
+
+
+def _checked(points: np.ndarray, labels: np.ndarray, class_names: Sequence[str]) -> np.ndarray:
+    labels = np.asarray(labels, dtype=np.int64)
+    if np.shape(points) != (len(labels), 2):
+        raise ValueError(f"points must be ({len(labels)}, 2), got {np.shape(points)}")
+    if len(labels) and not -1 <= labels.min() <= labels.max() < len(class_names):
+        raise ValueError(f"labels must be within -1..{len(class_names) - 1}")
+    return labels
+
+
+def _data_address(picture: bytes) -> str:
+    """A small JPEG or PNG as a data: address."""
+    for signature, kind in _SIGNATURES.items():
+        if picture.startswith(signature):
+            return f"data:image/{kind};base64,{base64.b64encode(picture).decode('ascii')}"
+    raise ValueError("a thumbnail must be the bytes of a JPEG or PNG file")

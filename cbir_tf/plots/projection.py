@@ -1,0 +1,92 @@
+"""Vectors of any length as points of the plane."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from typing import Literal
+
+import numpy as np
+from sklearn.decomposition import PCA
+from sklearn.manifold import TSNE
+
+Method = Literal["umap", "tsne", "pca"]
+
+# With fewer points a neighbourhood is everything there is, and UMAP's spectral start, which asks
+# for more points than eigenvectors, has nothing to stand on.
+FEWEST = 5
+_UMAP_NEIGHBOURS = 15
+_TSNE_PERPLEXITY = 30.0
+_TSNE_DIMENSIONS = 50  # reduced to by PCA first, as van der Maaten and Hinton (2008) do
+
+_logger = logging.getLogger(__name__)
+
+
+def project(vectors: np.ndarray, method: Method = "umap", seed: int = 0) -> np.ndarray:
+    """Lay out vectors in the plane; the same vectors, method and seed give the same points.
+
+    Too few points for UMAP or t-SNE, or vectors that are all alike, are laid out by PCA instead,
+    with a warning in the log.
+
+    Args:
+        vectors: (N, D) finite numbers.
+        method: umap (McInnes et al., arXiv:1802.03426), tsne (van der Maaten and Hinton, 2008)
+            or pca.
+        seed: of the random choices.
+
+    Returns:
+        (N, 2) float32.
+    """
+    vectors = np.asarray(vectors, dtype=np.float32)
+    if vectors.ndim != 2 or not np.isfinite(vectors).all():
+        raise ValueError(f"vectors must be (N, D) and finite, got shape {vectors.shape}")
+    layouts = {"umap": _umap, "tsne": _tsne, "pca": _pca}
+    if method not in layouts:
+        raise ValueError(f"no projection {method!r}; choose one of: {', '.join(layouts)}")
+    if method != "pca":
+        distinct = len(np.unique(vectors, axis=0))
+        if distinct < FEWEST:
+            _logger.warning(
+                "%s needs at least %d distinct vectors, got %d: laid out by PCA instead",
+                method,
+                FEWEST,
+                distinct,
+            )
+            method = "pca"
+    return layouts[method](vectors, seed).astype(np.float32)
+
+
+def _umap(vectors: np.ndarray, seed: int) -> np.ndarray:
+    with warnings.catch_warnings():
+        # A seed makes UMAP run on one core, few points make it lower its neighbours; it warns of
+        # both, and numba of its own matters.
+        warnings.simplefilter("ignore")
+        from umap import UMAP
+
+        layout = UMAP(
+            n_neighbors=min(_UMAP_NEIGHBOURS, len(vectors) - 1),
+            init="spectral" if len(vectors) > 3 * FEWEST else "random",
+            random_state=seed,
+            n_jobs=1,
+        )
+        return layout.fit_transform(vectors)
+
+
+def _tsne(vectors: np.ndarray, seed: int) -> np.ndarray:
+    if min(vectors.shape) > _TSNE_DIMENSIONS:
+        vectors = PCA(_TSNE_DIMENSIONS, random_state=seed).fit_transform(vectors)
+    layout = TSNE(
+        perplexity=min(_TSNE_PERPLEXITY, (len(vectors) - 1) / 3),
+        init="pca" if vectors.shape[1] > 1 else "random",
+        random_state=seed,
+    )
+    return layout.fit_transform(vectors)
+
+
+def _pca(vectors: np.ndarray, seed: int) -> np.ndarray:
+    points = np.zeros((len(vectors), 2))
+    components = min(2, *vectors.shape)
+    # Alike vectors have no direction to find: all points stay at the origin.
+    if len(vectors) > 1 and components and np.ptp(vectors, axis=0).any():
+        points[:, :components] = PCA(components, random_state=seed).fit_transform(vectors)
+    return points

@@ -1,0 +1,240 @@
+"""The common look of every picture: fonts, colours, sizes, and text that always fits."""
+
+from __future__ import annotations
+
+import functools
+import threading
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib import font_manager
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg, RendererAgg
+from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+
+from cbir_tf.errors import UserError, nearest
+from cbir_tf.files import replacing
+
+# Ten colours told apart with every kind of colour vision; M. A. Petroff, "Accessible Color
+# Sequences for Data Visualization", arXiv:2107.02270, table 1.
+PALETTE = (
+    "#3f90da",
+    "#ffa90e",
+    "#bd1f01",
+    "#94a4a2",
+    "#832db6",
+    "#a96b59",
+    "#e76300",
+    "#b9ac70",
+    "#717581",
+    "#92dadd",
+)
+# From the eleventh class on the colours come again with another shape. Matplotlib's and bokeh's
+# names of each shape.
+MARKERS = (
+    ("o", "circle"),
+    ("^", "triangle"),
+    ("s", "square"),
+    ("D", "diamond"),
+    ("v", "inverted_triangle"),
+    ("X", "x"),
+    ("P", "cross"),
+    ("p", "hex"),
+    ("*", "star"),
+    ("d", "plus"),
+)
+INK = "#22272e"
+MUTED = "#6b7280"
+FAINT = "#e5e7eb"
+UNLABELLED_COLOUR = "#c9ced6"
+RIGHT = "#1a8f4b"
+WRONG = "#d1242f"
+
+TITLE_SIZE = 13.0
+TEXT_SIZE = 10.0
+SMALL_SIZE = 8.5
+DPI = 150
+LONGEST_SIDE = 30_000  # pixels; Agg draws nothing longer than 65,535
+
+_CJK_FAMILIES = (
+    "Noto Sans CJK JP",
+    "Noto Sans CJK SC",
+    "Hiragino Sans",
+    "PingFang SC",
+    "Microsoft YaHei",
+    "Malgun Gothic",
+    "WenQuanYi Micro Hei",
+    "Droid Sans Fallback",
+)
+_LOCK = threading.RLock()
+
+
+@contextmanager
+def look() -> Iterator[None]:
+    """Draw in the common look, whatever the user's own matplotlib settings, and put those back.
+
+    Matplotlib's settings belong to the process, so one thread draws at a time.
+    """
+    settings = {
+        "font.family": list(_families()),
+        "font.size": TEXT_SIZE,
+        # Labels are file and class names: a dollar in them is a dollar.
+        "text.parse_math": False,
+        "text.usetex": False,
+        "text.color": INK,
+        "figure.facecolor": "white",
+        "figure.titlesize": TITLE_SIZE,
+        "figure.titleweight": "bold",
+        "axes.facecolor": "white",
+        "axes.edgecolor": MUTED,
+        "axes.labelcolor": INK,
+        "axes.labelsize": TEXT_SIZE,
+        "axes.linewidth": 0.8,
+        "axes.titlesize": TITLE_SIZE,
+        "axes.titleweight": "bold",
+        "axes.titlelocation": "left",
+        "axes.titlepad": 10,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.axisbelow": True,
+        "axes.grid": False,
+        "axes.unicode_minus": True,
+        "grid.color": FAINT,
+        "grid.linewidth": 0.8,
+        "legend.frameon": False,
+        "legend.fontsize": SMALL_SIZE,
+        "legend.title_fontsize": SMALL_SIZE,
+        "lines.linewidth": 1.8,
+        "xtick.color": MUTED,
+        "ytick.color": MUTED,
+        "xtick.labelcolor": INK,
+        "ytick.labelcolor": INK,
+        "xtick.labelsize": SMALL_SIZE,
+        "ytick.labelsize": SMALL_SIZE,
+        "image.interpolation": "auto",
+    }
+    with _LOCK, matplotlib.rc_context(settings), warnings.catch_warnings():
+        # A sign that no installed font has is drawn as a box; there is nothing to do about it.
+        warnings.filterwarnings("ignore", message="Glyph .* missing")
+        yield
+
+
+@functools.cache
+def _families() -> tuple[str, ...]:
+    """DejaVu Sans, which comes with matplotlib, then what is installed for further scripts."""
+    installed = set(font_manager.fontManager.get_font_names())
+    return ("DejaVu Sans", *(name for name in _CJK_FAMILIES if name in installed))
+
+
+def new_figure(width: float, height: float, **options: Any) -> Figure:
+    """A figure of this size in inches on an Agg canvas, outside pyplot's global state."""
+    figure = Figure(figsize=(width, height), dpi=DPI, **options)
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def note(text: str, title: str = "") -> Figure:
+    """A small figure that says why there is nothing to draw."""
+    figure = new_figure(6, 2)
+    if title:
+        figure.text(
+            0.04, 0.82, fitted(title, 5.5, TITLE_SIZE, "bold"), size=TITLE_SIZE, weight="bold"
+        )
+    figure.text(0.5, 0.42, fitted(text, 5.5, TEXT_SIZE), color=MUTED, ha="center", va="center")
+    return figure
+
+
+@look()
+def save(figure: Figure, path: Path) -> Path:
+    """Write a figure whole or not at all, in the format that the path's suffix names.
+
+    Raises:
+        UserError: no such format, or the place cannot be written to.
+    """
+    path = Path(path)
+    formats = figure.canvas.get_supported_filetypes()
+    suffix = path.suffix.lstrip(".").lower()
+    if suffix not in formats:
+        raise UserError(f"{path}: no picture format {suffix!r}; {nearest(suffix, formats)}")
+    dpi = min(DPI, LONGEST_SIDE / max(figure.get_size_inches()))
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format=suffix, dpi=dpi)
+    return path
+
+
+def appearance(label: int) -> tuple[str, str, str]:
+    """The colour, matplotlib marker and bokeh marker of a class; grey dots for unlabelled (-1)."""
+    if label < 0:
+        return UNLABELLED_COLOUR, *MARKERS[0]
+    return PALETTE[label % len(PALETTE)], *MARKERS[label // len(PALETTE) % len(MARKERS)]
+
+
+def class_name(label: int, class_names: Sequence[str]) -> str:
+    """The name of a class, "unlabelled" for -1."""
+    return "unlabelled" if label < 0 else class_names[label]
+
+
+def clean(text: str) -> str:
+    """One line of printable text: control signs become spaces, broken encodings a question mark."""
+    whole = str(text).encode("utf-8", "replace").decode("utf-8")
+    return "".join(each if each.isprintable() else " " for each in whole).strip()
+
+
+def shortened(text: str, length: int) -> str:
+    """Clean text of at most `length` signs, cut in the middle: the ends tell names apart."""
+    text = clean(text)
+    if len(text) <= length:
+        return text
+    kept = max(length - 1, 0)
+    tail = kept // 2
+    return f"{text[: kept - tail]}…{text[len(text) - tail :]}"
+
+
+def fitted(text: str, width: float, size: float, weight: str = "normal") -> str:
+    """Clean text cut in the middle until it is at most `width` inches wide.
+
+    Args:
+        text: any text.
+        width: inches.
+        size: font size in points.
+        weight: font weight.
+    """
+    text = clean(text)
+    if text_width(text, size, weight) <= width:
+        return text
+    low, high = 1, len(text)
+    while high - low > 1:
+        middle = (low + high) // 2
+        if text_width(shortened(text, middle), size, weight) <= width:
+            low = middle
+        else:
+            high = middle
+    return shortened(text, low)
+
+
+def text_width(text: str, size: float, weight: str = "normal") -> float:
+    """Width in inches of one line as matplotlib draws it."""
+    if not text:
+        return 0.0
+    font = FontProperties(family=list(_families()), size=size, weight=weight)
+    with _LOCK, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing")
+        width, _, _ = _ruler().get_text_width_height_descent(text, font, ismath=False)
+    return width / 72
+
+
+@functools.cache
+def _ruler() -> RendererAgg:
+    return RendererAgg(1, 1, 72)
+
+
+def bare(axes: Axes) -> None:
+    """No ticks, no spines."""
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.spines[:].set_visible(False)
