@@ -2,7 +2,7 @@
 
 A new one is a line in BACKBONES: a function from a name and options to a functional model,
 float images (B, H, W, 3) -> feature map (B, h, w, C), for any H and W; what it wants of pixels;
-and the options the configuration may set.
+and the options the configuration may set. NASNet is missing, as Keras builds it for one size only.
 """
 
 from __future__ import annotations
@@ -96,29 +96,30 @@ def _application(
     preprocessing: Preprocessing,
     *options: str,
     image_size: int = 224,
-    adapt: Callable[[keras.Model, str], keras.Model] | None = None,
+    entry: Callable[[keras.Model], keras.KerasTensor] = lambda model: model.input,
 ) -> Backbone:
-    """A model of keras.applications; image_size is one that its published weights allow."""
+    """A model of keras.applications, from one of its tensors on.
+
+    image_size is one that its published weights allow.
+    """
 
     def build(name: str, **chosen: Any) -> keras.Model:
-        given = {"include_top": False, "weights": None, "input_shape": (None, None, 3)}
-        model = constructor(**given, name=name, **chosen)
-        return model if adapt is None else adapt(model, name)
+        model = constructor(include_top=False, weights=None, input_shape=(None, None, 3), **chosen)
+        # Not through the constructor, some of which choose the architecture by the name.
+        return keras.Model(entry(model), model.output, name=name)
 
     imagenet = partial(load_imagenet, constructor=constructor, image_size=image_size)
     return Backbone(build, preprocessing, options, {"imagenet": imagenet})
 
 
-def _without_preprocessing(model: keras.Model, name: str) -> keras.Model:
-    """EfficientNet from its first convolution on.
+def _normalized_input(model: keras.Model) -> keras.KerasTensor:
+    """Where the pixels of an EfficientNet are normalised.
 
-    Keras builds its rescaling in two ways, one for downloaded weights and one for all others, so
-    that the same weights from a file would see other pixels. Both mean the original's, ours.
+    Keras normalises in one way where it downloads the weights and in another where it does not,
+    so that the same weights from a file would see other pixels. The downloaded way is ImageNet's.
     """
-    (normalization,) = (
-        each for each in model.layers if isinstance(each, keras.layers.Normalization)
-    )
-    return keras.Model(normalization.output, model.output, name=name)
+    kind = keras.layers.Normalization
+    return next(layer.output for layer in model.layers if isinstance(layer, kind))
 
 
 def _load_bit_file(model: keras.Model, source: str) -> None:
@@ -130,7 +131,7 @@ def _load_bit_imagenet21k(model: keras.Model, _options: Mapping[str, Any]) -> No
     load_bit_weights(model, "imagenet21k")
 
 
-_efficientnet = partial(_application, preprocessing="imagenet", adapt=_without_preprocessing)
+_efficientnet = partial(_application, preprocessing="imagenet", entry=_normalized_input)
 
 BACKBONES: dict[str, Backbone] = {
     "small_cnn": Backbone(build_small_cnn, "signed", ("width", "blocks")),
@@ -182,6 +183,4 @@ BACKBONES: dict[str, Backbone] = {
     "xception": _application(applications.Xception, "signed", image_size=299),
     "inception_v3": _application(applications.InceptionV3, "signed", image_size=299),
     "inception_resnet_v2": _application(applications.InceptionResNetV2, "signed", image_size=299),
-    "nasnet_mobile": _application(applications.NASNetMobile, "signed"),
-    "nasnet_large": _application(applications.NASNetLarge, "signed", image_size=331),
 }

@@ -25,9 +25,9 @@ def build_embedder(model: config.Model, seed: int = 0) -> keras.Model:
     the configuration asks for them, hidden_1, ..., dropout, embedding and normalize. The backbone
     computes under Keras' global dtype policy, everything else in float32.
 
-    The same image in the same batch gives the same bits from `embedder(images)`, `predict` and
-    `predict_on_batch`, before and after saving. In batches of other sizes it may differ in the
-    last bits (about 1e-6), as kernels sum in another order.
+    The same batch gives the same bits from `predict` and `predict_on_batch`, in any process,
+    before and after saving. The eager call `embedder(images)`, whose operations are not fused, and
+    batches of another size differ in the last bits, by less than 1e-6 of a unit vector.
 
     Args:
         model: the `model` section of a configuration.

@@ -43,7 +43,13 @@ def _residual_block(x: keras.KerasTensor, width: int, stride: int, name: str) ->
 
 
 def _convolution(
-    x: keras.KerasTensor, width: int, name: str, size: int = 3, stride: int = 1, relu: bool = True
+    x: keras.KerasTensor,
+    width: int,
+    name: str,
+    *,
+    size: int = 3,
+    stride: int = 1,
+    relu: bool = True,
 ) -> keras.KerasTensor:
     x = layers.Conv2D(
         width,

@@ -56,7 +56,7 @@ def load_weights_file(model: keras.Model, source: str) -> None:
         raise UserError(f"{path}: weights are read from .weights.h5, .h5 and .keras files")
     try:
         with _open(path) as file:
-            keras_2 = file["model_weights"] if "model_weights" in file else file
+            keras_2 = file.get("model_weights", file)
             if "layer_names" in keras_2.attrs:
                 stored = _keras_2_layers(keras_2, model)
             else:
@@ -129,12 +129,16 @@ def _open(path: Path) -> Iterator[h5py.File]:
 def _keras_3_layers(file: h5py.File) -> dict[str, Arrays]:
     """The layers of the network, or of the backbone where the file is that of an embedder."""
     backbone = "layers/functional/layers"
-    group = file[backbone] if backbone in file else file["layers"]
-    return {
-        name: {key: array[()] for key, array in layer["vars"].items()}
-        for name, layer in group.items()
-        if "vars" in layer
-    }
+    stored: dict[str, Arrays] = {}
+
+    def keep(path: str, array: h5py.Dataset | h5py.Group) -> None:
+        # Layers, also of nested models, but not the states of their random generators.
+        place = re.fullmatch(r"([^/]+(?:/layers/[^/]+)*)/vars/(\d+)", path)
+        if place:
+            stored.setdefault(place[1], {})[place[2]] = array[()]
+
+    (file[backbone] if backbone in file else file["layers"]).visititems(keep)
+    return stored
 
 
 def _keras_2_layers(group: h5py.Group, model: keras.Model) -> dict[str, Arrays]:
@@ -146,13 +150,16 @@ def _keras_2_layers(group: h5py.Group, model: keras.Model) -> dict[str, Arrays]:
     for name in _texts(group.attrs["layer_names"]):
         keys = _texts(group[name].attrs["weight_names"])
         if keys:
-            stored[name] = {str(i): group[name][key][()] for i, key in enumerate(keys)}
-    layers = [(name, layer) for name, layer in _numbered_layers(model) if _own_weights(layer)]
-    if all(layer.name in stored for _, layer in layers):
-        by_name = {name: stored.pop(layer.name) for name, layer in layers}
-        return by_name | stored
-    by_order = dict(zip((name for name, _ in layers), stored.values(), strict=False))
-    return by_order | dict(list(stored.items())[len(layers) :])
+            stored[name] = [group[name][key][()] for key in keys]
+    layers = [layer.name for layer in model.layers if layer.weights]
+    first = layers if set(layers) <= set(stored) else list(stored)[: len(layers)]
+    arrays = [array for name in first for array in stored.pop(name)]
+    found = {}
+    for name, layer in _numbered_layers(model):
+        count = len(_own_weights(layer))
+        found[name] = {str(i): array for i, array in enumerate(arrays[:count])}
+        del arrays[:count]
+    return {name: {"0": each[0]} for name, each in stored.items()} | found
 
 
 def _assign(model: keras.Model, stored: Mapping[str, Arrays], source: str) -> None:
@@ -175,18 +182,24 @@ def _assign(model: keras.Model, stored: Mapping[str, Arrays], source: str) -> No
             f"{source}: has {len(further)} layers more than the backbone, {further[0]!r} among "
             "them; are these the weights of this backbone and its options?"
         )
+    if sum(len(arrays) for _, arrays in found.values()) != len(model.weights):
+        raise ValueError(f"{model.name}: has weights within layers that are no models")
     for layer, arrays in found.values():
         layer.load_own_variables(arrays)
 
 
-def _numbered_layers(model: keras.Model) -> Iterator[tuple[str, keras.Layer]]:
+def _numbered_layers(model: keras.Model, within: str = "") -> Iterator[tuple[str, keras.Layer]]:
     """Layers by the names Keras 3 saves them under: conv2d, batch_normalization, conv2d_1, ..."""
     seen: Counter[str] = Counter()
     for layer in model.layers:
         words = re.sub(r"(.)([A-Z][a-z]+)", r"\1_\2", type(layer).__name__)
-        name = re.sub(r"([a-z])([A-Z])", r"\1_\2", words).lower()
-        yield (f"{name}_{seen[name]}" if seen[name] else name), layer
-        seen[name] += 1
+        kind = re.sub(r"([a-z])([A-Z])", r"\1_\2", words).lower()
+        name = f"{within}{kind}_{seen[kind]}" if seen[kind] else within + kind
+        seen[kind] += 1
+        if isinstance(layer, keras.Model):
+            yield from _numbered_layers(layer, f"{name}/layers/")
+        else:
+            yield name, layer
 
 
 def _own_weights(layer: keras.Layer) -> Arrays:
