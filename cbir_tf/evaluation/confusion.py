@@ -87,7 +87,7 @@ def _nearest_labels(neighbours: Neighbours, queries: Embeddings, gallery: Embedd
     order = np.argsort(gallery.ids)
     positions = positions_of(neighbours.ids[:, 0], gallery.ids[order])
     if (positions < 0).any():
-        stranger = neighbours.ids[positions < 0, 0][0]
+        stranger = str(neighbours.ids[positions < 0, 0][0])
         raise ValueError(f"the gallery has no {stranger!r}, which is among the neighbours")
     nearest = gallery.labels[order][positions]
     for ids, labels in ((queries.ids, queries.labels), (neighbours.ids[:, 0], nearest)):

@@ -111,7 +111,7 @@ def per_query(
     if not len(queries):
         raise UserError("there are no queries to evaluate; choose a split that has images")
     if (queries.labels == UNLABELLED).any():
-        unlabelled = queries.ids[queries.labels == UNLABELLED][0]
+        unlabelled = str(queries.ids[queries.labels == UNLABELLED][0])
         raise UserError(f"query {unlabelled!r} has no label; evaluate on labelled images")
     found = queries if gallery is None else gallery
     own = np.isin(found.ids, queries.ids).any()

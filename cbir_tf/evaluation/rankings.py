@@ -59,13 +59,10 @@ def score_rankings(
     within_r = ranks <= relevant[rows]
     with np.errstate(invalid="ignore", divide="ignore"):
         share = 1 / np.where(relevant > 0, relevant, np.nan)
-    figures = {}
-    for rank in k:
-        within = ranks <= rank
-        hits = total(within)
-        figures[f"recall@{rank}"] = (hits > 0).astype(np.float64)
-        figures[f"precision@{rank}"] = hits / rank
-        figures[f"map@{rank}"] = total(within, precision) * share
+    hits = {rank: total(ranks <= rank) for rank in k}
+    figures = {f"recall@{rank}": (hits[rank] > 0).astype(np.float64) for rank in k}
+    figures |= {f"precision@{rank}": hits[rank] / rank for rank in k}
+    figures |= {f"map@{rank}": total(ranks <= rank, precision) * share for rank in k}
     figures["map"] = total(everywhere, precision) * share
     figures["map_at_r"] = total(within_r, precision) * share
     figures["r_precision"] = total(within_r) * share

@@ -32,13 +32,14 @@ def format_table(result: dict[str, Any]) -> str:
     return f"{title}\n\n{_markdown(header, rows)}"
 
 
-def format_classes(result: dict[str, Any]) -> str:
+def format_classes(result: dict[str, Any], names: Sequence[str] | None = None) -> str:
     """The figures by class, a Markdown table with a row for each.
 
     Args:
         result: what `evaluate` returned.
+        names: figures to show; None: all, which is wide.
     """
-    names = list(result["figures"])
+    names = list(result["figures"]) if names is None else names
     rows = [
         [name, str(figures["queries"]), *(f"{figures[each]:.4f}" for each in names)]
         for name, figures in result["per_class"].items()

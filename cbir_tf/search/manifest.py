@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -59,7 +60,13 @@ class Manifest:
             raise UserError(
                 f"{path}: cannot be read ({error}); extract the features anew"
             ) from None
-        if not isinstance(values, dict) or values.keys() != {each.name for each in fields(cls)}:
+        names = {each.name for each in fields(cls)}
+        if not (
+            isinstance(values, dict)
+            and values.keys() == names
+            and isinstance(values["index"], str)
+            and isinstance(values["metric"], str)
+        ):
             raise UserError(f"{path}: not an index file; extract the features anew")
         manifest = cls(**values)
         if manifest.format != FORMAT:
@@ -82,7 +89,8 @@ class Manifest:
             temporary.write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
             temporary.replace(path)
         except OSError as error:
-            temporary.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
             raise UserError(f"{path}: cannot be written ({error.strerror})") from None
 
     def check(self, embeddings: Embeddings, folder: str | Path) -> None:

@@ -69,9 +69,8 @@ class NearestNeighborsIndex:
             return
         there = np.flatnonzero(positions_of(more.ids, here.ids) >= 0)
         if len(there):
-            raise UserError(
-                f"{more.ids[there[0]]!r} is in the gallery already; remove it before adding it anew"
-            )
+            known = str(more.ids[there[0]])
+            raise UserError(f"{known!r} is in the gallery already; remove it before adding it anew")
         if here.vectors.shape[1] != more.vectors.shape[1]:
             raise UserError(
                 f"the vectors to add have dimension {more.vectors.shape[1]}, the gallery's have "
@@ -94,7 +93,7 @@ class NearestNeighborsIndex:
         wanted = np.asarray(ids, dtype=np.str_)
         positions = positions_of(wanted, self._gallery.ids)
         if (positions < 0).any():
-            missing = wanted[positions < 0][0]
+            missing = str(wanted[positions < 0][0])
             raise UserError(f"{missing!r} is not in the gallery; remove only ids that are there")
         keep = np.ones(len(self), dtype=bool)
         keep[positions] = False

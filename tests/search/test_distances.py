@@ -1,0 +1,62 @@
+"""Distances in bulk and from differences, against float128 arithmetic."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from cbir_tf.search.distances import METRICS, between, pairwise
+
+
+def exact(name: str, queries: np.ndarray, gallery: np.ndarray) -> np.ndarray:
+    """Straight from the definitions, in extended precision."""
+    queries, gallery = queries.astype(np.longdouble), gallery.astype(np.longdouble)
+    if name == "cosine":
+        queries = queries / np.sqrt((queries**2).sum(axis=1, keepdims=True))
+        gallery = gallery / np.sqrt((gallery**2).sum(axis=1, keepdims=True))
+    difference = queries[:, None] - gallery
+    if name == "manhattan":
+        return np.abs(difference).sum(axis=-1)
+    squared = (difference**2).sum(axis=-1)
+    return squared / 2 if name == "cosine" else np.sqrt(squared)
+
+
+VECTORS = arrays(
+    np.float32,
+    st.tuples(st.integers(1, 6), st.just(5)),
+    elements=st.floats(-100, 100, width=32, allow_subnormal=False),
+)
+
+
+@pytest.mark.parametrize("name", METRICS)
+@settings(max_examples=100, deadline=None)
+@given(queries=VECTORS, gallery=VECTORS, closeness=st.sampled_from([0, 1e-7, 1e-5, 1e-3]))
+def test_bulk_distances_are_right_to_float32_even_where_vectors_nearly_agree(
+    name, queries, gallery, closeness
+):
+    queries[:, 0], gallery[:, 0] = 3, 3
+    gallery = np.concatenate([gallery, queries * np.float32(1 + closeness), queries])
+    gallery[-len(queries) :, 1] += np.float32(closeness)
+    metric = METRICS[name]
+    found = pairwise(metric, metric.prepare(queries), metric.prepare(gallery))
+    # The last bits of float64 units: |q^ - g^| is known to about 1e-16.
+    tolerance = 1e-31 if name == "cosine" else 0
+    np.testing.assert_allclose(
+        found, exact(name, queries, gallery).astype(np.float64), rtol=1e-6, atol=tolerance
+    )
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_bulk_and_single_distances_are_the_same_numbers(name):
+    random = np.random.default_rng(0)
+    metric = METRICS[name]
+    gallery = random.normal(size=(400, 64)).astype(np.float32)
+    gallery[200:] = gallery[:200] * np.float32(1.0001)
+    prepared = metric.prepare(gallery)
+    bulk = pairwise(metric, prepared, prepared)
+    single = between(metric, prepared[:, None], prepared)
+    assert np.array_equal(bulk, single)
+    assert (np.diagonal(bulk) == 0).all()

@@ -1,0 +1,353 @@
+"""The contract of every index back end, each test run on all of them."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cbir_tf.errors import UserError
+from cbir_tf.search import INDEXES, METRICS, load_index, make_index
+from cbir_tf.types import Embeddings
+
+EXACT = [name for name, index in INDEXES.items() if index.is_exact]
+every_index = pytest.mark.parametrize("name", INDEXES)
+every_exact_index = pytest.mark.parametrize("name", EXACT)
+every_metric = pytest.mark.parametrize("metric", METRICS)
+
+
+def embeddings(ids, vectors) -> Embeddings:
+    return Embeddings(ids, vectors, np.zeros(len(ids)))
+
+
+def random_embeddings(count: int, dimension: int = 8, seed: int = 0) -> Embeddings:
+    vectors = np.random.default_rng(seed).normal(size=(count, dimension))
+    return embeddings([f"{7 * each:05d}" for each in range(count)], vectors)
+
+
+def naive_distance(metric: str, one: list[float], other: list[float]) -> np.float32:
+    if metric == "manhattan":
+        return np.float32(sum(abs(a - b) for a, b in zip(one, other, strict=True)))
+    if metric == "euclidean":
+        return np.float32(math.dist(one, other))
+    lengths = math.hypot(*one), math.hypot(*other)
+    if 0 in lengths:
+        return np.float32(0 if lengths == (0, 0) else 1)
+    directions = [a / lengths[0] - b / lengths[1] for a, b in zip(one, other, strict=True)]
+    return np.float32(math.fsum(each * each for each in directions) / 2)
+
+
+def naive_search(metric, gallery: Embeddings, vector, k: int, query_id: str = ""):
+    found = []
+    for one, other in zip(gallery.ids.tolist(), gallery.vectors.tolist(), strict=True):
+        if one != query_id:
+            found.append((naive_distance(metric, list(map(float, vector)), other), one))
+    found.sort()
+    return [one for _, one in found[:k]], [distance for distance, _ in found[:k]]
+
+
+@st.composite
+def galleries(draw):
+    """Small whole numbers, so that ties, duplicates and zero vectors are the rule."""
+    dimension = draw(st.integers(1, 4))
+    row = st.lists(st.integers(-2, 2), min_size=dimension, max_size=dimension)
+    vectors = draw(st.lists(row, min_size=2, max_size=40))
+    ids = st.lists(st.integers(0, 999), min_size=len(vectors), max_size=len(vectors), unique=True)
+    return embeddings([f"image-{each}" for each in draw(ids)], vectors)
+
+
+@every_exact_index
+@every_metric
+@settings(max_examples=30, deadline=None)
+@given(gallery=galleries(), data=st.data())
+def test_agrees_with_a_naive_search_with_ties_duplicates_and_zero_vectors(
+    name, metric, gallery, data
+):
+    k = data.draw(st.integers(1, len(gallery)))
+    index = make_index(name, metric).fit(gallery)
+    found = index.search(gallery.vectors, k)
+    for row, vector in enumerate(gallery.vectors):
+        ids, distances = naive_search(metric, gallery, vector, k)
+        assert found.ids[row].tolist() == ids
+        np.testing.assert_allclose(found.distances[row], distances, rtol=2e-7)
+
+
+@every_exact_index
+@every_metric
+@settings(max_examples=20, deadline=None)
+@given(gallery=galleries(), data=st.data())
+def test_only_the_query_itself_is_removed_and_its_duplicates_stay(name, metric, gallery, data):
+    k = data.draw(st.integers(1, len(gallery) - 1))
+    index = make_index(name, metric).fit(gallery)
+    found = index.search(gallery.vectors, k, gallery.ids)
+    for row, vector in enumerate(gallery.vectors):
+        ids, _ = naive_search(metric, gallery, vector, k, gallery.ids[row])
+        assert found.ids[row].tolist() == ids
+
+
+@every_index
+def test_a_query_id_that_the_gallery_does_not_hold_removes_nothing(name):
+    gallery = random_embeddings(20)
+    index = make_index(name).fit(gallery)
+    query_ids = ["00001", "", "zzz"]
+    found = index.search(gallery.vectors[:3], 20, query_ids)
+    assert found.ids[:, 0].tolist() == gallery.ids[:3].tolist()
+
+
+@every_exact_index
+@every_metric
+def test_ties_across_rank_k_are_settled_by_id_however_many_there_are(name, metric):
+    random = np.random.default_rng(1)
+    near, far = np.tile([1.0, 2.0, 3.0], (300, 1)), random.normal(size=(100, 3)) - 9
+    ids = random.permutation([f"{each:03d}" for each in range(400)])
+    gallery = embeddings(ids, np.concatenate([near, far]))
+    found = make_index(name, metric).fit(gallery).search(np.float32([[1, 2, 3.5]]), 5)
+    assert found.ids[0].tolist() == sorted(ids[:300])[:5]
+
+
+@every_exact_index
+@every_metric
+@pytest.mark.parametrize("offset", [0.0, 1000.0])
+def test_a_query_has_the_same_neighbours_and_distances_alone_and_in_a_batch(name, metric, offset):
+    gallery = random_embeddings(500, 33)
+    gallery = embeddings(gallery.ids, gallery.vectors + np.float32(offset))
+    index = make_index(name, metric).fit(gallery)
+    together = index.search(gallery.vectors, 7)
+    for row in range(0, 500, 25):
+        alone = index.search(gallery.vectors[row : row + 1], 7)
+        assert alone.ids[0].tolist() == together.ids[row].tolist()
+        assert alone.distances[0].tolist() == together.distances[row].tolist()
+
+
+@every_index
+@every_metric
+def test_identical_vectors_are_at_distance_zero_and_none_below(name, metric):
+    gallery = random_embeddings(200, 48)
+    found = make_index(name, metric).fit(gallery).search(gallery.vectors, 1)
+    assert found.ids[:, 0].tolist() == gallery.ids.tolist()
+    assert found.distances.tolist() == [[0.0]] * 200
+
+
+@every_exact_index
+@every_metric
+def test_vectors_that_differ_in_the_last_bit_are_told_apart(name, metric):
+    base = np.random.default_rng(2).normal(size=16).astype(np.float32) + 50
+    steps = [base]
+    for _ in range(30):
+        following = steps[-1].copy()
+        following[:3] = np.nextafter(following[:3], np.float32(1e9))
+        steps.append(following)
+    gallery = embeddings([f"{30 - each:02d}" for each in range(31)], np.stack(steps))
+    found = make_index(name, metric).fit(gallery).search(base[None], 31)
+    ids, distances = naive_search(metric, gallery, base, 31)
+    assert found.ids[0].tolist() == ids == [f"{30 - each:02d}" for each in range(31)]
+    np.testing.assert_allclose(found.distances[0], distances, rtol=1e-3, atol=0)
+
+
+@every_index
+def test_the_cosine_distance_of_a_zero_vector_is_one(name):
+    gallery = embeddings(["a", "b", "zero"], [[3, 0], [-2, 0], [0, 0]])
+    found = make_index(name, "cosine").fit(gallery).search(np.float32([[5, 0]]), 3)
+    assert found.ids.tolist() == [["a", "zero", "b"]]
+    assert found.distances.tolist() == [[0, 1, 2]]
+
+
+@every_index
+def test_add_and_remove_leave_what_a_new_fit_would_give(name):
+    everything = random_embeddings(60)
+    index = make_index(name).fit(everything.take(slice(0, 40)))
+    index.add(everything.take(slice(40, 60)))
+    index.remove(everything.ids[5:15])
+    kept = everything.take(np.r_[0:5, 15:60])
+    assert len(index) == 50
+    found = index.search(everything.vectors, 9)
+    fresh = make_index(name).fit(kept).search(everything.vectors, 9)
+    assert found.ids.tolist() == fresh.ids.tolist()
+    assert found.distances.tolist() == fresh.distances.tolist()
+    index.add(everything.take(slice(5, 6)))
+    assert index.search(everything.vectors[5:6], 1).ids.tolist() == [[everything.ids[5]]]
+
+
+@every_index
+def test_an_index_can_be_filled_by_add_and_emptied_by_remove(name):
+    gallery = random_embeddings(5)
+    index = make_index(name)
+    index.add(gallery)
+    assert len(index) == 5
+    index.remove(gallery.ids)
+    assert len(index) == 0
+    index.add(random_embeddings(3, dimension=2))
+    assert index.search(np.float32([[1, 1]]), 3).ids.shape == (1, 3)
+
+
+@every_index
+def test_a_refused_change_changes_nothing(name):
+    gallery = random_embeddings(5)
+    index = make_index(name).fit(gallery)
+    with pytest.raises(UserError, match="'00007' is in the gallery already"):
+        index.add(embeddings(["new", "00007"], np.ones((2, 8))))
+    with pytest.raises(UserError, match="dimension 3, the gallery's have 8"):
+        index.add(embeddings(["new"], np.ones((1, 3))))
+    with pytest.raises(UserError, match="'nobody' is not in the gallery"):
+        index.remove(["00007", "nobody"])
+    found = index.search(gallery.vectors, 1)
+    assert found.ids[:, 0].tolist() == gallery.ids.tolist()
+
+
+@every_index
+@pytest.mark.parametrize(
+    ("k", "query_ids", "message"),
+    [
+        (6, None, "k=6: the gallery holds only 5 to find"),
+        (5, ["00007"], "k=5: the gallery holds only 4 to find"),
+        (0, None, "k=0: ask for at least 1"),
+    ],
+)
+def test_a_k_that_cannot_be_answered_is_one_clear_line(name, k, query_ids, message):
+    index = make_index(name).fit(random_embeddings(5))
+    with pytest.raises(UserError, match=message) as caught:
+        index.search(np.ones((1, 8)), k, query_ids)
+    assert "\n" not in str(caught.value)
+
+
+@every_index
+def test_an_empty_gallery_is_one_clear_line(name):
+    nobody = random_embeddings(0)
+    for index in (make_index(name), make_index(name).fit(nobody)):
+        with pytest.raises(UserError, match="the gallery holds nothing to search"):
+            index.search(np.ones((1, 8)), 1)
+
+
+@every_index
+@pytest.mark.parametrize(
+    ("vectors", "message"),
+    [
+        (np.ones((2, 7)), r"shape \(2, 7\), the gallery's dimension is 8"),
+        (np.ones(8), r"shape \(8,\), the gallery's dimension is 8"),
+        (np.full((1, 8), np.nan), "query vector 0 has a value that is not finite"),
+    ],
+)
+def test_vectors_that_cannot_be_searched_are_one_clear_line(name, vectors, message):
+    index = make_index(name).fit(random_embeddings(5))
+    with pytest.raises(UserError, match=message):
+        index.search(vectors, 1)
+
+
+@every_index
+def test_no_queries_have_no_neighbours(name):
+    found = make_index(name).fit(random_embeddings(5)).search(np.empty((0, 8)), 3)
+    assert found.ids.shape == found.distances.shape == (0, 3)
+
+
+def test_an_unknown_name_is_answered_with_the_nearest():
+    with pytest.raises(UserError, match="no 'nearest_neighbours'; did you mean 'nearest_neighbo"):
+        make_index("nearest_neighbours")
+    with pytest.raises(UserError, match="no 'euclid'; did you mean 'euclidean'"):
+        make_index("nearest_neighbors", metric="euclid")
+
+
+def test_an_unknown_option_is_refused():
+    with pytest.raises(TypeError, match="probes"):
+        make_index("nearest_neighbors", probes=3)
+
+
+IN_A_FRESH_PROCESS = """
+import json, sys
+import numpy as np
+from cbir_tf.search import load_index
+from cbir_tf.types import Embeddings
+
+stored = np.load(sys.argv[2])
+index = load_index(sys.argv[1], Embeddings(stored["ids"], stored["vectors"], stored["labels"]))
+found = index.search(stored["vectors"][:10], 4, stored["ids"][:10])
+print(json.dumps([index.metric, found.ids.tolist(), found.distances.tolist()]))
+"""
+
+
+@every_index
+def test_a_saved_index_answers_the_same_in_a_fresh_process(name, tmp_path):
+    gallery = random_embeddings(80)
+    index = make_index(name, "manhattan").fit(gallery)
+    index.save(tmp_path / "index")
+    np.savez(
+        tmp_path / "store.npz",
+        ids=gallery.ids[::-1],
+        vectors=gallery.vectors[::-1],
+        labels=gallery.labels[::-1],
+    )
+    command = [sys.executable, "-c", IN_A_FRESH_PROCESS]
+    arguments = [str(tmp_path / "index"), str(tmp_path / "store.npz")]
+    answer = subprocess.run([*command, *arguments], check=True, capture_output=True, text=True)
+    queries = gallery.take(slice(None, -11, -1))
+    here = index.search(queries.vectors, 4, queries.ids)
+    assert json.loads(answer.stdout) == ["manhattan", here.ids.tolist(), here.distances.tolist()]
+
+
+@every_index
+def test_an_index_of_other_vectors_is_refused(name, tmp_path):
+    gallery = random_embeddings(20)
+    make_index(name).fit(gallery).save(tmp_path)
+    vectors = gallery.vectors.copy()
+    vectors[3, 2] = np.nextafter(vectors[3, 2], np.float32(9))
+    renamed = np.where(gallery.ids == "00007", "00008", gallery.ids)
+    others = [
+        embeddings(gallery.ids, vectors),
+        embeddings(renamed, gallery.vectors),
+        gallery.take(slice(0, 19)),
+        embeddings(gallery.ids, gallery.vectors[:, :4]),
+        embeddings(gallery.ids[::-1], gallery.vectors),
+    ]
+    for other in others:
+        with pytest.raises(UserError, match="fitted to 20 vectors of dimension 8, not to these"):
+            load_index(tmp_path, other)
+
+
+@every_index
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "no saved index"),
+        (b"", "cannot be read"),
+        (b'{"index": "nearest_nei', "cannot be read"),
+        (b"\xff\xfe\x00", "cannot be read"),
+        (b"[]", "not an index file"),
+        (b'{"index": "nearest_neighbors"}', "not an index file"),
+        (
+            b'{"index": [], "metric": 1, "count": 5, "dimension": 8, "digest": "", "format": 1}',
+            "not an index file",
+        ),
+    ],
+)
+def test_a_missing_or_damaged_index_is_one_clear_line(name, content, message, tmp_path):
+    gallery = random_embeddings(5)
+    make_index(name).fit(gallery).save(tmp_path)
+    if content is None:
+        (tmp_path / "index.json").unlink()
+    else:
+        (tmp_path / "index.json").write_bytes(content)
+    with pytest.raises(UserError, match=message) as caught:
+        load_index(tmp_path, gallery)
+    assert "\n" not in str(caught.value)
+
+
+@every_index
+def test_a_later_file_format_is_refused(name, tmp_path):
+    gallery = random_embeddings(5)
+    make_index(name).fit(gallery).save(tmp_path)
+    path = tmp_path / "index.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"format": 2}))
+    with pytest.raises(UserError, match="format 2, this version reads 1"):
+        load_index(tmp_path, gallery)
+
+
+@every_index
+def test_a_folder_that_cannot_be_written_is_one_clear_line(name, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(UserError, match="cannot be written"):
+        make_index(name).fit(random_embeddings(5)).save(tmp_path / "file")
