@@ -170,7 +170,7 @@ def _rgb(image: Image.Image) -> Image.Image:
         colour = image.convert("RGBA")
         white = Image.new("RGBA", image.size, BACKGROUND)
         return Image.alpha_composite(white, colour).convert("RGB")
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _one_line(error: Exception) -> str:

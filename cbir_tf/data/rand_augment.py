@@ -1,0 +1,61 @@
+"""RandAugment: Cubuk et al., 2020, https://arxiv.org/abs/1909.13719.
+
+`keras.layers.RandAugment` takes its randomness from a generator that counts its calls, so an image
+would look different after a resume; this one is decided by the seed alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import tensorflow as tf
+
+from cbir_tf.config import RandAugment
+from cbir_tf.data import pixel_ops
+
+Operation = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
+
+OPERATIONS: dict[str, Operation] = {
+    "identity": lambda image, strength: image,
+    "auto_contrast": lambda image, strength: pixel_ops.auto_contrast(image),
+    "equalize": lambda image, strength: pixel_ops.equalize(image),
+    "rotate": lambda image, strength: pixel_ops.rotate(image, 30 * strength),
+    "solarize": lambda image, strength: pixel_ops.solarize(image, 256 * (1 - tf.abs(strength))),
+    "color": lambda image, strength: pixel_ops.recolor(image, saturation=1 + 0.9 * strength),
+    "posterize": lambda image, strength: pixel_ops.posterize(image, _bits(strength)),
+    "contrast": lambda image, strength: pixel_ops.recolor(image, contrast=1 + 0.9 * strength),
+    "brightness": lambda image, strength: pixel_ops.recolor(image, brightness=1 + 0.9 * strength),
+    "sharpness": lambda image, strength: pixel_ops.sharpness(image, 1 + 0.9 * strength),
+    "shear_x": lambda image, strength: pixel_ops.shear(image, 0.3 * strength, 0.0),
+    "shear_y": lambda image, strength: pixel_ops.shear(image, 0.0, 0.3 * strength),
+    "translate_x": lambda image, strength: pixel_ops.translate(
+        image, 0.45 * strength * image.shape[1], 0.0
+    ),
+    "translate_y": lambda image, strength: pixel_ops.translate(
+        image, 0.0, 0.45 * strength * image.shape[0]
+    ),
+}
+"""The paper's fourteen, at its ranges. Strength is within -1..1; 0 leaves the picture as it is,
+except for auto_contrast and equalize, which have no strength."""
+
+
+def rand_augment(image: tf.Tensor, step: RandAugment, seed: tf.Tensor) -> tf.Tensor:
+    """Some of the operations, drawn anew for each picture, at one magnitude and a random sign."""
+    draws = tf.random.stateless_uniform((step.operations, 2), seed)
+    for number in range(step.operations):
+        which = tf.cast(draws[number, 0] * len(OPERATIONS), tf.int32)
+        strength = tf.where(draws[number, 1] < 0.5, -step.magnitude, step.magnitude)
+        image = _apply(image, which, strength)
+    return image
+
+
+def _apply(image: tf.Tensor, which: tf.Tensor, strength: tf.Tensor) -> tf.Tensor:
+    branches = [
+        lambda operation=operation: operation(image, strength) for operation in OPERATIONS.values()
+    ]
+    return tf.ensure_shape(tf.switch_case(which, branches), image.shape)
+
+
+def _bits(strength: tf.Tensor) -> tf.Tensor:
+    """8 to 4."""
+    return 8 - tf.cast(tf.round(4 * tf.abs(strength)), tf.int32)
