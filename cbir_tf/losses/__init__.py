@@ -1,1 +1,29 @@
+"""Triplet losses under TensorFlow Addons' names, and the distances beneath them."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from cbir_tf.config import Loss
+from cbir_tf.losses.keras_losses import TripletHardLoss, TripletLoss, TripletSemiHardLoss
+from cbir_tf.losses.statistics import triplet_statistics
+from cbir_tf.losses.triplet import triplet_hard_loss, triplet_semihard_loss
+
+__all__ = [
+    "TripletHardLoss",
+    "TripletSemiHardLoss",
+    "build_loss",
+    "triplet_hard_loss",
+    "triplet_semihard_loss",
+    "triplet_statistics",
+]
+
+LOSSES: dict[str, Callable[[Loss], TripletLoss]] = {
+    "triplet_semi_hard": lambda config: TripletSemiHardLoss(config.margin, config.distance),
+    "triplet_hard": lambda config: TripletHardLoss(config.margin, config.soft, config.distance),
+}
+
+
+def build_loss(config: Loss) -> TripletLoss:
+    """The Keras loss that a configuration's `loss` section names."""
+    return LOSSES[config.name](config)

@@ -1,0 +1,101 @@
+"""Distances between all embeddings of a batch, under TensorFlow Addons' names and with its values.
+
+Source: `tensorflow_addons.losses.metric_learning`, version 0.23.0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from keras import backend, ops
+
+from cbir_tf.errors import UserError, nearest
+
+Tensor = Any
+DistanceMetric = str | Callable[[Tensor], Tensor]
+
+# Where tf.math.l2_normalize stops dividing by the norm.
+SMALLEST_SQUARED_NORM = 1e-12
+
+
+def precise(embeddings: Tensor) -> Tensor:
+    """The embeddings as float32, or as they are when they are float64.
+
+    Half precision has too few digits to tell near distances apart, whatever the compute policy.
+    """
+    embeddings = ops.convert_to_tensor(embeddings)
+    if backend.standardize_dtype(embeddings.dtype) == "float64":
+        return embeddings
+    return ops.cast(embeddings, "float32")
+
+
+def squared_euclidean_distances(embeddings: Tensor) -> Tensor:
+    """|a - b|^2 for every pair, never below zero, exactly zero on the diagonal.
+
+    Args:
+        embeddings: (N, D).
+
+    Returns:
+        (N, N) float32, or float64 when the embeddings are.
+    """
+    embeddings = precise(embeddings)
+    squares = ops.sum(ops.square(embeddings), axis=1, keepdims=True)
+    products = ops.matmul(embeddings, ops.transpose(embeddings))
+    squared = ops.maximum(squares + ops.transpose(squares) - 2.0 * products, 0.0)
+    number = ops.arange(ops.shape(embeddings)[0])
+    return ops.where(number[:, None] == number, ops.zeros_like(squared), squared)
+
+
+def euclidean_distances(embeddings: Tensor) -> Tensor:
+    """|a - b| for every pair; the gradient at distance zero is zero instead of infinite.
+
+    Args:
+        embeddings: (N, D).
+
+    Returns:
+        (N, N) float32, or float64 when the embeddings are.
+    """
+    squared = squared_euclidean_distances(embeddings)
+    touching = squared <= 0
+    # The inner where keeps zero out of the square root: its gradient there is infinite, and
+    # infinity times the outer where's zero would be NaN.
+    root = ops.sqrt(ops.where(touching, ops.ones_like(squared), squared))
+    return ops.where(touching, ops.zeros_like(root), root)
+
+
+def angular_distances(embeddings: Tensor) -> Tensor:
+    """1 - cosine similarity for every pair, never below zero; raw embeddings are normalised first.
+
+    A vector of zeros has distance 1 to everything.
+
+    Args:
+        embeddings: (N, D), of any length.
+
+    Returns:
+        (N, N) float32, or float64 when the embeddings are.
+    """
+    embeddings = precise(embeddings)
+    squares = ops.sum(ops.square(embeddings), axis=1, keepdims=True)
+    normalised = embeddings * ops.rsqrt(ops.maximum(squares, SMALLEST_SQUARED_NORM))
+    return ops.maximum(1.0 - ops.matmul(normalised, ops.transpose(normalised)), 0.0)
+
+
+DISTANCES: dict[str, Callable[[Tensor], Tensor]] = {
+    "L2": euclidean_distances,
+    "squared-L2": squared_euclidean_distances,
+    "angular": angular_distances,
+}
+
+
+def distance_function(metric: DistanceMetric) -> Callable[[Tensor], Tensor]:
+    """The function (N, D) -> (N, N) that a name stands for; a callable stands for itself.
+
+    Raises:
+        UserError: no distance has that name.
+    """
+    if callable(metric):
+        return metric
+    if metric not in DISTANCES:
+        raise UserError(f"distance_metric: {metric!r} is unknown; {nearest(metric, DISTANCES)}")
+    return DISTANCES[metric]

@@ -1,0 +1,124 @@
+"""The triplet losses as keras.losses.Loss, for model.compile and saved models."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from cbir_tf.errors import UserError
+from cbir_tf.losses.distances import DistanceMetric, Tensor, distance_function
+from cbir_tf.losses.triplet import flat_labels, triplet_hard_loss, triplet_semihard_loss
+
+
+class TripletLoss(keras.losses.Loss):
+    """What both triplet losses share: exact labels, float32 arithmetic, their configuration.
+
+    Args:
+        margin: how much farther than the positive the negative has to be.
+        distance_metric: "L2", "squared-L2", "angular", or a function from (N, D) embeddings to
+            (N, N) distances; a function has to be registered with Keras to be loaded again.
+        name: of the loss, in logs.
+
+    Raises:
+        UserError: the distance is unknown.
+    """
+
+    def __init__(
+        self, margin: float = 1.0, distance_metric: DistanceMetric = "L2", name: str | None = None
+    ) -> None:
+        super().__init__(name=name, dtype="float32")
+        distance_function(distance_metric)
+        self.margin = margin
+        self.distance_metric = distance_metric
+
+    def __call__(self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor = None) -> Tensor:
+        """The loss of a batch, a scalar.
+
+        Args:
+            y_true: (N,) or (N, 1) labels.
+            y_pred: (N, D) embeddings.
+            sample_weight: must be None, as a triplet has no single sample.
+
+        Raises:
+            UserError: sample weights, or shapes that do not fit.
+        """
+        if sample_weight is not None:
+            raise UserError(
+                f"{type(self).__name__}: takes no sample_weight or class_weight, as a triplet is "
+                "made of several samples; leave it out"
+            )
+        return super().__call__(_small_labels(y_true), y_pred)
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            "margin": self.margin,
+            "distance_metric": keras.saving.serialize_keras_object(self.distance_metric),
+            "name": self.name,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> TripletLoss:
+        metric = keras.saving.deserialize_keras_object(config["distance_metric"])
+        return cls(**config | {"distance_metric": metric})
+
+
+@keras.saving.register_keras_serializable(package="cbir_tf")
+class TripletSemiHardLoss(TripletLoss):
+    """See `triplet_semihard_loss`; the default margin of 1.0 is TensorFlow Addons'."""
+
+    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
+        return _as_one_value(
+            triplet_semihard_loss(y_true, y_pred, self.margin, self.distance_metric)
+        )
+
+
+@keras.saving.register_keras_serializable(package="cbir_tf")
+class TripletHardLoss(TripletLoss):
+    """See `triplet_hard_loss`; the default margin of 1.0 is TensorFlow Addons'.
+
+    Args:
+        margin: how much farther than the positive the negative has to be; unused when soft.
+        soft: log(1 + exp(x)) of the difference x in place of max(0, margin + x).
+        distance_metric: as for `TripletLoss`.
+        name: of the loss, in logs.
+
+    Raises:
+        UserError: the distance is unknown.
+    """
+
+    def __init__(
+        self,
+        margin: float = 1.0,
+        soft: bool = False,
+        distance_metric: DistanceMetric = "L2",
+        name: str | None = None,
+    ) -> None:
+        super().__init__(margin, distance_metric, name)
+        self.soft = soft
+
+    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
+        return _as_one_value(
+            triplet_hard_loss(y_true, y_pred, self.margin, self.soft, self.distance_metric)
+        )
+
+    def get_config(self) -> dict[str, Any]:
+        return super().get_config() | {"soft": self.soft}
+
+
+def _small_labels(labels: Tensor) -> Tensor:
+    """(N,) for each label the position of the first one equal to it.
+
+    Keras casts labels to float32, where numbers above 2^24 merge; positions stay below.
+
+    Raises:
+        UserError: the labels are neither (N,) nor (N, 1).
+    """
+    labels = flat_labels(labels)
+    return ops.argmax(ops.cast(labels[:, None] == labels, "int32"), axis=1)
+
+
+def _as_one_value(loss: Tensor) -> Tensor:
+    """(1,) in place of a scalar, which Keras would not share out over tf.distribute replicas."""
+    return ops.reshape(loss, (1,))
