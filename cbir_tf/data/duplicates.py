@@ -13,8 +13,10 @@ from cbir_tf.data.inspection import Inspection
 from cbir_tf.types import SPLITS
 
 NEAR = 20
-"""Largest distance at which pairs of photos are still the same picture: on two sets of photos all
-pairs up to 21 of 256 bits were, and of those above 24 most were not."""
+"""Largest distance, in bits of 256, at which two pictures count as the same. Among some 8,000
+photos of clothes and flowers every pair up to 24 bits was seen to be the same picture, the first
+other at 25; copies scaled to 0.5 to 2 times and compressed again are within 14. Cropped copies are
+mostly farther, and mirrored ones not found."""
 FEWEST_BITS = 48
 """Pictures with fewer bits set (even, almost blank, or smaller than the hash) look alike without
 being so, and are compared by digest alone."""

@@ -106,16 +106,20 @@ def _walk_classes(root: Path) -> list[_Entry]:
     if not tops:
         raise UserError(f"{root}: no sub-folders; {_LAYOUT}")
     by_split = all(each.lower() in SPLIT_NAMES for each in tops)
-    entries = []
+    entries, strays = [], []
     for path in _image_paths(root):
         parts = path.split("/")
         split = SPLIT_NAMES[parts.pop(0).lower()] if by_split and len(parts) > 1 else ""
         if len(parts) > 1:
             entries.append(_Entry(path, parts[0], split))
         else:
-            log.warning("%s: left out, it is in no class folder", root / path)
+            strays.append(path)
     if not entries:
         raise UserError(f"{root}: no images found in class sub-folders; known are {_suffixes()}")
+    if strays:
+        log.warning(
+            "%s: %d images in no class folder left out, the first %s", root, len(strays), strays[0]
+        )
     return entries
 
 
@@ -127,7 +131,7 @@ def _class_folders(root: Path) -> list[str]:
 
 def _image_paths(root: Path) -> list[str]:
     """Paths of the image files below a folder, relative to it, sorted; links are followed."""
-    paths, others, seen = [], 0, set()
+    paths, others, unnameable, seen = [], 0, 0, set()
     for folder_name, inner, files in os.walk(root, followlinks=True):
         real = os.path.realpath(folder_name)
         if real in seen:  # a link back up would go round for ever
@@ -137,15 +141,29 @@ def _image_paths(root: Path) -> list[str]:
         inner[:] = sorted(each for each in inner if not each.startswith("."))
         below = Path(folder_name).relative_to(root)
         for name in files:
+            path = (below / name).as_posix()
             if name.startswith("."):
                 continue
-            if Path(name).suffix.lower() in IMAGE_SUFFIXES:
-                paths.append((below / name).as_posix())
-            else:
+            if Path(name).suffix.lower() not in IMAGE_SUFFIXES:
                 others += 1
+            elif not _is_unicode(path):
+                unnameable += 1
+            else:
+                paths.append(path)
     if others:
         log.info("%s: %d files without an image suffix left out", root, others)
+    if unnameable:
+        log.warning("%s: %d images left out, their names are not Unicode", root, unnameable)
     return sorted(paths)
+
+
+def _is_unicode(path: str) -> bool:
+    """Whether a path can be an id; Python stands in surrogates for bytes that are no UTF-8."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 # --- manifest -----------------------------------------------------------------------------------
@@ -196,7 +214,8 @@ def _check_listed(manifest: Path, entries: list[_Entry]) -> None:
         if each.path in seen:
             raise UserError(f"{manifest}: {each.path!r} is listed twice; keep one of the lines")
         seen.add(each.path)
-    missing = [each.path for each in entries if not (manifest.parent / each.path).is_file()]
+    # os.path, as pathlib raises where a name is too long for the file system.
+    missing = [each.path for each in entries if not os.path.isfile(manifest.parent / each.path)]
     if missing:
         raise UserError(
             f"{manifest}: {len(missing)} of {len(entries)} files are not there, "

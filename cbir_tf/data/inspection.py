@@ -23,9 +23,11 @@ log = logging.getLogger(__name__)
 
 HASH_WORDS = 4
 _HASH_SIDE = 16
+_DECODED = (64, 64)  # JPEGs decoded any smaller hash differently from a rescaled copy
 _NOTICEABLE = 2  # gray levels of 255: less is the noise of compression on an even ground
 _BLOCK = 4096
 _LISTED = 20
+_ANEW = "train anew with --restart"
 _COLUMNS = ("id", "path", "label", "split", "digest", "hash", "damage")
 
 
@@ -88,7 +90,7 @@ def _look(source: Path | bytes) -> tuple[str, np.ndarray] | str:
     """Digest and difference hash of an image, or the reason why it has none."""
     try:
         content = source if isinstance(source, bytes) else source.read_bytes()
-        picture = open_image(content, at_least=(_HASH_SIDE + 1, _HASH_SIDE))
+        picture = open_image(content, at_least=_DECODED)
     except ImageError as error:
         return error.reason
     except OSError as error:
@@ -136,40 +138,33 @@ def _report_damage(images: ImageSet, inspection: Inspection) -> None:
 # --- the table of a run's images ----------------------------------------------------------------
 
 
-def write_image_table(path: Path, images: ImageSet, inspection: Inspection) -> None:
-    """Record the images a run uses, and those left out with the reason, as CSV.
+def write_image_table(path: Path, inspection: Inspection) -> None:
+    """Record the images a run uses, and those left out, as CSV.
 
     Columns: id; path (empty for images that are no files); label (the class name, or empty);
-    split; digest; hash; damage (the reason, empty for those used).
-
-    Args:
-        path: where to write.
-        images: the images that were inspected, the damaged among them.
-        inspection: what was found.
+    split; digest; hash; damage. Of a damaged image there is the id and the reason.
 
     Raises:
         UserError: the file cannot be written.
     """
+    images = inspection.images
     names = (*images.class_names, "")  # label -1 counts from the end
-    found = dict(
-        zip(
-            inspection.images.ids.tolist(),
-            zip(inspection.digests.tolist(), inspection.hashes.astype(">u8"), strict=True),
-            strict=True,
-        )
-    )
-    damage = dict(inspection.damaged)
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(_COLUMNS)
-        for name, source, label, split in zip(
-            images.ids.tolist(), images.sources, images.labels, images.split, strict=True
-        ):
-            where = source if isinstance(source, Path) else ""
-            digest, words = found.get(name, ("", b""))
-            writer.writerow(
-                (name, where, names[label], split, digest, bytes(words).hex(), damage.get(name, ""))
+        writer.writerows(
+            (name, source if isinstance(source, Path) else "", names[label], *rest, "")
+            for name, source, label, *rest in zip(
+                images.ids,
+                images.sources,
+                images.labels,
+                images.split,
+                inspection.digests,
+                (words.tobytes().hex() for words in inspection.hashes.astype(">u8")),
+                strict=True,
             )
+        )
+        writer.writerows((name, *[""] * 5, reason) for name, reason in inspection.damaged)
 
 
 def read_image_table(path: Path, images: ImageSet) -> Inspection:
@@ -183,21 +178,12 @@ def read_image_table(path: Path, images: ImageSet) -> Inspection:
         UserError: there is no such table, it is damaged, or it is of other images, labels or
             splits.
     """
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            reader = csv.DictReader(file)
-            if tuple(reader.fieldnames or ()) != _COLUMNS:
-                raise UserError(f"{path}: is no table of images; delete it to have it made again")
-            rows = {row["id"]: row for row in reader}
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path}: cannot be read ({error}); delete it to have it made again") from (
-            error
-        )
+    rows = _read_rows(path)
     changed = _first_change(images, rows)
     if changed is not None:
         raise UserError(
-            f"{path}: is of other data: {changed!r} was added, removed or changed since; delete it "
-            "to have it made again"
+            f"{path}: {changed!r} was added, removed or changed since; put the data back as they "
+            f"were, or {_ANEW}"
         )
     whole = np.array([not rows[each]["damage"] for each in images.ids.tolist()], dtype=bool)
     left = images.take(whole)
@@ -211,6 +197,25 @@ def read_image_table(path: Path, images: ImageSet) -> Inspection:
     )
 
 
+def _read_rows(path: Path) -> dict[str, dict[str, str]]:
+    """The rows of a table by id, each complete."""
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            reader = csv.DictReader(file)
+            rows = {row["id"]: row for row in reader if None not in row.values()}
+        sound = tuple(reader.fieldnames or ()) == _COLUMNS and all(
+            row["damage"] or len(bytes.fromhex(row["hash"])) == 8 * HASH_WORDS
+            for row in rows.values()
+        )
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}; {_ANEW}") from error
+    except (ValueError, KeyError, csv.Error):
+        sound = False
+    if not sound:
+        raise UserError(f"{path}: is no table of images, or a damaged one; {_ANEW}")
+    return rows
+
+
 def _first_change(images: ImageSet, rows: dict[str, dict[str, str]]) -> str | None:
     """The id of the first image that differs from its row."""
     names = (*images.class_names, "")
@@ -218,6 +223,9 @@ def _first_change(images: ImageSet, rows: dict[str, dict[str, str]]) -> str | No
         images.ids.tolist(), images.labels.tolist(), images.split.tolist(), strict=True
     ):
         row = rows.get(name)
-        if row is None or (row["label"], row["split"]) != (names[label], split):
+        if row is None:
             return name
-    return next(iter(rows.keys() - set(images.ids.tolist())), None)
+        if not row["damage"] and (row["label"], row["split"]) != (names[label], split):
+            return name
+    used = {name for name, row in rows.items() if not row["damage"]}
+    return min(used - set(images.ids.tolist()), default=None)

@@ -13,6 +13,7 @@ from cbir_tf.types import SPLITS, UNLABELLED, ImageSet
 log = logging.getLogger(__name__)
 
 _LEFT_OUT = ""
+_NAME = "U10"  # the longest is "validation"
 
 
 def apply_split(images: ImageSet, split: Split, seed: int) -> ImageSet:
@@ -69,7 +70,7 @@ def _given(
     if (names == "validation").any() or not len(train):
         return names
     whole = split.model_copy(update={"train": None, "test": 0})
-    names = names.copy()
+    names = names.astype(_NAME)
     names[train] = _stratified(labels[train], whole, generator)
     return names
 
@@ -87,7 +88,7 @@ def _stratified(labels: np.ndarray, split: Split, generator: np.random.Generator
         left = left - share
         shares.append(share)
 
-    names = np.full(len(labels), _LEFT_OUT, dtype="U10")
+    names = np.full(len(labels), _LEFT_OUT, dtype=_NAME)
     for number in range(len(left)):
         members = shuffled[classes == number]
         ends = np.cumsum([share[number] for share in shares])
@@ -105,7 +106,7 @@ def _by_class(labels: np.ndarray, split: Split, generator: np.random.Generator) 
             f"data.split.train: {sizes[0]} of {len(classes)} classes is left for training, "
             "which needs at least 2; give data.split.validation and data.split.test fewer"
         )
-    names = np.full(len(labels), _LEFT_OUT, dtype="U10")
+    names = np.full(len(labels), _LEFT_OUT, dtype=_NAME)
     for name, part in zip(SPLITS, np.split(classes, np.cumsum(sizes)), strict=False):
         names[np.isin(labels, part)] = name
     return names

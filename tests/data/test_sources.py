@@ -1,0 +1,320 @@
+"""Images from scikit-learn, folders, manifests and TensorFlow Datasets."""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from cbir_tf.config import Data
+from cbir_tf.data.decode import decode_original
+from cbir_tf.data.folder_source import folder
+from cbir_tf.data.sources import digits, images_in_folder, load_images
+from cbir_tf.errors import UserError
+from cbir_tf.types import UNLABELLED
+
+STRATIFIED = {"by": "stratified", "validation": 0, "test": 0}
+
+
+def png(shade: int = 0, size: tuple[int, int] = (8, 8)) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", size, (shade, shade, shade)).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def write(root: Path, *names: str) -> Path:
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(png())
+    return root
+
+
+def manifest(root: Path, text: str, *images: str) -> Path:
+    write(root, *images)
+    (root / "manifest.csv").write_text(text, encoding="utf-8")
+    return root
+
+
+def error_line(data: Data) -> str:
+    with pytest.raises(UserError) as error:
+        load_images(data, 0)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+# --- digits -------------------------------------------------------------------------------------
+
+
+def test_digits_are_the_pictures_and_labels_of_scikit_learn():
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    images = digits(Data(source="digits"))
+    assert len(images) == 1797
+    assert images.ids[[0, 1796]].tolist() == ["digits/0000", "digits/1796"]
+    assert images.labels.tolist() == bunch.target.tolist()
+    assert images.class_names == tuple("0123456789")
+    pixels = decode_original(images.sources[5])
+    assert np.abs(pixels[..., 0] / 255 * 16 - bunch.images[5]).max() < 0.04
+
+
+def test_digits_are_split_as_asked():
+    data = Data(source="digits", split={"by": "stratified"})
+    images = load_images(data, 0)
+    # 1257.9, 269.55, 269.55: the largest remainders go up, validation before test.
+    sizes = [int((images.split == name).sum()) for name in ("train", "validation", "test")]
+    assert sizes == [1258, 270, 269]
+    assert "data.split.by=stratified" in error_line(Data(source="digits"))
+
+
+# --- folders ------------------------------------------------------------------------------------
+
+
+def test_class_folders_give_sorted_names_and_relative_ids(tmp_path):
+    write(tmp_path, "dog/b.png", "dog/a.JPG", "cat/deep/er/c.webp", "bird/x y.gif")
+    images = folder(Data(path=tmp_path))
+    assert images.class_names == ("bird", "cat", "dog")
+    assert images.ids.tolist() == ["bird/x y.gif", "cat/deep/er/c.webp", "dog/a.JPG", "dog/b.png"]
+    assert images.labels.tolist() == [0, 1, 2, 2]
+    assert images.sources[2] == tmp_path / "dog" / "a.JPG"
+    assert set(images.split) == {""}
+
+
+def test_split_folders_are_recognised_by_their_names(tmp_path):
+    write(tmp_path, "train/cat/1.png", "val/cat/1.png", "test/dog/1.png", "train/dog/1.png")
+    images = load_images(Data(path=tmp_path), 0)
+    assert dict(zip(images.ids.tolist(), images.split.tolist(), strict=True)) == {
+        "train/cat/1.png": "train",
+        "train/dog/1.png": "train",
+        "val/cat/1.png": "validation",
+        "test/dog/1.png": "test",
+    }
+    assert images.class_names == ("cat", "dog")
+
+
+def test_a_class_named_like_a_split_stays_a_class_beside_others(tmp_path):
+    write(tmp_path, "train/1.png", "bus/1.png")
+    assert folder(Data(path=tmp_path)).class_names == ("bus", "train")
+
+
+def test_hidden_files_and_other_files_are_left_out(tmp_path, caplog):
+    write(tmp_path, "a/1.png", "a/.2.png", "b/1.png", ".git/1.png", "a/notes.txt", "b/Thumbs.db")
+    with caplog.at_level(logging.INFO):
+        images = folder(Data(path=tmp_path))
+    assert images.ids.tolist() == ["a/1.png", "b/1.png"]
+    assert "2 files without an image suffix" in caplog.text
+
+
+def test_images_outside_class_folders_are_left_out_and_counted(tmp_path, caplog):
+    write(tmp_path, "a/1.png", "b/1.png", "stray.png", "other.png")
+    assert folder(Data(path=tmp_path)).ids.tolist() == ["a/1.png", "b/1.png"]
+    assert "2 images" in caplog.text
+    assert "other.png" in caplog.text
+
+
+def test_links_are_followed_and_loops_end(tmp_path):
+    elsewhere = write(tmp_path / "elsewhere", "1.png")
+    root = write(tmp_path / "root", "a/1.png")
+    (root / "b").symlink_to(elsewhere)
+    (root / "a" / "again").symlink_to(root)
+    assert folder(Data(path=root)).ids.tolist() == ["a/1.png", "b/1.png"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="names are bytes on POSIX alone")
+def test_a_file_name_that_is_not_unicode_is_left_out(tmp_path, caplog):
+    write(tmp_path, "a/1.png", "b/1.png")
+    try:
+        Path(os.fsdecode(os.fsencode(tmp_path) + b"/a/\xff.png")).write_bytes(png())
+    except OSError:
+        pytest.skip("this file system takes only Unicode names")
+    assert folder(Data(path=tmp_path)).ids.tolist() == ["a/1.png", "b/1.png"]
+    assert "not Unicode" in caplog.text
+
+
+def test_images_in_folder_finds_all_unlabelled(tmp_path):
+    write(tmp_path, "3.png", "b/2.png", "a/1.png")
+    images = images_in_folder(tmp_path)
+    assert images.ids.tolist() == ["3.png", "a/1.png", "b/2.png"]
+    assert set(images.labels) == {UNLABELLED}
+    assert images.class_names == ()
+
+
+def test_a_class_with_one_image_is_allowed_and_warned_of(tmp_path, caplog):
+    write(tmp_path, "a/1.png", "a/2.png", "rare/1.png")
+    images = load_images(Data(path=tmp_path, split=STRATIFIED), 0)
+    assert len(images) == 3
+    assert "only one image" in caplog.text
+    assert "rare" in caplog.text
+
+
+def test_folder_mistakes_are_one_clear_line(tmp_path):
+    assert "no such folder" in error_line(Data(path=tmp_path / "missing"))
+    (tmp_path / "empty").mkdir()
+    assert "no sub-folders" in error_line(Data(path=tmp_path / "empty"))
+    (tmp_path / "texts" / "a").mkdir(parents=True)
+    (tmp_path / "texts" / "a" / "readme.txt").write_text("hello")
+    assert "no images found" in error_line(Data(path=tmp_path / "texts"))
+    flat = write(tmp_path / "flat", "1.png", "2.png")
+    assert "class sub-folders" in error_line(Data(path=flat))
+    single = write(tmp_path / "single", "only/1.png", "only/2.png")
+    assert "at least two classes" in error_line(Data(path=single))
+    assert "'only'" in error_line(Data(path=single))
+    assert "is a file" in error_line(Data(path=single / "only" / "1.png"))
+    with pytest.raises(UserError, match="no images found"):
+        images_in_folder(tmp_path / "texts")
+    with pytest.raises(UserError, match="no such folder"):
+        images_in_folder(tmp_path / "missing")
+
+
+# --- manifests ----------------------------------------------------------------------------------
+
+
+def test_a_manifest_names_label_and_split(tmp_path):
+    text = "\ufeffpath,label,split\nx/1.png,dog,train\n./2.png, cat ,val\n3.png,,\n4.png,cat,test\n"
+    manifest(tmp_path, text, "x/1.png", "2.png", "3.png", "4.png", "not listed.png")
+    for path in (tmp_path, tmp_path / "manifest.csv"):
+        images = folder(Data(path=path))
+        assert images.ids.tolist() == ["x/1.png", "2.png", "3.png", "4.png"]
+        assert images.class_names == ("cat", "dog")
+        assert images.labels.tolist() == [1, 0, UNLABELLED, 0]
+        assert images.split.tolist() == ["train", "validation", "", "test"]
+        assert images.sources[0] == tmp_path / "x/1.png"
+
+
+def test_a_manifest_may_have_no_split_column_and_more_columns(tmp_path):
+    text = 'label,note,path\na,"one, two",1.png\nb,,2.png\n'
+    images = folder(Data(path=manifest(tmp_path, text, "1.png", "2.png")))
+    assert images.ids.tolist() == ["1.png", "2.png"]
+    assert images.split.tolist() == ["", ""]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", ["path,label"]),
+        ("path,label\n", ["lists no images"]),
+        ("file;class\n1.png;a\n", ["path,label", "file;class"]),
+        ("path,label\n1.png,a\n8.png,b\n9.png,b\n", ["2 of 3", "8.png"]),
+        ("path,label,split\n1.png,a,training\n", ["line 2", "'training'", "validation"]),
+        ("path,label\n1.png,a\n./1.png,b\n", ["'1.png'", "twice"]),
+        ("path,label\n../1.png,a\n", ["line 2", "'../1.png'", "not below"]),
+        ("path,label\n/etc/1.png,a\n", ["'/etc/1.png'", "not below"]),
+        ("path,label\n" + "x" * 300 + ".png,a\n", ["1 of 1"]),
+        ("path,label\n,a\n", ["line 2", "path is empty"]),
+        ("path,label\n1.png\n2.png,\n", ["none of the 2 images has a label"]),
+        ("path,label\n1.png,a\n2.png,a\n", ["at least two classes"]),
+    ],
+)
+def test_manifest_mistakes_are_one_clear_line(tmp_path, text, words):
+    line = error_line(Data(path=manifest(tmp_path, text, "1.png", "2.png")))
+    for word in words:
+        assert word in line
+
+
+def test_a_manifest_that_is_missing_or_no_text_is_one_clear_line(tmp_path):
+    assert "no such manifest" in error_line(Data(path=tmp_path / "other.csv"))
+    (tmp_path / "bad.csv").write_bytes(b"path,label\n\xff\xfe,a\n")
+    assert "UTF-8" in error_line(Data(path=tmp_path / "bad.csv"))
+
+
+@settings(max_examples=50)
+@given(content=st.binary(max_size=200))
+def test_no_manifest_content_gives_anything_but_a_clear_line(tmp_path_factory, content):
+    path = tmp_path_factory.mktemp("manifest") / "manifest.csv"
+    path.write_bytes(b"path,label,split\n" + content)
+    error_line(Data(path=path))
+
+
+def test_the_clothing_manifest_has_its_published_sizes(shared_data, tmp_path):
+    with tarfile.open(shared_data / "clothing224.tar") as archive:
+        archive.extractall(tmp_path, filter="data")
+    root = next(tmp_path.rglob("manifest.csv")).parent
+    images = load_images(Data(path=root), 0)
+    counts = [int((images.split == name).sum()) for name in ("train", "validation", "test")]
+    assert counts == [3068, 341, 372]
+    assert len(images.class_names) == 10
+
+
+# --- TensorFlow Datasets ------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def tfds_folder(tmp_path_factory) -> Path:
+    """Two small sets in the format of TFDS: `tiny_flowers`, and `tiny_numbers` without images."""
+    tfds = pytest.importorskip("tensorflow_datasets")
+    path = tmp_path_factory.mktemp("tfds")
+
+    def examples(first: int, count: int):
+        return [
+            (n, {"image": io.BytesIO(png(n)), "label": "abc"[n % 3]})
+            for n in range(first, first + count)
+        ]
+
+    tfds.dataset_builders.store_as_tfds_dataset(
+        name="tiny_flowers",
+        version="1.0.0",
+        data_dir=path,
+        features=tfds.features.FeaturesDict(
+            {
+                "image": tfds.features.Image(shape=(None, None, 3), encoding_format="png"),
+                "label": tfds.features.ClassLabel(names=["c", "b", "a"]),
+            }
+        ),
+        split_datasets={"train": examples(0, 30), "test": examples(100, 9)},
+    )
+    tfds.dataset_builders.store_as_tfds_dataset(
+        name="tiny_numbers",
+        version="1.0.0",
+        data_dir=path,
+        features=tfds.features.FeaturesDict(
+            {"number": np.int64, "label": tfds.features.ClassLabel(num_classes=2)}
+        ),
+        split_datasets={"train": [(n, {"number": n, "label": n % 2}) for n in range(4)]},
+    )
+    return path
+
+
+def test_a_tensorflow_dataset_keeps_bytes_labels_and_splits(tfds_folder):
+    data = Data(source="tfds", dataset="tiny_flowers", path=tfds_folder, split={"validation": 6})
+    images = load_images(data, 0)
+    assert images.class_names == ("c", "b", "a")
+    assert (images.split == "train").sum() == 24
+    assert (images.split == "validation").sum() == 6
+    assert (images.split == "test").sum() == 9
+    assert sorted(images.ids[images.split == "test"]) == [f"test/{n:06d}" for n in range(9)]
+    shades = [int(decode_original(source)[0, 0, 0]) for source in images.sources]
+    assert sorted(shades) == [*range(30), *range(100, 109)]
+    assert [images.class_names[label] for label in images.labels] == ["abc"[n % 3] for n in shades]
+    assert images.sources[0] == png(shades[0])
+
+
+def test_a_tensorflow_dataset_has_the_same_ids_each_time_and_from_its_own_folder(tfds_folder):
+    first = load_images(Data(source="tfds", dataset="tiny_flowers", path=tfds_folder), 0)
+    own = tfds_folder / "tiny_flowers" / "1.0.0"
+    for name, path in (("tiny_flowers", own), ("tiny_flowers:1.0.0", tfds_folder)):
+        again = load_images(Data(source="tfds", dataset=name, path=path), 0)
+        assert again.ids.tolist() == first.ids.tolist()
+        assert again.sources == first.sources
+        assert again.split.tolist() == first.split.tolist()
+
+
+def test_tensorflow_dataset_mistakes_are_one_clear_line(tfds_folder, tmp_path):
+    def line(name: str, path: Path = tfds_folder) -> str:
+        return error_line(Data(source="tfds", dataset=name, path=path))
+
+    assert "'tiny_flowers'" in line("tiny_flower")
+    assert "'tf_flowers'" in line("tf_flower", tmp_path)
+    assert "does not hold" in line("tiny_flowers:3.0.0")
+    assert "holds 'tiny_flowers'" in line("mnist", tfds_folder / "tiny_flowers" / "1.0.0")
+    assert "not for image classification" in line("tiny_numbers")
+    assert "data.dataset" in line("no/such name")
+    assert "9.9.9" in line("tf_flowers:9.9.9", tmp_path)
