@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import tensorflow as tf
 
-from cbir_tf.config import Data
+from cbir_tf.config import Augmentation, Data
 from cbir_tf.data.augment import augment
 from cbir_tf.data.decode import ImageError, decode_image
-from cbir_tf.data.sampling import epoch_batches
+from cbir_tf.data.sampling import epoch_batches, steps_per_epoch
+from cbir_tf.errors import UserError
 from cbir_tf.types import ImageSet
 
 _log = logging.getLogger("cbir_tf.data")
@@ -28,10 +29,19 @@ class _Pixels:
         self.size = data.image_size
         self.resize = data.resize
         self.failures = failures
-        self.cache = None
-        if data.cache == "memory":
-            self.cache = np.empty((len(images), *self.size, 3), np.uint8)
-            self.cached = np.zeros(len(images), bool)
+        self.cache = _room(len(images), self.size) if data.cache == "memory" else None
+        self.cached = np.zeros(len(images), bool)
+
+    def training_batch(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """As `batch`, but never empty: there is no training on nothing."""
+        pixels, kept = self.batch(positions)
+        if not len(kept):
+            first = str(self.images.ids[positions[0]])
+            raise UserError(
+                f"data: no image of a batch of {len(positions)} can be decoded; "
+                f"the first is {first}: {self.failures[first]}"
+            )
+        return pixels, kept
 
     def batch(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(B, H, W, 3) uint8 and (B,) int64: the images at `positions` that can be decoded."""
@@ -43,9 +53,7 @@ class _Pixels:
             except ImageError as error:
                 good[row] = False
                 self._report(str(self.images.ids[position]), error)
-        if not good.all():
-            pixels, positions = pixels[good], positions[good]
-        return pixels, positions
+        return (pixels, positions) if good.all() else (pixels[good], positions[good])
 
     def _one(self, position: int) -> np.ndarray:
         if self.cache is None:
@@ -60,6 +68,18 @@ class _Pixels:
         if name not in self.failures:
             self.failures[name] = error.reason
             _log.warning("%s is left out: %s", name, error.reason)
+
+
+def _room(count: int, size: tuple[int, int]) -> np.ndarray:
+    """(N, H, W, 3) uint8 that takes memory only as it is filled."""
+    try:
+        return np.empty((count, *size, 3), np.uint8)
+    except MemoryError:
+        gigabytes = count * size[0] * size[1] * 3 / 1e9
+        raise UserError(
+            f"data.cache: {count} images of {size[0]} x {size[1]} need {gigabytes:.0f} GB "
+            "of memory; set data.cache=none"
+        ) from None
 
 
 def training_batches(
@@ -90,40 +110,38 @@ def training_batches(
         A finite dataset of (B, H, W, 3) uint8 and (B,) int64 labels; B may vary.
 
     Raises:
-        UserError: as `sampling.epoch_batches`.
+        UserError: as `sampling.epoch_batches` and `augment.augment`; the cache does not fit into
+            memory. While the dataset is read, a batch of which nothing can be decoded ends it
+            with TensorFlow's error.
     """
 
-    def index_batches() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    filled = steps_per_epoch(images.labels, data.batch)
+    steps = filled if steps is None else steps
+    pixels = _Pixels(images, data, {} if failures is None else failures)
+
+    def plan() -> Iterator[tuple[np.ndarray, np.ndarray]]:
         for epoch in range(first_epoch, first_epoch + epochs):
-            for step, positions in enumerate(
-                epoch_batches(images.labels, data.batch, seed, epoch, steps=steps)
-            ):
+            batches = epoch_batches(images.labels, data.batch, seed, epoch, steps=steps)
+            for step, positions in enumerate(batches):
                 yield positions, _words(seed, epoch, step)
 
-    per_epoch = len(epoch_batches(images.labels, data.batch, seed, first_epoch, steps=steps))
-    pixels = _Pixels(images, data, {} if failures is None else failures)
-    labels = tf.constant(images.labels)
-
+    # Converted by autograph, a mistake in the configuration would come with a long story.
     @tf.autograph.experimental.do_not_convert
-    def read(positions: tf.Tensor, seeds: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        batch, kept = _decode(pixels, positions)
+    def read(positions: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        batch, kept = _decode(pixels.training_batch, positions, data.image_size)
         if data.augmentation:
-            batch = tf.map_fn(
-                lambda pair: augment(
-                    pair[0],
-                    data.augmentation,
-                    tf.random.experimental.stateless_fold_in(seeds, pair[1]),
-                ),
-                (batch, kept),
-                fn_output_signature=tf.TensorSpec((*data.image_size, 3), tf.uint8),
-            )
-        return batch, tf.gather(labels, kept)
+            batch = _augment(batch, kept, data.augmentation, seed)
+        return batch, tf.gather(images.labels, kept)
 
-    source = tf.data.Dataset.from_generator(
-        index_batches,
-        output_signature=(tf.TensorSpec((None,), tf.int64), tf.TensorSpec((2,), tf.int32)),
-    ).apply(tf.data.experimental.assert_cardinality(per_epoch * epochs))
-    return source.map(read, num_parallel_calls=tf.data.AUTOTUNE).prefetch(2)
+    return (
+        tf.data.Dataset.from_generator(
+            plan,
+            output_signature=(tf.TensorSpec((None,), tf.int64), tf.TensorSpec((2,), tf.int32)),
+        )
+        .apply(tf.data.experimental.assert_cardinality(steps * epochs))
+        .map(read, num_parallel_calls=tf.data.AUTOTUNE)
+        .prefetch(2)
+    )
 
 
 def inference_batches(
@@ -162,9 +180,8 @@ def validation_batches(
         A finite dataset of (B, H, W, 3) uint8 and (B,) int64 labels.
     """
     order = np.random.default_rng(seed).permutation(len(images))
-    labels = tf.constant(images.labels)
     return _plain(images, data, order, None, failures).map(
-        lambda pixels, positions: (pixels, tf.gather(labels, positions))
+        lambda pixels, positions: (pixels, tf.gather(images.labels, positions))
     )
 
 
@@ -179,16 +196,36 @@ def _plain(
     return (
         tf.data.Dataset.from_tensor_slices(order)
         .batch(batch_size or data.batch.size)
-        .map(lambda positions: _decode(pixels, positions), num_parallel_calls=tf.data.AUTOTUNE)
+        .map(
+            lambda positions: _decode(pixels.batch, positions, data.image_size),
+            num_parallel_calls=tf.data.AUTOTUNE,
+        )
+        .filter(lambda batch, positions: tf.size(positions) > 0)
         .prefetch(2)
     )
 
 
-def _decode(pixels: _Pixels, positions: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    batch, kept = tf.numpy_function(pixels.batch, [positions], (tf.uint8, tf.int64))
-    batch.set_shape((None, *pixels.size, 3))
-    kept.set_shape((None,))
-    return batch, kept
+def _decode(
+    read: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]],
+    positions: tf.Tensor,
+    size: tuple[int, int],
+) -> tuple[tf.Tensor, tf.Tensor]:
+    batch, kept = tf.numpy_function(read, [positions], (tf.uint8, tf.int64))
+    return tf.ensure_shape(batch, (None, *size, 3)), tf.ensure_shape(kept, (None,))
+
+
+def _augment(
+    batch: tf.Tensor, positions: tf.Tensor, steps: Sequence[Augmentation], seed: tf.Tensor
+) -> tf.Tensor:
+    """Each image by a seed of its own: the batch's seed and the image's position in the set."""
+
+    def one(image_and_position: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
+        image, position = image_and_position
+        return augment(image, steps, tf.random.experimental.stateless_fold_in(seed, position))
+
+    return tf.map_fn(
+        one, (batch, positions), fn_output_signature=tf.TensorSpec(batch.shape[1:], tf.uint8)
+    )
 
 
 def _words(*numbers: int) -> np.ndarray:

@@ -98,10 +98,8 @@ def shuffled_batches(
     Raises:
         UserError: there are no images.
     """
-    if count == 0:
-        raise UserError("data: there are no images to train on; look at data.path and data.split")
     if steps is None:
-        steps = max(1, count // size)
+        steps = _shuffled_steps(count, size)
     deck = _Deck(np.arange(count), np.random.default_rng([seed, epoch]))
     return [deck.draw(size) for _ in range(steps)]
 
@@ -139,11 +137,11 @@ def steps_per_epoch(labels: np.ndarray, batch: Batch) -> int:
         batch: the sampler and its sizes.
 
     Raises:
-        UserError: balanced, and no class has two images.
+        UserError: as `balanced_batches` and `shuffled_batches`.
     """
     if batch.sampler == "balanced":
         return _balanced_steps(_members(labels), batch.classes, batch.images_per_class)
-    return max(1, len(labels) // batch.size)
+    return _shuffled_steps(len(labels), batch.size)
 
 
 def _members(labels: np.ndarray) -> list[np.ndarray]:
@@ -168,3 +166,9 @@ def _balanced_steps(members: list[np.ndarray], classes: int, images_per_class: i
     sizes = np.array([len(group) for group in members])
     expected = min(classes, len(members)) * np.minimum(sizes, images_per_class).mean()
     return max(1, int(sizes.sum() / expected))
+
+
+def _shuffled_steps(count: int, size: int) -> int:
+    if count == 0:
+        raise UserError("data: there are no images to train on; look at data.path and data.split")
+    return max(1, count // size)
