@@ -58,7 +58,7 @@ def folder(data: Data) -> ImageSet:
         return _image_set(root.parent, _read_manifest(root))
     _check_folder(root)
     manifest = root / "manifest.csv"
-    return _image_set(root, _read_manifest(manifest) if manifest.exists() else _walk_classes(root))
+    return _image_set(root, _read_manifest(manifest) if manifest.is_file() else _walk_classes(root))
 
 
 def images_in_folder(path: Path) -> ImageSet:

@@ -44,7 +44,7 @@ def apply_split(images: ImageSet, split: Split, seed: int) -> ImageSet:
     if not (names == "train").any():
         raise UserError(
             f"data.split: none of the {labelled.sum()} labelled images is for training; "
-            "give data.split.train more"
+            "mark some as train, or set data.split.by=stratified and data.split.train"
         )
     unlabelled = len(images) - labelled.sum()
     if unlabelled:
