@@ -1,26 +1,49 @@
-# make demo: train, extract, search and measure on scikit-learn's digits.  make test: the suite.
-SHELL := /bin/bash
+# The two that need nothing but Python, make and a package index:
+#   make demo         train, extract, search and measure on scikit-learn's digits
+#   make test         the whole test suite
+# and for those who work on it: check, conformance, benchmark, wheel, lock, clean.
+
 PYTHON ?= python3
-VENV := .venv
-RUN := $(VENV)/bin/python
+RUN := .venv/bin/python
+PIP := -m pip install --quiet --disable-pip-version-check
+DIGITS := runs/digits
 
-.PHONY: demo test check conformance benchmark lock wheel clean
+.PHONY: demo test check conformance benchmark wheel lock clean
 
-$(VENV)/.runtime: requirements.txt
-	$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13) and "Python 3.11 to 3.13 is needed; try make PYTHON=python3.12")'
-	$(PYTHON) -m venv $(VENV)
-	$(RUN) -m pip install --quiet --require-hashes -r requirements.txt
-	touch $@
+demo: .venv/runtime
+	$(RUN) train.py --config configs/digits.yaml --run $(DIGITS) --restart
+	$(RUN) extract.py --run $(DIGITS) --split test
+	$(RUN) search.py --run $(DIGITS) digits/0007 --grid $(DIGITS)/plots/neighbours.png
+	$(RUN) -m cbir_tf evaluate --run $(DIGITS)
 
-$(VENV)/.development: $(VENV)/.runtime requirements-dev.txt
-	$(RUN) -m pip install --quiet --require-hashes -r requirements-dev.txt
-	touch $@
+test: check
+	$(RUN) -m pytest $(TESTS)
 
-demo: $(VENV)/.runtime
-	$(RUN) -m cbir_tf.commands.demo
-
-test: $(VENV)/.development
+check: .venv/development
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
-	$(RUN) -m pytest $(TESTS)
+
+.venv/runtime: requirements.txt
+	$(PYTHON) -c 'import sys; sys.exit(None if (3, 11) <= sys.version_info[:2] <= (3, 13) else "Python 3.11 to 3.13 is needed: make PYTHON=python3.12")'
+	$(PYTHON) -m venv .venv
+	$(RUN) $(PIP) --require-hashes -r requirements.txt
+	touch $@
+
+.venv/development: .venv/runtime requirements-dev.txt
+	$(RUN) $(PIP) --require-hashes -r requirements-dev.txt
+	touch $@
+
+wheel: .venv/development
+	$(RUN) -m build --wheel --no-isolation
+
+lock: .venv/development
+	$(RUN) $(PIP) uv
+	$(RUN) -m uv pip compile $(LOCK) -o requirements.txt pyproject.toml
+	$(RUN) -m uv pip compile $(LOCK) -o requirements-dev.txt -c requirements.txt --group dev pyproject.toml
+
+LOCK := --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	--no-emit-find-links --no-annotate --no-header
+
+clean:
+	rm -rf .venv .venv-conformance-* build dist *.egg-info

@@ -8,7 +8,9 @@ from pathlib import Path
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 
+import numpy as np
 import pytest
+from PIL import Image
 
 
 @pytest.fixture(scope="session")
@@ -17,4 +19,58 @@ def shared_data() -> Path:
     folder = Path(__file__).resolve().parents[2] / "shared" / "data"
     if not folder.is_dir():
         pytest.skip("the folder ../shared/data is not here")
+    return folder
+
+
+COLOURS = {"red": (220, 40, 40), "green": (40, 180, 60), "blue": (50, 60, 220)}
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of 3 classes with 12 JPEG files each: blobs of one colour on a noisy ground."""
+    root = tmp_path_factory.mktemp("my photos")
+    rng = np.random.default_rng(0)
+    for name, colour in COLOURS.items():
+        (root / name).mkdir()
+        for number in range(12):
+            pixels = rng.integers(90, 160, (48, 64, 3))
+            top, left = rng.integers(0, 20, 2)
+            pixels[top : top + 24, left : left + 30] = colour + rng.integers(-30, 30, (24, 30, 3))
+            picture = Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+            picture.save(root / name / f"{number:02d}.jpg", quality=90)
+    return root
+
+
+@pytest.fixture(scope="session")
+def config_file(tmp_path_factory: pytest.TempPathFactory, photos: Path) -> Path:
+    """A small configuration over `photos`."""
+    path = tmp_path_factory.mktemp("configs") / "colours.yaml"
+    path.write_text(
+        f"""
+data:
+  source: folder
+  path: "{photos}"
+  image_size: 32
+  split: {{by: stratified, train: 0.5, validation: 0.25, test: null}}
+  batch: {{classes: 3, images_per_class: 4}}
+  augmentation: [flip, {{name: random_crop, padding: 2}}]
+model: {{backbone: small_cnn, weights: null, embedding_size: 8, batch_norm: trained}}
+optimizer: {{learning_rate: 3e-3}}
+training: {{epochs: 4}}
+evaluation: {{bootstrap: 100, k: [1, 2]}}
+plots: {{projection: pca, queries: 3}}
+""",
+        encoding="utf-8",
+    )
+    return path
+
+
+@pytest.fixture(scope="session")
+def trained_folder(tmp_path_factory: pytest.TempPathFactory, config_file: Path) -> Path:
+    """The folder of a run trained on `photos`, all of whose images are extracted."""
+    from cbir_tf.commands.cli import main
+
+    folder = tmp_path_factory.mktemp("runs") / "colours"
+    assert main(["train", "--config", str(config_file), "--run", str(folder)]) == 0
+    assert main(["extract", "--run", str(folder), "--split", "all"]) == 0
     return folder

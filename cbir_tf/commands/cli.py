@@ -28,7 +28,6 @@ def main(argv: Sequence[str] | None = None, verb: str | None = None) -> int:
     if rest and not hasattr(arguments, "overrides"):
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     arguments.overrides = rest
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     log_to_standard_error()
     try:
         arguments.action(arguments)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cbir_tf.commands.extract import extract, split_images, trained_run
+from cbir_tf.commands.startup import import_tensorflow
 from cbir_tf.files import write_text
 from cbir_tf.types import SPLITS, Run
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from cbir_tf.types import Embeddings
 
 MISTAKES = 12
+CLASS_FIGURES = ("recall@1", "map", "map_at_r")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,16 +34,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(arguments: argparse.Namespace) -> None:
     """Measure and print; writes metrics.json and the pictures."""
+    run = trained_run(arguments.run)
+    import_tensorflow()
     from cbir_tf.evaluation.table import format_classes, format_table
 
-    run = trained_run(arguments.run)
     split = arguments.split or run.config.evaluation.split
     gallery = arguments.gallery or run.config.evaluation.gallery
     result, pictures = measure(run, split, None if gallery in ("none", split) else gallery)
     if arguments.json:
         print(json.dumps(result, ensure_ascii=False))
         return
-    print(format_table(result), format_classes(result), sep="\n\n", end="\n\n")
+    print(format_table(result), format_classes(result, CLASS_FIGURES), sep="\n\n", end="\n\n")
     for path in (run.metrics, *pictures):
         print(path)
 
@@ -67,11 +70,11 @@ def measure(run: Run, split: str, gallery: str | None) -> tuple[dict[str, Any], 
     result = evaluate(
         queries,
         searched,
-        settings.k,
-        run.config.search.metric,
-        settings.bootstrap,
-        run.config.seed,
-        names,
+        k=settings.k,
+        metric=run.config.search.metric,
+        bootstrap=settings.bootstrap,
+        seed=run.config.seed,
+        class_names=names,
     )
     result = {"split": split, "gallery_split": gallery or split} | result
     _keep(run, result)

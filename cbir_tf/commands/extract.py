@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from cbir_tf.commands.startup import import_tensorflow
 from cbir_tf.errors import UserError
 from cbir_tf.types import SPLITS, Run
 
@@ -31,9 +32,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(arguments: argparse.Namespace) -> None:
     """Extract, fit the index, draw; prints what was made and where."""
+    run = trained_run(arguments.run)
+    import_tensorflow()
     from cbir_tf.commands.pictures import draw_map
 
-    run = trained_run(arguments.run)
     images = _chosen_images(run, arguments)
     retriever, unreadable = extract(run, images)
     pictures = draw_map(retriever, images.ids)

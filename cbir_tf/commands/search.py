@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cbir_tf.commands.extract import trained_run
+from cbir_tf.commands.startup import import_tensorflow
 from cbir_tf.types import SPLITS
 
 if TYPE_CHECKING:
@@ -28,11 +29,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(arguments: argparse.Namespace) -> None:
     """Search and print rank, distance, label and path (or id) of each neighbour."""
+    run = trained_run(arguments.run)
+    import_tensorflow()
     from cbir_tf.commands.pictures import neighbour_row
     from cbir_tf.plots.grids import query_grid
     from cbir_tf.retriever import Retriever
 
-    retriever = Retriever(trained_run(arguments.run), split=arguments.split)
+    retriever = Retriever(run, split=arguments.split)
     neighbours = retriever.search(arguments.query, arguments.k)
     found = _rows(retriever, neighbours)
     if arguments.grid:

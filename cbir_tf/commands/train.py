@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cbir_tf.commands.startup import import_tensorflow
 from cbir_tf.config import Config, Optimizer
 from cbir_tf.config_text import describe_keys
 from cbir_tf.errors import UserError
@@ -57,6 +58,7 @@ def main(arguments: argparse.Namespace) -> None:
             f"{folder}: an interrupted run; --resume goes on with it, --restart begins anew"
         )
     else:
+        import_tensorflow()
         train(run, arguments.restart)
     report = json.loads(run.training.read_text(encoding="utf-8"))
     if arguments.json:
@@ -145,11 +147,11 @@ def _plan(config: Config, training: ImageSet) -> _Plan:
     size = batch.size if batch.sampler == "shuffled" else batch.classes * batch.images_per_class
     schedule = build_schedule(
         config.schedule,
-        config.optimizer.learning_rate,
-        steps,
-        config.training.epochs,
-        len(training),
-        size,
+        peak=config.optimizer.learning_rate,
+        steps_per_epoch=steps,
+        epochs=config.training.epochs,
+        images=len(training),
+        batch_size=size,
     )
     if isinstance(schedule, BiTHyperRule):
         epochs = math.ceil(schedule.total_steps / steps)
@@ -241,6 +243,7 @@ def _fit(run: Run, model: keras.Model, images: ImageSet, plan: _Plan) -> Checkpo
         epochs=plan.epochs,
         steps_per_epoch=plan.steps_per_epoch,
         callbacks=callbacks,
+        shuffle=False,  # the data set brings its order
         verbose=0,
     )
     return checkpoint
