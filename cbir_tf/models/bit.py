@@ -8,6 +8,8 @@ slashes: `block1.unit01.a.group_norm` holds `resnet/block1/unit01/a/group_norm/g
 from __future__ import annotations
 
 import re
+import struct
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -23,6 +25,20 @@ from cbir_tf.errors import UserError
 UNITS = (3, 4, 6, 3)
 IMAGENET21K = "https://tfhub.dev/google/bit/m-r50x1/1"
 NPZ_HINT = "give the path of BiT-M-R50x1.npz (https://github.com/google-research/big_transfer)"
+# What zipfile and NumPy can raise for an archive with a few bytes changed.
+DAMAGE = (
+    OSError,
+    EOFError,
+    ValueError,
+    RuntimeError,
+    MemoryError,
+    SyntaxError,
+    struct.error,
+    tokenize.TokenError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+NOT_BIT = f"these are not the weights of BiT R50x1; {NPZ_HINT}"
 
 
 # --- the network --------------------------------------------------------------------------------
@@ -130,13 +146,13 @@ def _official_weights(model: keras.Model) -> dict[str, Any]:
 def _read_npz(path: Path, model: keras.Model) -> dict[str, np.ndarray]:
     if not path.is_file():
         raise UserError(f"{path}: no such file; {NPZ_HINT}")
+    if not zipfile.is_zipfile(path):
+        raise UserError(f"{path}: not an .npz archive, or cut short; {NPZ_HINT}")
     try:
         with np.load(path, allow_pickle=False) as archive:
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise UserError(f"{path}: a single array, not an .npz archive; {NPZ_HINT}")
             return _select(archive, model, str(path))
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise UserError(f"{path}: cannot be read as an .npz archive: {_line(error)}") from None
+    except DAMAGE as error:
+        raise UserError(f"{path}: damaged: {_line(error)}; {NPZ_HINT}") from None
 
 
 def _read_saved_model(source: str, model: keras.Model) -> dict[str, np.ndarray]:
@@ -176,17 +192,13 @@ def _select(found: Mapping[str, Any], model: keras.Model, source: str) -> dict[s
     for key, weight in _official_weights(model).items():
         official = prefix + key
         if official not in plain:
-            raise UserError(
-                f"{source}: no {official!r} of shape {weight.shape}; these are not the weights of "
-                f"BiT R50x1, {NPZ_HINT}"
-            )
+            raise UserError(f"{source}: no {official!r} of shape {weight.shape}; {NOT_BIT}")
         array = np.asarray(found[plain[official]])
         squeezed = array.reshape(-1) if len(weight.shape) == 1 else array
         if squeezed.shape != weight.shape or array.dtype.kind != "f":
             raise UserError(
                 f"{source}: {official!r}: expected floats of shape {weight.shape}, found "
-                f"{array.dtype} of shape {array.shape}; these are not the weights of BiT R50x1, "
-                f"{NPZ_HINT}"
+                f"{array.dtype} of shape {array.shape}; {NOT_BIT}"
             )
         arrays[key] = squeezed
     return arrays
