@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO
@@ -25,12 +26,13 @@ PADDING = (128, 128, 128)
 
 # Opened by class and not by Image.open, which would warn before the size could be refused here.
 _FORMATS: dict[bytes, type[ImageFile.ImageFile]] = {
-    b"\xff\xd8\xff": JpegImageFile,
-    b"\x89PNG\r\n\x1a\n": PngImageFile,
-    b"RIFF": WebPImageFile,
-    b"BM": BmpImageFile,
-    b"GIF8": GifImageFile,
+    rb"\xff\xd8\xff": JpegImageFile,
+    rb"\x89PNG\r\n\x1a\n": PngImageFile,
+    rb"RIFF....WEBP": WebPImageFile,
+    rb"BM": BmpImageFile,
+    rb"GIF8[79]a": GifImageFile,
 }
+"""What a file begins with, as a regular expression, to its reader."""
 
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -130,7 +132,9 @@ def _open(source: Path | bytes, file: IO[bytes], at_least: tuple[int, int] | Non
     file.seek(0)
     if not head:
         raise ImageError(source, "the file is empty")
-    reader = next((reader for magic, reader in _FORMATS.items() if head.startswith(magic)), None)
+    reader = next(
+        (reader for start, reader in _FORMATS.items() if re.match(start, head, re.DOTALL)), None
+    )
     if reader is None:
         raise ImageError(source, "not a JPEG, PNG, WebP, BMP or GIF picture")
     # Pillow's readers raise whatever a damaged file makes them stumble over.
