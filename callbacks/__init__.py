@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from callbacks.averaging import AveragedWeights, averaged_weights
+from callbacks.averaging import averaged_weights
 from callbacks.checkpoint import Checkpoint
+from callbacks.collapse_alarm import CollapseAlarm
 from callbacks.early_stopping import best_epoch, should_stop
+from callbacks.progress import EpochProgress
 from callbacks.retrieval_metrics import RetrievalMetrics
 from callbacks.schedules import BiTHyperRule, ScheduledRate, WarmupCosine, WarmupDecay
+from callbacks.validation_loss import ValidationLoss
 from cbir_tf import config
 
 __all__ = [
-    "AveragedWeights",
     "BiTHyperRule",
     "Checkpoint",
+    "CollapseAlarm",
+    "EpochProgress",
     "RetrievalMetrics",
     "ScheduledRate",
+    "ValidationLoss",
     "WarmupCosine",
     "WarmupDecay",
     "averaged_weights",
@@ -27,7 +32,6 @@ __all__ = [
 def build_schedule(
     schedule: config.Schedule,
     peak: float,
-    *,
     steps_per_epoch: int,
     epochs: int,
     images: int,

@@ -1,4 +1,4 @@
-"""Validation with the moving average of the weights, where the optimizer keeps one."""
+"""The moving average of the weights, where the optimizer keeps one."""
 
 from __future__ import annotations
 
@@ -28,14 +28,3 @@ def averaged_weights(model: keras.Model) -> Iterator[None]:
     finally:
         for variable, value in zip(variables, own, strict=True):
             variable.assign(value)
-
-
-class AveragedWeights(keras.callbacks.Callback):
-    """Has `fit` compute its validation loss and metrics with the averaged weights."""
-
-    def on_test_begin(self, logs: dict[str, float] | None = None) -> None:
-        self._averaged = averaged_weights(self.model)
-        self._averaged.__enter__()
-
-    def on_test_end(self, logs: dict[str, float] | None = None) -> None:
-        self._averaged.__exit__(None, None, None)

@@ -23,27 +23,35 @@ class RetrievalMetrics(keras.callbacks.Callback):
         embed: Embeds the validation split with the model as it is.
         metric: Distance, under the names of `config.search.metric`.
 
-    Attributes:
-        embeddings: The validation split as embedded at the end of the last epoch.
-
     Raises:
-        UserError: at the end of an epoch, when the loss is no longer a finite number.
+        UserError: at the end of an epoch, when the loss is no longer a finite number, or no
+            class has two validation images.
     """
 
     def __init__(self, embed: Callable[[keras.Model], Embeddings], metric: str = "cosine") -> None:
         super().__init__()
         self.embed = embed
         self.metric = metric
-        self.embeddings: Embeddings | None = None
+        self._latest: Embeddings | None = None
+
+    def latest(self) -> Embeddings:
+        """The validation split as embedded at the end of the last epoch, for other callbacks.
+
+        Raises:
+            ValueError: there was no epoch yet: the other callback stands before this one.
+        """
+        if self._latest is None:
+            raise ValueError("RetrievalMetrics must come first in the list of callbacks")
+        return self._latest
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float]) -> None:
-        if not math.isfinite(logs.get("loss", 0.0)):
+        if not math.isfinite(logs["loss"]):
             raise UserError(
-                f"epoch {epoch + 1}: training diverged, the loss is {logs['loss']}; lower the "
-                "learning rate or set optimizer.clip_norm"
+                f"epoch {epoch + 1}: training diverged, the loss is {logs['loss']}; lower "
+                "optimizer.learning_rate or set optimizer.clip_norm"
             )
         with averaged_weights(self.model):
-            self.embeddings = self.embed(self.model)
-        figures = evaluate(self.embeddings, None, k=(1,), metric=self.metric)["figures"]
-        logs["val_recall@1"] = float(figures["recall@1"])
-        logs["val_map_at_r"] = float(figures["map_at_r"])
+            self._latest = self.embed(self.model)
+        figures = evaluate(self._latest, None, k=(1,), metric=self.metric)["figures"]
+        logs["val_recall@1"] = figures["recall@1"]
+        logs["val_map_at_r"] = figures["map_at_r"]
