@@ -31,6 +31,7 @@ __all__ = [
 
 def build_schedule(
     schedule: config.Schedule,
+    *,
     peak: float,
     steps_per_epoch: int,
     epochs: int,

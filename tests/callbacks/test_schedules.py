@@ -190,14 +190,16 @@ def test_the_rate_reaches_an_optimizer_under_loss_scaling() -> None:
     ],
 )
 def test_a_configured_schedule_has_the_configured_rates(section, expected: ScheduledRate) -> None:
-    built = build_schedule(section, 0.01, steps_per_epoch=20, epochs=10, images=640, batch_size=32)
+    built = build_schedule(
+        section, peak=0.01, steps_per_epoch=20, epochs=10, images=640, batch_size=32
+    )
     np.testing.assert_array_equal(built.plan(250), expected.plan(250))
 
 
 def test_a_constant_rate_needs_no_callback() -> None:
     assert (
         build_schedule(
-            config.Constant(), 0.01, steps_per_epoch=20, epochs=10, images=640, batch_size=32
+            config.Constant(), peak=0.01, steps_per_epoch=20, epochs=10, images=640, batch_size=32
         )
         is None
     )
