@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from cbir_tf.types import ImageSet
 
 
+MONITORED = ("val_loss", "val_recall@1", "val_map_at_r")
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The verb's arguments."""
     parser.usage = "%(prog)s --config FILE [section.key=value ...] [--run DIR] [--resume]"
@@ -64,8 +67,10 @@ def main(arguments: argparse.Namespace) -> None:
     if arguments.json:
         print(json.dumps(report, ensure_ascii=False))
         return
-    figures = ", ".join(f"{name} {value:.4f}" for name, value in report["best"].items())
-    print(f"best epoch {report['best_epoch']} of {report['epochs']}: {figures}")
+    figures = "".join(
+        f", {name} {report['best'][name]:.4f}" for name in MONITORED if name in report["best"]
+    )
+    print(f"epoch {report['best_epoch']} of {report['epochs']} is the best{figures}")
     for path in (run.model, run.history, *sorted(run.plots.glob("*.png"))):
         print(path)
 
@@ -202,7 +207,7 @@ def _fit(run: Run, model: keras.Model, images: ImageSet, plan: _Plan) -> Checkpo
     """Train to the end or to the early stop; returns the checkpoint with its history."""
     import keras
 
-    from callbacks import Checkpoint, CollapseAlarm, RetrievalMetrics
+    from callbacks import Checkpoint, CollapseAlarm, RetrievalMetrics, ValidationLoss
     from callbacks.progress import EpochProgress
     from cbir_tf.data.batches import training_batches
     from cbir_tf.features.encode import embed
@@ -223,7 +228,11 @@ def _fit(run: Run, model: keras.Model, images: ImageSet, plan: _Plan) -> Checkpo
         return checkpoint
     if first_epoch:
         logger.info("going on after epoch %d", first_epoch)
-    callbacks = [metrics, CollapseAlarm(metrics, config.loss.margin, config.loss.distance)]
+    callbacks = [
+        metrics,
+        ValidationLoss(metrics, model.loss, config.data.batch.size),
+        CollapseAlarm(metrics, config.loss.margin, config.loss.distance),
+    ]
     if plan.schedule is not None:
         callbacks.append(plan.schedule)
     if config.training.tensorboard:
