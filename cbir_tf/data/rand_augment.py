@@ -41,19 +41,20 @@ except for auto_contrast and equalize, which have no strength."""
 
 def rand_augment(image: tf.Tensor, step: RandAugment, seed: tf.Tensor) -> tf.Tensor:
     """Some of the operations, drawn anew for each picture, at one magnitude and a random sign."""
-    draws = tf.random.stateless_uniform((step.operations, 2), seed)
-    for number in range(step.operations):
-        which = tf.cast(draws[number, 0] * len(OPERATIONS), tf.int32)
-        strength = tf.where(draws[number, 1] < 0.5, -step.magnitude, step.magnitude)
-        image = _apply(image, which, strength)
-    return image
 
+    def apply_one(image: tf.Tensor, draw: tf.Tensor) -> tf.Tensor:
+        which = tf.cast(draw[0] * len(OPERATIONS), tf.int32)
+        strength = tf.where(draw[1] < 0.5, -step.magnitude, step.magnitude)
+        branches = [
+            lambda operation=operation: operation(image, strength)
+            for operation in OPERATIONS.values()
+        ]
+        return tf.ensure_shape(tf.switch_case(which, branches), image.shape)
 
-def _apply(image: tf.Tensor, which: tf.Tensor, strength: tf.Tensor) -> tf.Tensor:
-    branches = [
-        lambda operation=operation: operation(image, strength) for operation in OPERATIONS.values()
-    ]
-    return tf.ensure_shape(tf.switch_case(which, branches), image.shape)
+    # A loop of TensorFlow's, so that the operations are traced once.
+    return tf.foldl(
+        apply_one, tf.random.stateless_uniform((step.operations, 2), seed), initializer=image
+    )
 
 
 def _bits(strength: tf.Tensor) -> tf.Tensor:
