@@ -25,7 +25,7 @@ from cbir_tf.plots.style import (
 )
 
 # Inches.
-_NAME_WIDTH = 1.5
+_NAME_WIDTH = 1.9
 _LONGEST = 30.0
 _LEAST_READABLE_CELL = 0.16
 
@@ -73,24 +73,30 @@ def _figure(matrix: np.ndarray, class_names: Sequence[str], title: str) -> Figur
     names = [fitted(name, _NAME_WIDTH, name_size) for name in class_names]
     name_width = max(text_width(name, name_size) for name in names)
     side = cell * classes
-    bar = 0.95
-    left, top, bottom = name_width + 0.65, 0.85, name_width + 0.65
-    width, height = max(left + side + bar, 4.6), top + side + bottom
+    upright = name_width > 0.9 * cell
+    scale = float(np.clip(side / 7, 1, 2.5))  # a large sheet is looked at from farther away
+    left, top = name_width + 0.65 * scale, 0.85 * scale
+    bottom = (name_width if upright else 0.15) + 0.65 * scale
+    width, height = max(left + side + 0.95 * scale, 4.6), top + side + bottom
     figure = new_figure(width, height)
     axes = figure.add_axes((left / width, bottom / height, side / width, side / height))
     totals = counts.sum(axis=1, keepdims=True)
     shares = np.divide(counts, totals, out=np.zeros(counts.shape), where=totals > 0)
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto", interpolation="none")
-    _name_classes(axes, names, name_size, cell)
+    _name_classes(axes, names, name_size, cell, upright)
+    axes.set_xlabel("predicted class", labelpad=8, size=TEXT_SIZE * scale)
+    axes.set_ylabel("true class", labelpad=8, size=TEXT_SIZE * scale)
     if cell >= _LEAST_READABLE_CELL:
         _write_counts(axes, counts, shares, cell)
+    bar = min(side, 4.0 * scale)
     bar_axes = figure.add_axes(
-        ((left + side + 0.15) / width, bottom / height, 0.14 / width, side / height)
+        ((left + side + 0.15) / width, 1 - (top + bar) / height, 0.14 * scale / width, bar / height)
     )
     ticks = figure.colorbar(image, cax=bar_axes, format=PercentFormatter(1.0))
     ticks.outline.set_visible(False)
-    ticks.set_label("share of the true class")
-    _write_title(figure, counts, title)
+    ticks.set_label("share of the true class", size=TEXT_SIZE * scale)
+    bar_axes.tick_params(labelsize=SMALL_SIZE * scale)
+    _write_title(figure, counts, title, scale)
     return figure
 
 
@@ -100,15 +106,14 @@ def _cell_side(classes: int) -> float:
     return float(min(side, _LONGEST / classes))
 
 
-def _name_classes(axes: Axes, names: Sequence[str], size: float, cell: float) -> None:
+def _name_classes(
+    axes: Axes, names: Sequence[str], size: float, cell: float, upright: bool
+) -> None:
     every = max(1, int(np.ceil(size / 72 * 1.1 / cell)))
-    ticks = np.arange(0, len(names), every)
-    shown = [names[each] for each in ticks]
-    axes.set_xticks(ticks, shown, rotation=90, size=size)
-    axes.set_yticks(ticks, shown, size=size)
+    ticks = range(0, len(names), every)
+    axes.set_xticks(ticks, names[::every], rotation=90 if upright else 0, size=size)
+    axes.set_yticks(ticks, names[::every], size=size)
     axes.tick_params(length=0, pad=4)
-    axes.set_xlabel("predicted class", labelpad=8)
-    axes.set_ylabel("true class", labelpad=8)
     axes.spines[:].set_visible(False)
     lines = np.arange(-0.5, len(names))
     axes.set_xticks(lines, minor=True)
@@ -134,25 +139,21 @@ def _write_counts(axes: Axes, counts: np.ndarray, shares: np.ndarray, cell: floa
         )
 
 
-def _write_title(figure: Figure, counts: np.ndarray, title: str) -> None:
+def _write_title(figure: Figure, counts: np.ndarray, title: str, scale: float) -> None:
     width, height = figure.get_size_inches()
     total, right = int(counts.sum()), int(np.trace(counts))
     summary = f"{total:,} images"
     if total:
         summary += f", {right / total:.1%} of them on the diagonal"
-    room = width - 0.3 - 0.2
-    figure.text(
-        0.3 / width,
-        1 - 0.3 / height,
-        fitted(title, room, TITLE_SIZE, "bold"),
-        size=TITLE_SIZE,
-        weight="bold",
-        va="center",
-    )
-    figure.text(
-        0.3 / width,
-        1 - 0.58 / height,
-        fitted(summary, room, SMALL_SIZE),
-        size=SMALL_SIZE,
-        va="center",
-    )
+    for text, below, size, weight in (
+        (title, 0.3, TITLE_SIZE * scale, "bold"),
+        (summary, 0.58, SMALL_SIZE * scale, "normal"),
+    ):
+        figure.text(
+            0.3 / width,
+            1 - below * scale / height,
+            fitted(text, width - 0.5, size, weight),
+            size=size,
+            weight=weight,
+            va="center",
+        )

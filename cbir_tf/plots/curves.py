@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from cbir_tf.plots.style import (
@@ -24,6 +25,7 @@ from cbir_tf.plots.style import (
 )
 
 _RETRIEVAL = ("recall", "precision", "map", "r_precision", "mrr", "accuracy")
+_FIRST_METRIC_COLOUR = 4  # other colours than the losses, with which metrics have no pairs
 _FEW_EPOCHS = 30  # up to here every epoch gets a dot
 _WIDE_RANGE = 30.0  # from this ratio on, learning rates are drawn on a logarithmic scale
 
@@ -76,26 +78,29 @@ def _loss_figure(history: Mapping[str, Sequence[float]], monitor: str | None) ->
     if monitor is None:
         monitor = losses[-1] if losses else metrics[0]
     best = _best_epoch(history.get(monitor, ()), lowest=monitor.endswith("loss"))
-    figure = new_figure(0.8 + 4.8 * len(panels), 4.2, layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.12, h_pad=0.12, wspace=0.06)
+    figure = new_figure(0.8 + 4.8 * len(panels), 4.2, layout=_layout())
     every_axes = np.atleast_1d(figure.subplots(1, len(panels)))
     for axes, names in zip(every_axes, panels, strict=True):
         of_loss = names is losses
         for number, name in enumerate(names):
-            colour = PALETTE[number % len(PALETTE)]
+            colour = PALETTE[(number + (0 if of_loss else _FIRST_METRIC_COLOUR)) % len(PALETTE)]
             _draw_series(axes, history[name], _series_name(name, of_loss), colour)
         axes.set_title("Loss" if of_loss else "Validation retrieval")
         axes.set_ylabel("triplet loss" if of_loss else "score (0 to 1)")
         longest = max(len(history[name]) for name in names)
         _finish(axes, longest)
         if best is not None and best <= longest:
-            axes.axvline(best, color=INK, linewidth=1, linestyle=(0, (3, 3)), zorder=1)
-            axes.plot(
-                [], [], color=INK, linewidth=1, linestyle=(0, (3, 3)), label=f"best epoch: {best}"
+            axes.axvline(
+                best,
+                color=INK,
+                linewidth=1,
+                linestyle=(0, (3, 3)),
+                zorder=1,
+                label=shortened(f"best {monitor}: epoch {best}", 40),
             )
         broken = [_not_finite(history[name]) for name in names]
         _tell_not_finite(axes, sorted(set().union(*broken)))
-        axes.legend(loc="best")
+        axes.legend(loc="best", frameon=True, framealpha=0.9, edgecolor="none")
     return figure
 
 
@@ -109,12 +114,19 @@ def _rate_figure(steps: Sequence[int], rates: Sequence[float], steps_per_epoch: 
         raise ValueError(f"steps {epochs.shape} and rates {values.shape} must both be (N,)")
     if not len(values):
         return note("No step has been recorded yet.", "Learning rate")
-    figure = new_figure(6.4, 4.0, layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.12, h_pad=0.12)
+    figure = new_figure(6.4, 4.0, layout=_layout())
     axes = figure.subplots()
     few = len(values) <= _FEW_EPOCHS
+    # The last rate holds for as long as the shortest before it.
+    end = epochs[-1] + (np.diff(epochs).min() if len(epochs) > 1 else 1.0)
     axes.plot(
-        epochs, values, color=PALETTE[0], drawstyle="steps-post", marker="o" if few else "", ms=4
+        [*epochs, end],
+        [*values, values[-1]],
+        color=PALETTE[0],
+        drawstyle="steps-post",
+        marker="o" if few else "",
+        markevery=range(len(values)),
+        markersize=4,
     )
     axes.set_title("Learning rate")
     axes.set_xlabel(f"epoch ({steps_per_epoch:,} steps each)")
@@ -122,9 +134,22 @@ def _rate_figure(steps: Sequence[int], rates: Sequence[float], steps_per_epoch: 
     positive = values[np.isfinite(values) & (values > 0)]
     if len(positive) and positive.max() / positive.min() >= _WIDE_RANGE:
         axes.set_yscale("log", nonpositive="mask")
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda rate, _: f"{rate:.3g}"))
+    axes.yaxis.set_major_formatter(FuncFormatter(_rate_name))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=end >= 3, steps=[1, 2, 5, 10]))
     axes.grid(axis="y", which="major")
     return figure
+
+
+def _layout() -> ConstrainedLayoutEngine:
+    return ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12, wspace=0.06)
+
+
+def _rate_name(rate: float, _: int | None = None) -> str:
+    """As configurations write rates: 0.01, 1e-5, 2.5e-4."""
+    if rate == 0 or abs(rate) >= 1e-3:
+        return f"{rate:.4g}"
+    mantissa, exponent = f"{rate:.2e}".split("e")
+    return f"{float(mantissa):g}e{int(exponent)}"
 
 
 def _is_retrieval(name: str) -> bool:
@@ -154,7 +179,9 @@ def _draw_series(axes: Axes, values: Sequence[float], name: str, colour: str) ->
     series = np.asarray(values, dtype=float)
     series[~np.isfinite(series)] = np.nan
     marker = "o" if len(series) <= _FEW_EPOCHS else ""
-    axes.plot(np.arange(1, len(series) + 1), series, color=colour, marker=marker, ms=4, label=name)
+    axes.plot(
+        np.arange(1, len(series) + 1), series, color=colour, marker=marker, markersize=4, label=name
+    )
 
 
 def _tell_not_finite(axes: Axes, epochs: Sequence[int]) -> None:
@@ -167,6 +194,8 @@ def _tell_not_finite(axes: Axes, epochs: Sequence[int]) -> None:
 def _finish(axes: Axes, epochs: int) -> None:
     axes.set_xlabel("epoch")
     axes.set_xlim(0.5, epochs + 0.5)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=10, min_n_ticks=1))
+    axes.xaxis.set_major_locator(
+        MaxNLocator(integer=True, nbins=10, steps=[1, 2, 5, 10], min_n_ticks=1)
+    )
     axes.grid(axis="y")
     axes.tick_params(color=MUTED)

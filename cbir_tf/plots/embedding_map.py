@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -15,6 +15,7 @@ from cbir_tf.files import write_text
 from cbir_tf.plots.pictures import thumbnail
 from cbir_tf.plots.projection import Method, project
 from cbir_tf.plots.style import (
+    MUTED,
     SMALL_SIZE,
     TITLE_SIZE,
     appearance,
@@ -25,6 +26,7 @@ from cbir_tf.plots.style import (
     new_figure,
     save,
     shortened,
+    text_width,
 )
 
 if TYPE_CHECKING:
@@ -44,12 +46,25 @@ _PAGE = """\
 style-src 'unsafe-inline'; script-src 'unsafe-inline'; font-src data:">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 {% endblock %}
+{% block postamble %}
+<style>
+  body { padding: 12px; background: white; }
+  .bk-Tooltip { opacity: 1; }
+</style>
+{% endblock %}
 """
 
+_HINT = (
+    "Hover over a point to see its image. Click a class to hide it. Drag to move, wheel to zoom."
+)
+
+# Each class has a tooltip of its own: all are of one size, so that where points lie on each other
+# the upper one covers the others whole.
 _TOOLTIP = """\
-<div style="display: flex; gap: 10px; align-items: center; max-width: 380px; \
-font: 13px system-ui, sans-serif; color: #22272e">
-  <img src="@thumbnail" alt="" style="width: 96px; height: 96px; object-fit: contain">
+<div style="display: flex; gap: 10px; align-items: center; width: 360px; height: 100px; \
+overflow: hidden; font: 13px system-ui, sans-serif; color: #22272e">
+  <img src="@thumbnail" alt="" style="flex: none; width: 96px; height: 96px; \
+object-fit: contain">
   <div style="overflow-wrap: anywhere"><b>@label</b><br>
   <span style="color: #6b7280">@id</span></div>
 </div>
@@ -104,14 +119,14 @@ def embedding_map_html(
         UserError: the place cannot be written to.
     """
     from bokeh.embed import file_html
-    from bokeh.resources import Resources
+    from bokeh.resources import INLINE
 
     if not len(points) == len(ids) == len(thumbnails):
         raise ValueError("points, ids and thumbnails differ in length")
     plot = _interactive(points, labels, class_names, ids, thumbnails, title)
     page = file_html(
         plot,
-        resources=Resources(mode="inline", components=["bokeh"]),
+        resources=INLINE,
         title=shortened(title, 200),
         template=_PAGE,
     )
@@ -125,13 +140,16 @@ def _figure(
 ) -> Figure:
     labels = _checked(points, labels, class_names)
     present, counts = np.unique(labels, return_counts=True)
+    names = [fitted(class_name(each, class_names), 1.6, SMALL_SIZE) for each in present]
     columns = -(-min(len(present), _LEGEND_ENTRIES) // _LEGEND_ROWS)
-    legend_width = 1.9 * columns
+    name_width = max((text_width(name, SMALL_SIZE) for name in names), default=0.0)
+    legend_width = max(columns * (name_width + 0.4) + 0.15, 1.2)
     figure = new_figure(7.2 + legend_width, 7.0)
     width, height = figure.get_size_inches()
     axes = figure.add_axes((0.45 / width, 0.5 / height, 6.6 / width, 5.9 / height))
-    size = np.clip(12_000 / max(len(points), 1), 4, 48)
-    for label in present:
+    size = np.clip(30_000 / max(len(points), 1), 7, 48)
+    # Unlabelled images, -1, come first and so lie beneath the others.
+    for label, name in zip(present, names, strict=True):
         colour, marker, _ = appearance(label)
         x, y = points[labels == label].T
         axes.scatter(
@@ -141,10 +159,9 @@ def _figure(
             c=colour,
             marker=marker,
             alpha=0.8,
-            linewidths=0,
-            label=fitted(class_name(label, class_names), 1.4, SMALL_SIZE),
-            # Unlabelled images come first and so lie beneath the others.
-            zorder=2,
+            linewidths=0.3 if size > 20 else 0,
+            edgecolors="white",
+            label=name,
         )
     # Neither direction nor unit of the axes means anything, only what is near to what.
     axes.set(xticks=[], yticks=[], xlabel="first dimension", ylabel="second dimension")
@@ -177,13 +194,14 @@ def _draw_legend(axes: Axes, present: np.ndarray, counts: np.ndarray, columns: i
         ncols=columns,
         handletextpad=0.3,
         columnspacing=1.0,
-        title=f"{len(present)} classes" if len(present) > 1 else None,
+        title=f"{len(shown)} largest of {len(present)} classes"
+        if len(present) > len(shown)
+        else None,
         alignment="left",
     )
     for handle in legend.legend_handles:
-        handle.set(sizes=[36], alpha=1)
-    if len(present) > len(shown):
-        legend.set_title(f"{len(shown)} largest of {len(present)} classes")
+        if handle is not None:
+            handle.set(sizes=[36], alpha=1)
 
 
 def _interactive(
@@ -194,13 +212,12 @@ def _interactive(
     thumbnails: Sequence[bytes],
     title: str,
 ) -> BokehFigure:
-    from bokeh.core.properties import value
-    from bokeh.models import ColumnDataSource, HoverTool, Legend, LegendItem
+    from bokeh.models import ColumnDataSource, HoverTool, PlainText
+    from bokeh.models.annotations import Legend, Title
     from bokeh.plotting import figure
 
     labels = _checked(points, labels, class_names)
     plot = figure(
-        title=shortened(title, 120),
         sizing_mode="stretch_both",
         match_aspect=True,
         tools="pan,wheel_zoom,box_zoom,reset,save",
@@ -208,9 +225,16 @@ def _interactive(
         x_axis_label="first dimension",
         y_axis_label="second dimension",
     )
-    items = []
-    for label in np.unique(labels):
-        members = np.flatnonzero(labels == label)
+    hint = Title(text=PlainText(text=_HINT), text_font_size="13px", text_color=MUTED)
+    hint.text_font_style = "normal"
+    plot.add_layout(hint, "above")
+    heading = PlainText(text=shortened(title, 120))
+    plot.add_layout(Title(text=heading, text_font_size="17px"), "above")
+    present = np.unique(labels)
+    name_length = 28 if len(present) <= 2 * _LEGEND_ROWS else 16
+    items: list[Any] = []
+    for label in present:
+        members = np.flatnonzero(labels == label).tolist()
         name = class_name(label, class_names)
         colour, _, marker = appearance(label)
         source = ColumnDataSource(
@@ -234,20 +258,22 @@ def _interactive(
             line_width=0.4,
             name=clean(name),
         )
-        items.append(LegendItem(label=value(shortened(name, 28)), renderers=[dots]))
+        items.append((shortened(name, name_length), [dots]))
     columns = -(-len(items) // _LEGEND_ROWS)
     legend = Legend(
         items=items,
         click_policy="hide",
-        title="click hides a class",
         ncols=max(columns, 1),
         border_line_color=None,
+        background_fill_alpha=0,
     )
     plot.add_layout(legend, "right")
-    # Where points lie on each other, a few are enough: the rest come with zooming in.
-    plot.add_tools(HoverTool(tooltips=_TOOLTIP, limit=3, point_policy="follow_mouse"))
+    plot.add_tools(HoverTool(tooltips=_TOOLTIP, limit=1, point_policy="follow_mouse"))
     plot.toolbar.logo = None
     plot.axis.ticker = []
+    plot.axis.axis_line_color = None
+    plot.axis.axis_label_text_font_style = "normal"
+    plot.outline_line_color = MUTED
     plot.grid.visible = False
     return plot
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from cbir_tf.plots.pictures import as_picture, within
 from cbir_tf.plots.style import (
@@ -35,7 +36,8 @@ _QUERY_GAP = 0.35
 _MARGIN = 0.3
 _LINE = 0.165
 _HEADING = 0.22
-_TITLE = 0.45
+_TITLE = 0.36
+_KEY = 0.24
 _LEAST_WIDTH = 4.5
 
 _FRAME = 3.0  # points
@@ -217,7 +219,9 @@ def _sheet(rows: Sequence[Sequence[_Cell | None]], title: str) -> Figure:
     )
     heights = [_row_height(row) for row in rows]
     top = _TITLE if title else 0.0
-    height = 2 * _MARGIN - _GAP + top + sum(heights)
+    judged = any(cell is not None and cell.correct is not None for row in rows for cell in row)
+    bottom = _KEY if judged else 0.0
+    height = 2 * _MARGIN - _GAP + top + sum(heights) + bottom
     figure = new_figure(width, height)
     if title:
         figure.text(
@@ -228,6 +232,9 @@ def _sheet(rows: Sequence[Sequence[_Cell | None]], title: str) -> Figure:
             weight="bold",
             va="center",
         )
+    if judged:
+        key = "✓ green: of the query's class     ✗ red: of another class"
+        figure.text(_MARGIN / width, _MARGIN / height, key, size=SMALL_SIZE, color=MUTED)
     y = height - _MARGIN - top
     for row, row_height in zip(rows, heights, strict=True):
         x = _MARGIN
@@ -285,7 +292,18 @@ def _draw_image(figure: Figure, cell: _Cell, left: float, top: float) -> None:
     else:
         colour, line = RIGHT if cell.correct else WRONG, _FRAME
         _draw_sign(axes, "✓" if cell.correct else "✗", colour)
-    axes.spines[:].set(visible=True, color=colour, linewidth=line)
+    frame = Rectangle(
+        (0, 0),
+        1,
+        1,
+        transform=axes.transAxes,
+        fill=False,
+        edgecolor=colour,
+        linewidth=line,
+        joinstyle="miter",
+        clip_on=False,
+    )
+    axes.add_patch(frame)
 
 
 def _draw_sign(axes: Axes, sign: str, colour: str) -> None:

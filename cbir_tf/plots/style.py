@@ -42,11 +42,11 @@ MARKERS = (
     ("s", "square"),
     ("D", "diamond"),
     ("v", "inverted_triangle"),
-    ("X", "x"),
-    ("P", "cross"),
+    ("X", "square_pin"),
+    ("P", "plus"),
     ("p", "hex"),
     ("*", "star"),
-    ("d", "plus"),
+    ("d", "triangle_pin"),
 )
 INK = "#22272e"
 MUTED = "#6b7280"
@@ -80,7 +80,7 @@ def look() -> Iterator[None]:
 
     Matplotlib's settings belong to the process, so one thread draws at a time.
     """
-    settings = {
+    settings: dict[Any, Any] = {
         "font.family": list(_families()),
         "font.size": TEXT_SIZE,
         # Labels are file and class names: a dollar in them is a dollar.
@@ -138,6 +138,7 @@ def new_figure(width: float, height: float, **options: Any) -> Figure:
     return figure
 
 
+@look()
 def note(text: str, title: str = "") -> Figure:
     """A small figure that says why there is nothing to draw."""
     figure = new_figure(6, 2)
