@@ -9,7 +9,8 @@ from keras import layers
 def build_small_cnn(name: str, width: int = 32, blocks: int = 1) -> keras.Model:
     """A residual network of three stages, each half as large and twice as wide as the one before.
 
-    The residual block is that of He et al. 2016 (https://arxiv.org/abs/1512.03385, section 4.2).
+    The residual block is that of He et al. 2016 (https://arxiv.org/abs/1512.03385, section 4.2)
+    with the pooled shortcut of He et al. 2019 (https://arxiv.org/abs/1812.01187, ResNet-D).
 
     Args:
         name: name of the model.
@@ -36,7 +37,8 @@ def build_small_cnn(name: str, width: int = 32, blocks: int = 1) -> keras.Model:
 def _residual_block(x: keras.KerasTensor, width: int, stride: int, name: str) -> keras.KerasTensor:
     shortcut = x
     if stride > 1:
-        shortcut = _convolution(x, width, f"{name}_shortcut", size=1, stride=stride, relu=False)
+        pool = layers.AveragePooling2D(stride, padding="same", name=f"{name}_shortcut_pool")
+        shortcut = _convolution(pool(x), width, f"{name}_shortcut", size=1, relu=False)
     x = _convolution(x, width, f"{name}_first", stride=stride)
     x = _convolution(x, width, f"{name}_second", relu=False)
     return layers.ReLU(name=f"{name}_relu")(layers.Add(name=f"{name}_add")([x, shortcut]))
