@@ -88,7 +88,7 @@ def _figure(matrix: np.ndarray, class_names: Sequence[str], title: str) -> Figur
     axes.set_ylabel("true class", labelpad=8, size=TEXT_SIZE * scale)
     if cell >= _LEAST_READABLE_CELL:
         _write_counts(axes, counts, shares, cell)
-    bar = min(side, 4.0 * scale)
+    bar = min(side, 6.0 * scale)
     bar_axes = figure.add_axes(
         ((left + side + 0.15) / width, 1 - (top + bar) / height, 0.14 * scale / width, bar / height)
     )
