@@ -13,28 +13,24 @@ class EpochProgress(keras.callbacks.Callback):
     Place it after whatever adds to the logs.
 
     Args:
+        epochs: Epochs at most.
         steps_per_epoch: Updates in one epoch.
+        first_epoch: Epochs done before.
     """
 
-    def __init__(self, steps_per_epoch: int) -> None:
+    def __init__(self, epochs: int, steps_per_epoch: int, first_epoch: int = 0) -> None:
         super().__init__()
-        self.steps_per_epoch = steps_per_epoch
-
-    def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
-        self._bar = progress(
-            total=self.params["epochs"] * self.steps_per_epoch, description="train", unit="steps"
+        self.epochs = epochs
+        self.bar = progress(
+            total=epochs * steps_per_epoch,
+            initial=first_epoch * steps_per_epoch,
+            description="train",
+            unit="steps",
         )
 
-    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        if self._bar.n < epoch * self.steps_per_epoch:
-            self._bar.initial = self._bar.n = epoch * self.steps_per_epoch
-
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
-        self._bar.update()
+        self.bar.update()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float]) -> None:
         figures = "  ".join(f"{name} {value:.4g}" for name, value in logs.items())
-        logger.info("epoch %d/%d  %s", epoch + 1, self.params["epochs"], figures)
-
-    def on_train_end(self, logs: dict[str, float] | None = None) -> None:
-        self._bar.close()
+        logger.info("epoch %d/%d  %s", epoch + 1, self.epochs, figures)

@@ -69,15 +69,22 @@ class RandomCrop(Section):
     padding: int = Field(0, ge=0)
     """Pixels of reflected border added on each side before cropping."""
     size: int | None = Field(None, ge=8)
-    """Side of the crop in pixels; null: the input's."""
+    """Side of the crop in pixels, which training then sees; null: the input's size."""
 
 
 class RandomResizedCrop(Section):
     name: Literal["random_resized_crop"] = "random_resized_crop"
     scale: tuple[Fraction, Fraction] = (0.6, 1.0)
     """Range of the cropped share of the area."""
-    ratio: tuple[float, float] = (0.75, 4 / 3)
+    ratio: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = (0.75, 4 / 3)
     """Range of the crop's width by height."""
+
+    @field_validator("scale", "ratio")
+    @classmethod
+    def _ordered(cls, bounds: tuple[float, float]) -> tuple[float, float]:
+        if bounds[0] > bounds[1]:
+            raise ValueError(f"random_resized_crop: {list(bounds)} should be [low, high]")
+        return bounds
 
 
 class ColorJitter(Section):
@@ -197,7 +204,16 @@ class Model(Section):
     trainable: str = "all"
     """all; head; or the name of a backbone layer from which up to train."""
     batch_norm: Literal["frozen", "trained"] = "frozen"
-    """Whether the backbone's batch normalisation keeps its statistics and scales."""
+    """frozen: the backbone's batch normalisation keeps its statistics and scales; trained: it does
+    not, which is the default with weights: null."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _unfrozen_from_scratch(cls, values: Any) -> Any:
+        if isinstance(values, dict) and "weights" in values and values["weights"] is None:
+            # Statistics that were never gathered would let features shrink to nothing.
+            values = {"batch_norm": "trained"} | values
+        return values
 
     @field_validator("weights")
     @classmethod

@@ -6,6 +6,9 @@ import difflib
 from collections.abc import Iterable
 
 
+LISTED = 12
+
+
 class UserError(Exception):
     """What is wrong, where, and how to mend it, in one line.
 
@@ -14,7 +17,10 @@ class UserError(Exception):
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
-    """A hint naming what the user may have meant: the nearest name, else all of them."""
+    """A hint naming what the user may have meant: the nearest name, else those there are."""
     names = [str(each) for each in names]
     close = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
-    return f"did you mean {close[0]!r}?" if close else f"choose one of: {', '.join(names)}"
+    if close:
+        return f"did you mean {close[0]!r}?"
+    more = [f"... ({len(names)} in all)"] if len(names) > LISTED else []
+    return f"choose one of: {', '.join(names[:LISTED] + more)}"

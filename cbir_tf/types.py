@@ -19,7 +19,9 @@ UNLABELLED = -1
 def _distinct(ids: np.ndarray, what: str) -> None:
     values, counts = np.unique(ids, return_counts=True)
     if len(values) != len(ids):
-        raise ValueError(f"{what}: ids must be unique, {values[counts > 1][0]!r} is there twice")
+        raise ValueError(
+            f"{what}: ids must be unique, {str(values[counts > 1][0])!r} is there twice"
+        )
 
 
 def _frozen(values: Sequence | np.ndarray, dtype: type | None = None) -> np.ndarray:
@@ -104,7 +106,7 @@ class Embeddings:
         _distinct(self.ids, "Embeddings")
         if not np.isfinite(self.vectors).all():
             bad = self.ids[~np.isfinite(self.vectors).all(axis=1)][0]
-            raise ValueError(f"Embeddings: the vector of {bad!r} is not finite")
+            raise ValueError(f"Embeddings: the vector of {str(bad)!r} is not finite")
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -54,7 +55,7 @@ data:
   split: {{by: stratified, train: 0.5, validation: 0.25, test: null}}
   batch: {{classes: 3, images_per_class: 4}}
   augmentation: [flip, {{name: random_crop, padding: 2}}]
-model: {{backbone: small_cnn, weights: null, embedding_size: 8, batch_norm: trained}}
+model: {{backbone: small_cnn, weights: null, embedding_size: 8}}
 optimizer: {{learning_rate: 3e-3}}
 training: {{epochs: 4}}
 evaluation: {{bootstrap: 100, k: [1, 2]}}
@@ -74,3 +75,9 @@ def trained_folder(tmp_path_factory: pytest.TempPathFactory, config_file: Path) 
     assert main(["train", "--config", str(config_file), "--run", str(folder)]) == 0
     assert main(["extract", "--run", str(folder), "--split", "all"]) == 0
     return folder
+
+
+@pytest.fixture
+def run_folder(tmp_path: Path, trained_folder: Path) -> Path:
+    """A copy of the trained run that a test may change."""
+    return Path(shutil.copytree(trained_folder, tmp_path / "run"))

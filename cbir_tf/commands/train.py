@@ -237,7 +237,8 @@ def _fit(run: Run, model: keras.Model, images: ImageSet, plan: _Plan) -> Checkpo
         callbacks.append(plan.schedule)
     if config.training.tensorboard:
         callbacks.append(keras.callbacks.TensorBoard(run.logs))
-    callbacks += [EpochProgress(plan.steps_per_epoch), checkpoint]
+    shown = EpochProgress(plan.epochs, plan.steps_per_epoch, first_epoch)
+    callbacks += [shown, checkpoint]
     batches = training_batches(
         images.of_split("train"),
         config.data,
@@ -246,13 +247,16 @@ def _fit(run: Run, model: keras.Model, images: ImageSet, plan: _Plan) -> Checkpo
         plan.epochs - first_epoch,
         steps=plan.steps_per_epoch,
     )
-    model.fit(
-        batches,
-        initial_epoch=first_epoch,
-        epochs=plan.epochs,
-        steps_per_epoch=plan.steps_per_epoch,
-        callbacks=callbacks,
-        shuffle=False,  # the data set brings its order
-        verbose=0,
-    )
+    try:
+        model.fit(
+            batches,
+            initial_epoch=first_epoch,
+            epochs=plan.epochs,
+            steps_per_epoch=plan.steps_per_epoch,
+            callbacks=callbacks,
+            shuffle=False,  # the data set brings its order
+            verbose=0,
+        )
+    finally:
+        shown.bar.close()
     return checkpoint

@@ -1,7 +1,8 @@
 """Random changes to training images, decided by a seed alone.
 
-Every step takes and returns a uint8 (H, W, 3) image of the same size, with its section of the
-configuration and a seed of its own: two integers, for TensorFlow's stateless random operations.
+Every step takes and returns a uint8 (H, W, 3) image, with its section of the configuration and a
+seed of its own: two integers, for TensorFlow's stateless random operations. The size stays, but
+for that of a random_crop which names another.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ def augment(
         seed: (2,) integers; the same seed gives the same picture.
 
     Returns:
-        uint8 (H, W, 3).
+        uint8 (H, W, 3), or of the last random_crop's size.
 
     Raises:
         UserError: a crop or its padding does not fit the image.
@@ -51,7 +52,7 @@ def flip(image: tf.Tensor, step: config.Flip, seed: tf.Tensor) -> tf.Tensor:
 def random_crop(image: tf.Tensor, step: config.RandomCrop, seed: tf.Tensor) -> tf.Tensor:
     """Cut a square or, without `size`, the input's rectangle out of the padded image.
 
-    A crop of another size is scaled to the input's.
+    A smaller crop stays so: training on 128 pixels of 160 and testing on all is BiT's recipe.
     """
     height, width, _ = image.shape
     crop_height, crop_width = (step.size, step.size) if step.size else (height, width)
@@ -69,10 +70,7 @@ def random_crop(image: tf.Tensor, step: config.RandomCrop, seed: tf.Tensor) -> t
     draws = _uniform(2, seed)
     top = _position(draws[0], height + 2 * border - crop_height) - border
     left = _position(draws[1], width + 2 * border - crop_width) - border
-    crop = pixel_ops.window(image, top, left, (crop_height, crop_width))
-    if (crop_height, crop_width) == (height, width):
-        return crop
-    return pixel_ops.scale_to(crop, height, width)
+    return pixel_ops.window(image, top, left, (crop_height, crop_width))
 
 
 def random_resized_crop(

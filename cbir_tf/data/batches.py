@@ -223,9 +223,8 @@ def _augment(
         image, position = image_and_position
         return augment(image, steps, tf.random.experimental.stateless_fold_in(seed, position))
 
-    return tf.map_fn(
-        one, (batch, positions), fn_output_signature=tf.TensorSpec(batch.shape[1:], tf.uint8)
-    )
+    augmented = tf.map_fn(one, (batch, positions), fn_output_signature=tf.uint8)
+    return tf.ensure_shape(augmented, (None, None, None, 3))
 
 
 def _words(*numbers: int) -> np.ndarray:

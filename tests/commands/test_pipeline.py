@@ -20,12 +20,6 @@ from cbir_tf.models import load_embedder
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture
-def run_folder(tmp_path: Path, trained_folder: Path) -> Path:
-    """A copy of the trained run that a test may change."""
-    return Path(shutil.copytree(trained_folder, tmp_path / "run"))
-
-
 def test_a_run_leaves_everything_it_promises(trained_folder):
     names = {path.relative_to(trained_folder).as_posix() for path in trained_folder.rglob("*.*")}
     assert names >= {

@@ -148,6 +148,13 @@ def test_the_help_names_every_key_with_its_default():
     assert not unexplained
 
 
+def test_batch_norm_is_frozen_unless_the_backbone_starts_from_nothing(file):
+    assert Config.load(file).model.batch_norm == "frozen"
+    assert Config.load(file, ["model.weights=null"]).model.batch_norm == "trained"
+    kept = Config.load(file, ["model.weights=null", "model.batch_norm=frozen"])
+    assert kept.model.batch_norm == "frozen"
+
+
 def test_a_configuration_cannot_be_changed():
     config = Config.check(DIGITS)
     with pytest.raises(ValueError, match="frozen"):
