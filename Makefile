@@ -46,4 +46,26 @@ LOCK := --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-
 	--no-emit-find-links --no-annotate --no-header
 
 clean:
-	rm -rf .venv .venv-conformance-* build dist *.egg-info
+	rm -rf .venv $(ADDONS) $(TRANSFORMERS) build dist *.egg-info
+
+# The same as cbir_tf, by others: each in an environment of its own, for Python 3.11.
+PYTHON311 ?= python3.11
+ADDONS := .venv-conformance-losses
+TRANSFORMERS := .venv-conformance-bit
+
+conformance: .venv/runtime $(ADDONS)/ready $(TRANSFORMERS)/ready
+	mkdir -p build
+	$(ADDONS)/bin/python conformance/losses/record.py build/losses.npz
+	PYTHONPATH=. $(RUN) conformance/losses/check.py build/losses.npz
+	$(TRANSFORMERS)/bin/python conformance/bit/reference.py build/bit.npz 128x128 160x160 224x224 160x224
+	PYTHONPATH=. $(RUN) conformance/bit/check.py build/bit.npz
+
+benchmark: .venv/runtime $(ADDONS)/ready
+	PYTHONPATH=. $(RUN) benchmarks/triplet_loss.py --addons $(ADDONS)/bin/python
+
+$(ADDONS)/ready: conformance/losses/requirements.txt
+$(TRANSFORMERS)/ready: conformance/bit/requirements.txt
+.venv-conformance-%/ready:
+	$(PYTHON311) -m venv $(@D)
+	$(@D)/bin/python $(PIP) --require-hashes -r conformance/$*/requirements.txt
+	touch $@
