@@ -21,7 +21,7 @@ from cbir_tf.config_text import describe_keys
 from cbir_tf.errors import UserError
 from cbir_tf.files import replacing, write_text
 from cbir_tf.progress import logger
-from cbir_tf.types import Run
+from cbir_tf.types import SPLITS, Run
 
 if TYPE_CHECKING:
     import keras
@@ -95,6 +95,8 @@ def train(run: Run, restart: bool = False) -> None:
     keras.config.set_dtype_policy(config.training.precision)
     inspection = _inspect(run, restart)
     images = inspection.images
+    sizes = ", ".join(f"{name} {(images.split == name).sum()}" for name in SPLITS)
+    logger.info("%d images of %d classes; %s", len(images), len(images.class_names), sizes)
     training = images.of_split("train")
     embedder = build_embedder(config.model, config.seed)
     plan = _plan(config, training)

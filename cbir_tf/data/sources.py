@@ -14,7 +14,7 @@ from cbir_tf.data.folder_source import folder, images_in_folder
 from cbir_tf.data.splits import apply_split
 from cbir_tf.data.tfds_source import tensorflow_dataset
 from cbir_tf.errors import UserError
-from cbir_tf.types import SPLITS, UNLABELLED, ImageSet
+from cbir_tf.types import UNLABELLED, ImageSet
 
 __all__ = ["SOURCES", "digits", "images_in_folder", "load_images"]
 
@@ -74,7 +74,4 @@ def load_images(data: Data, seed: int) -> ImageSet:
     single = [images.class_names[each] for each in np.flatnonzero(counts == 1)]
     if single:
         log.warning("%s: only one image of: %s", where, ", ".join(single))
-    images = apply_split(images, data.split, seed)
-    sizes = ", ".join(f"{name} {(images.split == name).sum()}" for name in SPLITS)
-    log.info("%s: %d images of %d classes; %s", where, len(images), len(present), sizes)
-    return images
+    return apply_split(images, data.split, seed)

@@ -81,12 +81,19 @@ def triplet_hard_loss(
         UserError: the distance is unknown or the shapes do not fit.
     """
     distances, positive, negative = _pairs(y_true, y_pred, distance_metric)
-    farthest_positive = ops.max(
-        ops.where(positive, distances, -INFINITY), axis=1, initial=-INFINITY
+    fixed = ops.stop_gradient(distances)
+    farthest = ops.max(
+        ops.where(positive, fixed, -INFINITY), axis=1, keepdims=True, initial=-INFINITY
     )
-    nearest_negative = ops.min(ops.where(negative, distances, INFINITY), axis=1, initial=INFINITY)
+    closest = ops.min(ops.where(negative, fixed, INFINITY), axis=1, keepdims=True, initial=INFINITY)
+    weights = _equal_shares(positive & (fixed == farthest), distances.dtype) - _equal_shares(
+        negative & (fixed == closest), distances.dtype
+    )
     complete = ops.any(positive, axis=1) & ops.any(negative, axis=1)
-    difference = ops.where(complete, farthest_positive - nearest_negative, 0.0)
+    # The shares carry the gradient; their rounded sum gives way to the exact difference.
+    shared = ops.sum(weights * distances, axis=1)
+    exact = ops.where(complete, ops.squeeze(farthest - closest, axis=1), 0.0)
+    difference = shared + ops.stop_gradient(exact - shared)
     losses = ops.softplus(difference) if soft else ops.maximum(difference + margin, 0.0)
     anchors = ops.maximum(ops.cast(ops.shape(distances)[0], distances.dtype), 1.0)
     return ops.sum(ops.where(complete, losses, 0.0)) / anchors
@@ -122,6 +129,12 @@ def _pairs(
     same = labels[:, None] == labels
     positive = same & (number[:, None] != number)
     return distance_function(distance_metric)(embeddings), positive, ops.logical_not(same)
+
+
+def _equal_shares(chosen: Tensor, dtype: str) -> Tensor:
+    """(N, N) of this dtype: in each row one, shared out equally among the chosen."""
+    chosen = ops.cast(chosen, dtype)
+    return chosen / ops.maximum(ops.sum(chosen, axis=1, keepdims=True), 1.0)
 
 
 def _semihard_weights(
