@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from cbir_tf.retriever import Retriever
     from cbir_tf.types import Neighbours
 
-SAMPLES = 18
+SAMPLES = 20
 AUGMENTED_IMAGES = 4
 AUGMENTED_VARIANTS = 6
 GRID_SIDE = 224
