@@ -106,7 +106,7 @@ def flat_labels(y_true: Tensor) -> Tensor:
         UserError: they are neither (N,) nor (N, 1).
     """
     labels = ops.convert_to_tensor(y_true)
-    if tuple(labels.shape[1:]) not in ((), (1,)) or not labels.shape:
+    if len(labels.shape) == 0 or tuple(labels.shape[1:]) not in ((), (1,)):
         raise UserError(
             f"y_true: labels must be (N,) or (N, 1), got {tuple(labels.shape)}; "
             "triplet losses take class numbers, not one-hot vectors"
@@ -151,44 +151,43 @@ def _semihard_weights(
     count = ops.shape(distances)[0]
     # A comparison with NaN is false, so NaN never enters the sort, which it could break.
     sortable = negative & (distances < INFINITY)
-    ordered = ops.reshape(ops.sort(ops.where(sortable, distances, INFINITY), axis=1), (-1,))
-    farthest = ops.max(
-        ops.where(sortable, distances, -INFINITY), axis=1, keepdims=True, initial=-INFINITY
-    )
-    # Each negative finds the first of those as far as itself, each positive the first of those it
-    # is compared with: the next one beyond, which passes over equals, or else the farthest.
-    tie = _positions(
-        ordered,
-        ops.minimum(distances, farthest),
-        passes_equals=positive & (distances < farthest),
-        count=count,
+    ordered, columns = ops.top_k(ops.where(sortable, -distances, -INFINITY), count)
+    ordered = -ordered
+    farthest = ops.max(ops.where(sortable, distances, -INFINITY), axis=1, initial=-INFINITY)
+
+    anchor, partner = (ops.cast(each, "int32") for each in ops.nonzero(positive))
+    reach = ops.take(distances, anchor * count + partner)
+    limit = ops.take(farthest, anchor)
+    # The next negative beyond the positive, passing over equals, or else the first of those that
+    # are farthest.
+    chosen = _positions(
+        ordered, anchor, ops.minimum(reach, limit), passes_equals=reach < limit, count=count
     )
     # Without any negative the chosen distance is infinite and the pair inactive.
-    active = positive & (margin + (distances - ops.take(ordered, tie)) >= 0)
-    votes, members = (
-        ops.segment_sum(
-            ops.reshape(ops.cast(each, distances.dtype), (-1,)),
-            ops.reshape(tie, (-1,)),
-            num_segments=count * count,
-        )
-        for each in (active, negative)
+    active = ops.cast(margin + (reach - ops.take(ordered, chosen)) >= 0, distances.dtype)
+    shares = _shares_of_equals(ordered, chosen, active, count)
+
+    rows = ops.arange(count, dtype="int32")[:, None] * count
+    weights = _add_up(active, anchor * count + partner, count) - _add_up(
+        shares, rows + columns, count
     )
-    shares = ops.take(votes / ops.maximum(members, 1.0), tie)
-    active = ops.cast(active, distances.dtype)
-    return active - ops.where(negative, shares, 0.0), ops.sum(active)
+    return weights, ops.sum(active)
 
 
-def _positions(ordered: Tensor, values: Tensor, passes_equals: Tensor, count: Tensor) -> Tensor:
-    """Where each value belongs in the ascending row of its anchor, by binary search.
+def _positions(
+    ordered: Tensor, row: Tensor, values: Tensor, passes_equals: Tensor, count: Tensor
+) -> Tensor:
+    """Where each value belongs in its row, by binary search.
 
     Args:
-        ordered: (N * N,) rows one after the other; nothing may belong behind a row's end.
-        values: (N, N).
-        passes_equals: (N, N) bool: behind the equal ones, in place of before them.
+        ordered: (N, N), each row ascending.
+        row: (P,) int32, the row of each value.
+        values: (P,), none of which belongs behind the last of its row.
+        passes_equals: (P,) bool: behind the equal ones, in place of before them.
         count: N.
 
     Returns:
-        (N, N) int32 positions in `ordered`.
+        (P,) int32 positions in the flattened rows.
     """
 
     def halve(remaining: Tensor, position: Tensor) -> tuple[Tensor, Tensor]:
@@ -197,6 +196,21 @@ def _positions(ordered: Tensor, values: Tensor, passes_equals: Tensor, count: Te
         passes = (probe < values) | (passes_equals & (probe == values))
         return remaining - half, ops.where(passes, position + half, position)
 
-    row_starts = ops.arange(count, dtype="int32")[:, None] * count
-    start = row_starts + ops.zeros_like(values, dtype="int32")
-    return ops.while_loop(lambda remaining, position: remaining > 1, halve, (count, start))[1]
+    return ops.while_loop(lambda remaining, _: remaining > 1, halve, (count, row * count))[1]
+
+
+def _shares_of_equals(ordered: Tensor, chosen: Tensor, amounts: Tensor, count: Tensor) -> Tensor:
+    """(N, N) the amounts at their chosen positions, shared out among the equals of a row."""
+    starts = ops.pad(ordered[:, 1:] != ordered[:, :-1], ((0, 0), (1, 0)), constant_values=True)
+    run = ops.reshape(ops.cumsum(ops.cast(ops.reshape(starts, (-1,)), "int32")), (count, count)) - 1
+    amount = _add_up(amounts, ops.take(run, chosen), count)
+    members = _add_up(ops.ones_like(ordered), run, count)
+    return ops.take(amount / ops.maximum(members, 1.0), run)
+
+
+def _add_up(values: Tensor, positions: Tensor, count: Tensor) -> Tensor:
+    """(N, N) with each value added at its position in the flattened rows."""
+    total = ops.segment_sum(
+        ops.reshape(values, (-1,)), ops.reshape(positions, (-1,)), num_segments=count * count
+    )
+    return ops.reshape(total, (count, count))

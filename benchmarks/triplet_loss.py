@@ -1,0 +1,157 @@
+"""Our semi-hard triplet loss beside TensorFlow Addons', in one run on the same data.
+
+    python benchmarks/triplet_loss.py --addons .venv-conformance-losses/bin/python
+        [--sizes 256 512 1024] [--repeats 5]
+
+The two cannot share a process, as TensorFlow Addons needs TensorFlow 2.15: one worker in each
+environment waits while the other computes, turn by turn. Measured are loss and gradient together,
+a compiled tf.function on float32 embeddings of 128 dimensions in classes of 8, and the memory each
+worker's peak lies above what it held before the first call. TensorFlow Addons takes about 18 GiB
+at 1,024; a size for which there is too little memory free is left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+DIMENSION = 128
+IMAGES_OF_A_CLASS = 8
+COPIES_OF_ADDONS = 4.5
+"""Peak of TensorFlow Addons in float32 arrays of N^3 elements, as measured at 256 and 512."""
+
+
+def peak_memory() -> int:
+    """The most memory this process has held so far, in bytes."""
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    line = next(line for line in status.splitlines() if line.startswith("VmHWM:"))
+    return int(line.split()[1]) * 1024
+
+
+def free_memory() -> int:
+    """Memory that programs can still take without swapping, in bytes."""
+    lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    return int(next(line for line in lines if line.startswith("MemAvailable:")).split()[1]) * 1024
+
+
+def work(which: str, size: int) -> None:
+    """Answer every line on standard input with one measurement on standard output, as JSON."""
+    import numpy as np
+    import tensorflow as tf
+
+    if which == "ours":
+        sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+        from cbir_tf.losses import triplet_semihard_loss
+    else:
+        from tensorflow_addons.losses import triplet_semihard_loss
+
+    @tf.function
+    def loss_and_gradient(labels: tf.Tensor, embeddings: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        with tf.GradientTape() as tape:
+            tape.watch(embeddings)
+            loss = triplet_semihard_loss(labels, embeddings)
+        return loss, tape.gradient(loss, embeddings)
+
+    embeddings = np.random.default_rng(0).normal(size=(size, DIMENSION)).astype("float32")
+    embeddings /= np.linalg.norm(embeddings, axis=1, keepdims=True)
+    labels = tf.constant(np.arange(size) // IMAGES_OF_A_CLASS)
+    embeddings = tf.constant(embeddings)
+    loss_and_gradient(labels[:16], embeddings[:16])
+    before = peak_memory()
+    for _ in sys.stdin:
+        start = time.perf_counter()
+        loss, gradient = loss_and_gradient(labels, embeddings)
+        result = {"loss": float(loss), "gradient": float(tf.reduce_sum(tf.abs(gradient)))}
+        seconds = time.perf_counter() - start
+        result |= {"seconds": seconds, "memory": peak_memory() - before}
+        print(json.dumps(result), flush=True)
+
+
+class Worker:
+    """A process in another environment that measures when asked."""
+
+    def __init__(self, python: str, which: str, size: int) -> None:
+        self.python = python
+        self.process = subprocess.Popen(
+            [python, __file__, "--worker", which, "--sizes", str(size)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            env=os.environ | {"CUDA_VISIBLE_DEVICES": "-1"},
+        )
+
+    def measure(self) -> dict[str, float]:
+        """One measurement."""
+        print(file=self.process.stdin, flush=True)
+        line = self.process.stdout.readline() if self.process.stdout else ""
+        if not line:
+            sys.exit(f"{self.python}: ended with status {self.process.wait()}, out of memory?")
+        return json.loads(line)
+
+    def close(self) -> None:
+        """Let it end."""
+        self.process.communicate()
+
+
+def compare(addons_python: str, size: int, repeats: int) -> dict[str, float]:
+    """Medians of interleaved measurements, the first of each left out as it compiles."""
+    workers = {
+        "ours": Worker(sys.executable, "ours", size),
+        "addons": Worker(addons_python, "addons", size),
+    }
+    try:
+        rounds = [
+            {name: worker.measure() for name, worker in workers.items()} for _ in range(repeats + 1)
+        ]
+    finally:
+        for worker in workers.values():
+            worker.close()
+    result: dict[str, float] = {"size": size}
+    for name in workers:
+        result[f"{name}_seconds"] = statistics.median(each[name]["seconds"] for each in rounds[1:])
+        result[f"{name}_memory"] = rounds[-1][name]["memory"]
+        result[f"{name}_loss"] = rounds[-1][name]["loss"]
+    return result
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
+    parser.add_argument("--addons", help="the Python that has tensorflow-addons")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[256, 512, 1024])
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--worker", choices=("ours", "addons"), help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.worker:
+        work(arguments.worker, arguments.sizes[0])
+        return 0
+    if not arguments.addons:
+        parser.error("--addons: name the Python of the environment with tensorflow-addons")
+    print(
+        "batch   ours      TensorFlow Addons  times faster   ours MiB  theirs MiB  share   losses"
+    )
+    for size in arguments.sizes:
+        needed = int(COPIES_OF_ADDONS * 4 * size**3)
+        if free_memory() < needed:
+            print(f"{size:5d}   left out: about {needed / 2**30:.1f} GiB of free memory are needed")
+            continue
+        each = compare(arguments.addons, size, arguments.repeats)
+        print(
+            f"{size:5d}   {each['ours_seconds']:.4f} s  {each['addons_seconds']:9.4f} s"
+            f"  {each['addons_seconds'] / each['ours_seconds']:14.1f}"
+            f"  {each['ours_memory'] / 2**20:13.1f}  {each['addons_memory'] / 2**20:10.1f}"
+            f"  1/{each['addons_memory'] / max(each['ours_memory'], 1):.0f}"
+            f"   {each['ours_loss']:.7f} {each['addons_loss']:.7f}",
+            flush=True,
+        )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
