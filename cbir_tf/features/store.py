@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import sqlite3
 from collections.abc import Iterator, Sequence
@@ -14,7 +13,6 @@ from types import TracebackType
 import numpy as np
 
 from cbir_tf.errors import UserError
-from cbir_tf.files import cannot_write
 from cbir_tf.types import Embeddings
 
 SCHEMA_VERSION = 1
@@ -198,8 +196,11 @@ def _reporting(path: Path) -> Iterator[None]:
     try:
         yield
     except sqlite3.DatabaseError as error:
-        if "is full" in str(error):
-            raise cannot_write(path, OSError(errno.ENOSPC, "")) from error
+        name = getattr(error, "sqlite_errorname", "")
+        if name.startswith(("SQLITE_FULL", "SQLITE_IOERR", "SQLITE_CANTOPEN", "SQLITE_READONLY")):
+            raise UserError(
+                f"{path}: cannot be written ({error}); free some room or choose another place"
+            ) from error
         raise UserError(
             f"{path}: no usable feature store ({error}); delete it to extract anew"
         ) from error

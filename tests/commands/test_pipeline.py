@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +20,8 @@ from cbir_tf.features.store import FeatureStore
 from cbir_tf.models import load_embedder
 
 pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_a_run_leaves_everything_it_promises(trained_folder):
@@ -146,6 +150,68 @@ def test_a_folder_of_other_images_is_added_and_its_damaged_files_listed(
     assert sorted(Path(each).name for each in result["unreadable"]) == ["broken.jpg", "empty.png"]
     with FeatureStore.open(run_folder / "features.db") as store:
         assert len(store.records()) == 36 + 12
+
+
+def test_damaged_and_odd_files_never_stop_a_run(config_file, photos, tmp_path, capsys):
+    root = tmp_path / "odd photos"
+    shutil.copytree(photos, root)
+    (root / "red" / "empty.jpg").write_bytes(b"")
+    (root / "red" / "text.jpg").write_text("no picture")
+    (root / "blue" / "truncated.jpg").write_bytes((root / "blue" / "00.jpg").read_bytes()[:700])
+    Image.open(root / "blue" / "01.jpg").save(tmp_path / "picture.png")
+    shutil.move(tmp_path / "picture.png", root / "blue" / "really_png.jpg")
+    Image.new("1", (30_000, 30_000)).save(root / "green" / "huge.png")
+    shutil.copy(root / "green" / "02.jpg", root / "green" / "copy.jpg")
+    (root / "green" / "notes.txt").write_text("not an image file")
+    folder = tmp_path / "run"
+    overrides = [f"data.path={root}", "training.epochs=1"]
+    command = ["train", "--config", str(config_file), "--run", str(folder), "--json", *overrides]
+    assert main(command) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert set(report["damaged"]) == {
+        "red/empty.jpg",
+        "red/text.jpg",
+        "blue/truncated.jpg",
+        "green/huge.png",
+    }
+    with (folder / "images.csv").open() as file:
+        table = {row["id"]: row for row in csv.DictReader(file)}
+    assert table["blue/really_png.jpg"]["damage"] == ""
+    assert "megapixels" in table["green/huge.png"]["damage"]
+    pair = {"green/02.jpg", "green/copy.jpg"}
+    split_apart = len({table[each]["split"] for each in pair}) == 2
+    reported = any({each["id"], each["other_id"]} == pair for each in report["duplicates"])
+    assert reported == split_apart
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["train", "--restart", "--config", "{config}"],
+        ["extract", "--images", "{photos}"],
+        ["evaluate"],
+    ],
+)
+def test_a_full_disk_is_one_line_with_status_2(run_folder, config_file, photos, arguments):
+    # The kernel refuses to grow any file beyond the limit, as it does when the disk is full.
+    program = (
+        "import resource, signal, sys; from cbir_tf.commands.cli import main; "
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000)); sys.exit(main(sys.argv[1:]))"
+    )
+    arguments = [each.format(config=config_file, photos=photos) for each in arguments]
+    done = subprocess.run(
+        [sys.executable, "-c", program, *arguments, "--run", str(run_folder)],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+    )
+    assert done.returncode == 2, done.stderr
+    assert "cannot be written" in done.stderr.strip().splitlines()[-1]
+    assert "Traceback" not in done.stderr
+    if arguments[0] != "train":
+        assert main(["search", "--run", str(run_folder), "red/03.jpg"]) == 0
 
 
 def test_training_again_needs_to_be_asked_for(run_folder, config_file, capsys):

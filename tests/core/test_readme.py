@@ -32,7 +32,7 @@ def test_the_python_that_needs_no_run_runs():
 
 def test_verbs_files_and_make_targets_exist():
     makefile = (ROOT / "Makefile").read_text()
-    for target in re.findall(r"`?make (\w+)", README):
+    for target in re.findall(r"(?:`|    )make (\w+)", README):
         assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE), target
     for verb in re.findall(r"cbir (\w+)", README):
         assert verb in VERBS

@@ -26,7 +26,9 @@ def record(id_: str, split: str = "test", label: int = 0) -> Record:
 
 @given(
     vectors=arrays(
-        np.float32, st.tuples(st.integers(1, 8), st.just(3)), elements=st.floats(-1e6, 1e6, width=32)
+        np.float32,
+        st.tuples(st.integers(1, 8), st.just(3)),
+        elements=st.floats(-1e6, 1e6, width=32),
     )
 )
 def test_what_is_written_is_read_bit_for_bit_in_order_of_id(tmp_path_factory, vectors):
