@@ -356,6 +356,7 @@ class Config(Section):
     model: Model = Model()
     loss: Loss = Loss()
     optimizer: Optimizer = Optimizer()
+    """Not used with schedule: bit_hyperrule, which brings its own."""
     schedule: Schedule = Constant()
     """constant, warmup_cosine, warmup_decay or bit_hyperrule; a name or {name: ..., ...}."""
     training: Training = Training()

@@ -168,21 +168,27 @@ class Run:
     logs = property(lambda self: self.folder / "logs")
 
     @classmethod
-    def at(cls, folder: Path, config: Config) -> Run:
+    def at(cls, folder: Path, config: Config, replace: bool = False) -> Run:
         """The run of a configuration in a folder, which must be new, empty or its own.
+
+        Args:
+            folder: where the run is, or is to be.
+            config: of the run.
+            replace: let the folder hold a run of another configuration.
 
         Raises:
             UserError: the folder holds something else, or a run of another configuration.
         """
-        if (folder / "config.yaml").is_file():
+        is_run = (folder / "config.yaml").is_file()
+        if not is_run and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise UserError(f"{folder}: exists and is no run; choose another --run folder")
+        if is_run and not replace:
             differences = config.differences(cls.open(folder).config)
             if differences:
                 raise UserError(
                     f"{folder}: holds a run of another configuration ({differences[0]}); choose "
                     "another --run folder, or --restart to replace it"
                 )
-        elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise UserError(f"{folder}: exists and is no run; choose another --run folder")
         return cls(folder, config)
 
     @classmethod

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,7 +54,7 @@ def main(arguments: argparse.Namespace) -> None:
     """Train, save, draw the curves; prints the best epoch and where everything is."""
     config = Config.load(arguments.config, arguments.overrides)
     folder = arguments.run or Path("runs") / config.name
-    run = Run(folder, config) if arguments.restart else Run.at(folder, config)
+    run = Run.at(folder, config, replace=arguments.restart)
     if run.trained and not arguments.restart:
         logger.info("%s: already trained; --restart trains it again", folder)
     elif run.checkpoints.exists() and not (arguments.resume or arguments.restart):
@@ -91,6 +92,10 @@ def train(run: Run, restart: bool = False) -> None:
     from cbir_tf.models import build_embedder, frozen_batch_norm_digest
 
     config = run.config
+    if config.training.tensorboard and not find_spec("tensorboard"):
+        raise UserError(
+            "training.tensorboard: TensorBoard is not installed; pip install 'cbir-tf[tensorboard]'"
+        )
     keras.utils.set_random_seed(config.seed)
     keras.config.set_dtype_policy(config.training.precision)
     inspection = _inspect(run, restart)
@@ -161,6 +166,8 @@ def _plan(config: Config, training: ImageSet) -> _Plan:
         batch_size=size,
     )
     if isinstance(schedule, BiTHyperRule):
+        if schedule.mixup:
+            logger.info("bit_hyperrule: MixUp mixes classes and is left out of triplet training")
         epochs = math.ceil(schedule.total_steps / steps)
         return _Plan(schedule.optimizer(), schedule, steps, epochs)
     return _Plan(_optimizer(config.optimizer), schedule, steps, config.training.epochs)
@@ -201,8 +208,9 @@ def _begin(run: Run, restart: bool, inspection: Inspection) -> None:
     if restart:
         run.clear()
     if not run.config_file.is_file():
-        write_image_table(run.images, inspection)
         write_text(run.config_file, run.config.dump())
+    if not run.images.is_file():
+        write_image_table(run.images, inspection)
 
 
 def _fit(run: Run, model: keras.Model, images: ImageSet, plan: _Plan) -> Checkpoint:

@@ -225,6 +225,34 @@ def test_training_again_needs_to_be_asked_for(run_folder, config_file, capsys):
     assert not (run_folder / "features.db").exists()
 
 
+def test_optimizer_options_and_tensorboard(config_file, tmp_path):
+    folder = tmp_path / "run"
+    command = ["train", "--config", str(config_file), "--run", str(folder), "training.epochs=2"]
+    options = ["name: adamw", "weight_decay: 1e-3", "clip_norm: 1.0", "average: 0.9"]
+    overrides = [f"optimizer={{{', '.join(options)}}}", "training.tensorboard=true"]
+    assert main([*command, *overrides, "schedule=warmup_cosine"]) == 0
+    assert list((folder / "logs").rglob("events.out.tfevents.*"))
+
+
+def test_early_stopping_ends_a_training_that_does_not_improve(config_file, tmp_path):
+    folder = tmp_path / "run"
+    command = ["train", "--config", str(config_file), "--run", str(folder)]
+    overrides = ["training.epochs=50", "optimizer.learning_rate=1e-12"]
+    stop = ["training.early_stopping.patience=2", "training.early_stopping.min_delta=0.001"]
+    assert main([*command, *overrides, *stop]) == 0
+    assert len(list(csv.DictReader((folder / "history.csv").open()))) == 3
+
+
+def test_the_bit_hyperrule_brings_optimizer_and_length(config_file, tmp_path):
+    folder = tmp_path / "run"
+    command = ["train", "--config", str(config_file), "--run", str(folder)]
+    assert main([*command, "schedule={name: bit_hyperrule, length: 10}"]) == 0
+    rows = list(csv.DictReader((folder / "history.csv").open()))
+    assert len(rows) == 10
+    # Batches of 12: peak .003 * 12 / 512, divided by 10 three times by the end.
+    assert float(rows[-1]["learning_rate"]) == pytest.approx(0.003 * 12 / 512 / 1000)
+
+
 def test_frozen_features_need_no_training(config_file, tmp_path):
     folder = tmp_path / "frozen"
     command = ["train", "--config", str(config_file), "--run", str(folder)]
