@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import keras
 
     from callbacks import Checkpoint, ScheduledRate
+    from cbir_tf.data.duplicates import Duplicate
     from cbir_tf.data.inspection import Inspection
     from cbir_tf.types import ImageSet
 
@@ -86,22 +87,14 @@ def train(run: Run, restart: bool = False) -> None:
     """
     import keras
 
-    from cbir_tf.commands.pictures import draw_curves, draw_samples
-    from cbir_tf.data.duplicates import cross_split_duplicates
-    from cbir_tf.losses import build_loss
-    from cbir_tf.models import build_embedder, frozen_batch_norm_digest
+    from cbir_tf.commands.pictures import draw_samples
+    from cbir_tf.models import build_embedder
 
     config = run.config
-    if config.training.tensorboard and not find_spec("tensorboard"):
-        raise UserError(
-            "training.tensorboard: TensorBoard is not installed; pip install 'cbir-tf[tensorboard]'"
-        )
     keras.utils.set_random_seed(config.seed)
     keras.config.set_dtype_policy(config.training.precision)
-    inspection = _inspect(run, restart)
+    inspection, duplicates = _inspect(run, restart)
     images = inspection.images
-    sizes = ", ".join(f"{name} {(images.split == name).sum()}" for name in SPLITS)
-    logger.info("%d images of %d classes; %s", len(images), len(images.class_names), sizes)
     training = images.of_split("train")
     embedder = build_embedder(config.model, config.seed)
     plan = _plan(config, training)
@@ -113,26 +106,14 @@ def train(run: Run, restart: bool = False) -> None:
     _begin(run, restart, inspection)
     draw_samples(run, training)
 
-    started = time.monotonic()
-    report: dict[str, Any] = {"epochs": 0, "best_epoch": 0, "best": {}}
+    report: dict[str, Any] = {"epochs": 0, "best_epoch": 0, "best": {}, "seconds": 0.0}
     if plan.epochs:
-        # Compiling a twin over the same layers keeps the optimizer out of the saved embedder.
-        model = keras.Model(embedder.inputs, embedder.outputs)
-        model.compile(plan.optimizer, build_loss(config.loss), jit_compile=False)
-        frozen = frozen_batch_norm_digest(embedder)
-        checkpoint = _fit(run, model, images, plan)
-        best_epoch = checkpoint.load_best(model)
-        if frozen_batch_norm_digest(embedder) != frozen:
-            raise RuntimeError("frozen batch normalisation changed while training")
-        checkpoint.write_history(run.history)
-        draw_curves(run, checkpoint.history, plan.schedule, plan.steps_per_epoch)
-        best = dict(checkpoint.history[best_epoch - 1])
-        del best["epoch"]
-        report = {"epochs": len(checkpoint.history), "best_epoch": best_epoch, "best": best}
-    report["seconds"] = round(time.monotonic() - started, 1)
-    report["class_names"] = images.class_names
-    report["damaged"] = dict(inspection.damaged)
-    report["duplicates"] = [asdict(each) for each in cross_split_duplicates(inspection)]
+        report = _fit(run, embedder, images, plan)
+    report |= {
+        "class_names": images.class_names,
+        "damaged": dict(inspection.damaged),
+        "duplicates": [asdict(each) for each in duplicates],
+    }
     write_text(run.training, json.dumps(report, indent=2, ensure_ascii=False))
     # The model comes last: where it is, the run is complete.
     with replacing(run.model) as temporary:
@@ -154,6 +135,10 @@ def _plan(config: Config, training: ImageSet) -> _Plan:
     from callbacks import BiTHyperRule, build_schedule
     from cbir_tf.data.sampling import steps_per_epoch
 
+    if config.training.tensorboard and not find_spec("tensorboard"):
+        raise UserError(
+            "training.tensorboard: TensorBoard is not installed; pip install 'cbir-tf[tensorboard]'"
+        )
     batch = config.data.batch
     steps = config.training.steps_per_epoch or steps_per_epoch(training.labels, batch)
     size = batch.size if batch.sampler == "shuffled" else batch.classes * batch.images_per_class
@@ -190,15 +175,30 @@ def _optimizer(config: Optimizer) -> keras.optimizers.Optimizer:
     return makers[config.name](config.learning_rate, **options)
 
 
-def _inspect(run: Run, restart: bool) -> Inspection:
-    """The run's undamaged images; looked at once, at the beginning."""
+def _inspect(run: Run, restart: bool) -> tuple[Inspection, list[Duplicate]]:
+    """The run's undamaged images, looked at once, and those that are in two splits."""
+    from cbir_tf.data.duplicates import cross_split_duplicates
     from cbir_tf.data.inspection import inspect_images, read_image_table
     from cbir_tf.data.sources import load_images
 
     images = load_images(run.config.data, run.config.seed)
     if run.images.is_file() and not restart:
-        return read_image_table(run.images, images)
-    return inspect_images(images)
+        inspection = read_image_table(run.images, images)
+    else:
+        inspection = inspect_images(images)
+    images = inspection.images
+    sizes = ", ".join(f"{name} {(images.split == name).sum()}" for name in SPLITS)
+    logger.info("%d images of %d classes; %s", len(images), len(images.class_names), sizes)
+    duplicates = cross_split_duplicates(inspection)
+    if duplicates:
+        exact = sum(each.kind == "exact" for each in duplicates)
+        logger.warning(
+            "%d exact and %d near duplicates across the splits flatter the figures; they will be "
+            "listed in training.json",
+            exact,
+            len(duplicates) - exact,
+        )
+    return inspection, duplicates
 
 
 def _begin(run: Run, restart: bool, inspection: Inspection) -> None:
@@ -213,8 +213,40 @@ def _begin(run: Run, restart: bool, inspection: Inspection) -> None:
         write_image_table(run.images, inspection)
 
 
-def _fit(run: Run, model: keras.Model, images: ImageSet, plan: _Plan) -> Checkpoint:
-    """Train to the end or to the early stop; returns the checkpoint with its history."""
+def _fit(run: Run, embedder: keras.Model, images: ImageSet, plan: _Plan) -> dict[str, Any]:
+    """Train to the end or to the early stop; leaves the embedder with its best weights.
+
+    Returns:
+        Number of epochs, the best one and its figures, seconds since this process began to train.
+    """
+    import keras
+
+    from cbir_tf.commands.pictures import draw_curves
+    from cbir_tf.losses import build_loss
+    from cbir_tf.models import frozen_batch_norm_digest
+
+    started = time.monotonic()
+    frozen = frozen_batch_norm_digest(embedder)
+    # Compiling a twin over the same layers keeps the optimizer out of the saved embedder.
+    model = keras.Model(embedder.inputs, embedder.outputs)
+    model.compile(plan.optimizer, build_loss(run.config.loss), jit_compile=False)
+    checkpoint = _run_epochs(run, model, images, plan)
+    best_epoch = checkpoint.load_best(model)
+    if frozen_batch_norm_digest(embedder) != frozen:
+        raise RuntimeError("frozen batch normalisation changed while training")
+    checkpoint.write_history(run.history)
+    draw_curves(run, checkpoint.history, plan.schedule, plan.steps_per_epoch)
+    best = {k: v for k, v in checkpoint.history[best_epoch - 1].items() if k != "epoch"}
+    return {
+        "epochs": len(checkpoint.history),
+        "best_epoch": best_epoch,
+        "best": best,
+        "seconds": round(time.monotonic() - started, 1),
+    }
+
+
+def _run_epochs(run: Run, model: keras.Model, images: ImageSet, plan: _Plan) -> Checkpoint:
+    """The epochs that are still to do."""
     import keras
 
     from callbacks import Checkpoint, CollapseAlarm, RetrievalMetrics, ValidationLoss
