@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from cbir_tf.commands.extract import extract, split_images, trained_run
 from cbir_tf.commands.startup import import_tensorflow
 from cbir_tf.files import write_text
-from cbir_tf.types import SPLITS, Run
+from cbir_tf.types import SPLITS, Neighbours, Run
 
 if TYPE_CHECKING:
     from cbir_tf.types import Embeddings
@@ -100,12 +100,14 @@ def _draw(run: Run, queries: Embeddings, gallery: str) -> list[Path]:
     names = everything.class_names
     matrix = confusion_matrix(neighbours, queries, searched.embeddings, len(names))
     pictures = [confusion_matrix_png(run.plots / "confusion.png", matrix, names)]
-    wrong = mistakes(neighbours, queries, searched.embeddings)[:MISTAKES]
+    row_of = {str(id_): row for row, id_ in enumerate(queries.ids)}
+    rows = []
+    for each in mistakes(neighbours, queries, searched.embeddings)[:MISTAKES]:
+        row = row_of[each.query]
+        found = Neighbours(neighbours.ids[[row]], neighbours.distances[[row]])
+        rows.append(neighbour_row(everything, each.query, found))
     path = run.plots / "mistakes.png"
     path.unlink(missing_ok=True)
-    if wrong:
-        rows = [
-            neighbour_row(everything, each.query, searched.search(each.query, k)) for each in wrong
-        ]
+    if rows:
         pictures.append(mistakes_grid(path, rows))
     return pictures

@@ -137,6 +137,23 @@ def test_evaluate_prints_one_json_document_and_keeps_it(run_folder, capsys):
     assert (run_folder / "plots" / "confusion.png").exists()
 
 
+@pytest.mark.parametrize("gallery", ["none", "train"])
+def test_mistakes_are_drawn_in_either_protocol(config_file, photos, tmp_path, gallery):
+    # Labels that have nothing to do with the pictures are bound to be missed.
+    lines = [
+        f"{path.relative_to(photos).as_posix()},{('odd', 'even')[number % 2]}"
+        for number, path in enumerate(sorted(photos.rglob("*.jpg")))
+    ]
+    shutil.copytree(photos, tmp_path / "photos")
+    manifest = tmp_path / "photos" / "manifest.csv"
+    manifest.write_text("path,label\n" + "\n".join(lines))
+    run = ["--run", str(tmp_path / "run")]
+    overrides = [f"data.path={manifest}", "data.batch.classes=2", "training.epochs=0"]
+    assert main(["train", "--config", str(config_file), *run, *overrides]) == 0
+    assert main(["evaluate", *run, "--gallery", gallery]) == 0
+    assert Image.open(tmp_path / "run" / "plots" / "mistakes.png").size[0] > 200
+
+
 def test_a_folder_of_other_images_is_added_and_its_damaged_files_listed(
     run_folder, photos, tmp_path, capsys
 ):
