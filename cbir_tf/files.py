@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import json
 import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from cbir_tf.errors import UserError
 
@@ -71,6 +73,23 @@ def write_text(path: Path, text: str) -> None:
     """Write UTF-8 text whole or not at all."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file.
+
+    Raises:
+        UserError: missing, unreadable or damaged.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: missing; train again with --restart") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: damaged ({error}); delete it, then repeat the command") from None
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: damaged; delete it, then repeat the command")
+    return values
 
 
 def sha256(source: Path | bytes) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from cbir_tf.commands.extract import extract, split_images, trained_run
 from cbir_tf.commands.startup import import_tensorflow
-from cbir_tf.files import write_text
+from cbir_tf.files import read_json, write_text
 from cbir_tf.types import SPLITS, Neighbours, Run
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def measure(run: Run, split: str, gallery: str | None) -> tuple[dict[str, Any], 
 
 
 def _keep(run: Run, result: dict[str, Any]) -> None:
-    kept = json.loads(run.metrics.read_text(encoding="utf-8")) if run.metrics.is_file() else {}
+    kept = read_json(run.metrics) if run.metrics.is_file() else {}
     kept[f"{result['split']} against {result['gallery_split']}"] = result
     write_text(run.metrics, json.dumps(kept, indent=2, ensure_ascii=False))
 

@@ -88,14 +88,15 @@ def extract(run: Run, images: ImageSet) -> tuple[Retriever, list[str]]:
     """
     from cbir_tf.features.encode import encode
     from cbir_tf.features.store import FeatureStore
-    from cbir_tf.files import sha256
+    from cbir_tf.files import read_json, sha256
     from cbir_tf.models import load_embedder
     from cbir_tf.retriever import Retriever
 
+    model = load_embedder(run.model)
     digest = sha256(run.model)
-    names = json.loads(run.training.read_text(encoding="utf-8"))["class_names"]
+    names = read_json(run.training)["class_names"]
     with FeatureStore.create(run.features, digest, names) as store:
-        unreadable = encode(load_embedder(run.model), images, run.config.data, store)
+        unreadable = encode(model, images, run.config.data, store)
         if not store.records():
             raise UserError(f"{run.features}: none of the {len(images)} images could be read")
     retriever = Retriever(run)

@@ -20,7 +20,7 @@ from cbir_tf.commands.startup import import_tensorflow
 from cbir_tf.config import Config, Optimizer
 from cbir_tf.config_text import describe_keys
 from cbir_tf.errors import UserError
-from cbir_tf.files import replacing, write_text
+from cbir_tf.files import read_json, replacing, write_text
 from cbir_tf.progress import logger
 from cbir_tf.types import SPLITS, Run
 
@@ -65,7 +65,7 @@ def main(arguments: argparse.Namespace) -> None:
     else:
         import_tensorflow()
         train(run, arguments.restart)
-    report = json.loads(run.training.read_text(encoding="utf-8"))
+    report = read_json(run.training)
     if arguments.json:
         print(json.dumps(report, ensure_ascii=False))
         return

@@ -348,3 +348,25 @@ def test_features_of_an_earlier_model_are_refused(run_folder, capsys):
         file.write(b"\0")
     assert main(["search", "--run", str(run_folder), "red/03.jpg"]) == 2
     assert "another model" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "command"),
+    [
+        ("config.yaml", ["search", "red/03.jpg"]),
+        ("images.csv", ["extract"]),
+        ("model.keras", ["extract"]),
+        ("training.json", ["extract"]),
+        ("training.json", ["train", "--config", "{config}"]),
+        ("features.db", ["search", "red/03.jpg"]),
+        ("metrics.json", ["evaluate"]),
+    ],
+)
+def test_a_damaged_file_of_the_run_is_named(run_folder, config_file, capsys, name, command):
+    (run_folder / name).write_text('{"half": ')
+    (run_folder / "features.db-wal").unlink(missing_ok=True)
+    command = [each.format(config=config_file) for each in command]
+    assert main([*command, "--run", str(run_folder)]) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("error: ")
+    assert name in error
