@@ -35,8 +35,8 @@ def main(argv: Sequence[str] | None = None, verb: str | None = None) -> int:
     except UserError as error:
         return _fail(str(error))
     except KeyboardInterrupt:
-        resume = " --resume" if arguments.verb == "train" else ""
-        print(f"\ninterrupted; the same command{resume} goes on from here", file=sys.stderr)
+        hint = "; --resume goes on from here" if arguments.verb == "train" else ""
+        print(f"\ninterrupted{hint}", file=sys.stderr)
         return 1
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

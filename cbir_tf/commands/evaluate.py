@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from cbir_tf.commands.extract import extract, split_images, trained_run
 from cbir_tf.commands.startup import import_tensorflow
 from cbir_tf.files import read_json, write_text
+from cbir_tf.progress import logger
 from cbir_tf.types import SPLITS, Neighbours, Run
 
 if TYPE_CHECKING:
@@ -67,10 +68,14 @@ def measure(run: Run, split: str, gallery: str | None) -> tuple[dict[str, Any], 
         searched = store.embeddings(gallery) if gallery else None
         names = store.class_names
     settings = run.config.evaluation
+    most = len(queries) - 1 if searched is None else len(searched)
+    ranks = [k for k in settings.k if k <= most] or [1]
+    if len(ranks) < len(settings.k):
+        logger.warning("only %d images to find: figures at higher ranks are left out", most)
     result = evaluate(
         queries,
         searched,
-        k=settings.k,
+        k=ranks,
         metric=run.config.search.metric,
         bootstrap=settings.bootstrap,
         seed=run.config.seed,

@@ -97,8 +97,11 @@ def extract(run: Run, images: ImageSet) -> tuple[Retriever, list[str]]:
     names = read_json(run.training)["class_names"]
     with FeatureStore.create(run.features, digest, names) as store:
         unreadable = encode(model, images, run.config.data, store)
-        if not store.records():
-            raise UserError(f"{run.features}: none of the {len(images)} images could be read")
+        if len(unreadable) == len(images):
+            raise UserError(
+                f"none of the {len(images)} images could be read, the first is {unreadable[0]!r}; "
+                "is it the right folder?"
+            )
     retriever = Retriever(run)
     retriever.index.save(run.index)
     return retriever, unreadable

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cbir_tf.data.augment import augment
-from cbir_tf.data.decode import decode_image, decode_original
+from cbir_tf.data.decode import ImageError, decode_image, decode_original
 from cbir_tf.plots.curves import learning_rate_curve, loss_curves
 from cbir_tf.plots.embedding_map import embedding_map_html, embedding_map_png
 from cbir_tf.plots.grids import NeighbourRow, augmentation_grid, query_grid, sample_grid
@@ -74,10 +74,11 @@ def draw_map(retriever: Retriever, ids: np.ndarray) -> list[Path]:
     points = project(shown.vectors, method, config.seed)
     title = f"{config.name}: {len(shown)} images, {method}"
     names = retriever.class_names
-    thumbnails = [
-        thumbnail(decode_original(retriever.source(str(id_)), THUMBNAIL_SIDE), THUMBNAIL_SIDE)
-        for id_ in progress(shown.ids, description="thumbnails")
-    ]
+    blank = np.full((THUMBNAIL_SIDE, THUMBNAIL_SIDE, 3), 200, np.uint8)
+    thumbnails = []
+    for id_ in progress(shown.ids, description="thumbnails"):
+        picture = _stored_picture(retriever, str(id_), THUMBNAIL_SIDE)
+        thumbnails.append(thumbnail(blank if picture is None else picture, THUMBNAIL_SIDE))
     pictures = [
         embedding_map_png(plots / "embedding_map.png", points, shown.labels, names, title=title),
         embedding_map_html(
@@ -100,15 +101,25 @@ def neighbour_row(retriever: Retriever, query: str, neighbours: Neighbours) -> N
     found = neighbours.ids[0][np.isfinite(neighbours.distances[0])]
     labels = [retriever.label(str(each)) for each in found]
     return NeighbourRow(
-        decode_original(retriever.source(id_) if id_ else Path(query), GRID_SIDE),
+        _stored_picture(retriever, id_, GRID_SIDE)
+        if id_
+        else decode_original(Path(query), GRID_SIDE),
         f"{label}\n{name}" if label else name,
-        [decode_original(retriever.source(str(each)), GRID_SIDE) for each in found],
+        [_stored_picture(retriever, str(each), GRID_SIDE) for each in found],
         [
             f"{label_ or Path(str(each)).name}\n{distance:.3f}"
             for each, label_, distance in zip(found, labels, neighbours.distances[0], strict=False)
         ],
         [None if label is None or each is None else each == label for each in labels],
     )
+
+
+def _stored_picture(retriever: Retriever, id_: str, side: int) -> np.ndarray | None:
+    """The picture of a stored image; None where its file has gone since it was extracted."""
+    try:
+        return decode_original(retriever.source(id_), side)
+    except ImageError:
+        return None
 
 
 def spread(labels: Iterable[int], count: int, seed: int) -> np.ndarray:

@@ -74,7 +74,8 @@ def main(arguments: argparse.Namespace) -> None:
     )
     print(f"epoch {report['best_epoch']} of {report['epochs']} is the best{figures}")
     for path in (run.model, run.history, *sorted(run.plots.glob("*.png"))):
-        print(path)
+        if path.exists():
+            print(path)
 
 
 def train(run: Run, restart: bool = False) -> None:
@@ -102,6 +103,12 @@ def train(run: Run, restart: bool = False) -> None:
         raise UserError(
             "model: there is nothing to train; set model.embedding_size or model.trainable, or "
             "training.epochs=0 to use the features as they are"
+        )
+    validation = images.of_split("validation")
+    if plan.epochs and len(np.unique(validation.labels)) == len(validation):
+        raise UserError(
+            f"data.split.validation: {len(validation)} images are too few to watch the training "
+            "by; it needs two of one class, so give it more"
         )
     _begin(run, restart, inspection)
     draw_samples(run, training)

@@ -288,6 +288,7 @@ def test_frozen_features_need_no_training(config_file, tmp_path):
         (["model.trainable=head", "model.embedding_size=null"], "nothing to train"),
         (["model.options={alpha: 2}"], "alpha"),
         (["loss.margn=1"], "margin"),
+        (["data.split.validation=0"], "data.split.validation"),
     ],
 )
 def test_wrong_input_to_train_is_one_line_and_leaves_no_folder(
@@ -370,3 +371,34 @@ def test_a_damaged_file_of_the_run_is_named(run_folder, config_file, capsys, nam
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert error.startswith("error: ")
     assert name in error
+
+
+def test_ranks_beyond_a_small_gallery_are_left_out(run_folder, capsys):
+    config = run_folder / "config.yaml"
+    config.write_text(config.read_text().replace("  - 2\n", "  - 2\n  - 50\n"))
+    assert Run.open(run_folder).config.evaluation.k == (1, 2, 50)
+    assert main(["evaluate", "--run", str(run_folder), "--json"]) == 0
+    figures = json.loads(capsys.readouterr().out)["figures"]
+    assert "recall@2" in figures
+    assert "recall@50" not in figures
+
+
+def test_a_folder_of_unreadable_images_changes_nothing(run_folder, tmp_path, capsys):
+    folder = tmp_path / "bad"
+    folder.mkdir()
+    (folder / "one.jpg").write_text("no picture")
+    before = (run_folder / "plots" / "embedding_map.png").read_bytes()
+    assert main(["extract", "--run", str(run_folder), "--images", str(folder)]) == 2
+    assert "none of the 1 images" in capsys.readouterr().err
+    assert (run_folder / "plots" / "embedding_map.png").read_bytes() == before
+
+
+def test_a_photo_that_has_gone_is_still_found(run_folder, photos, tmp_path):
+    moved = tmp_path / "moved"
+    shutil.copytree(photos / "red", moved)
+    assert main(["extract", "--run", str(run_folder), "--images", str(moved)]) == 0
+    (moved / "00.jpg").unlink()
+    grid = tmp_path / "grid.png"
+    command = ["search", "--run", str(run_folder), "red/00.jpg", "--grid", str(grid)]
+    assert main(command) == 0
+    assert grid.exists()
