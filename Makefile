@@ -57,7 +57,7 @@ conformance: .venv/runtime $(ADDONS)/ready $(TRANSFORMERS)/ready
 	mkdir -p build
 	$(ADDONS)/bin/python conformance/losses/record.py build/losses.npz
 	PYTHONPATH=. $(RUN) conformance/losses/check.py build/losses.npz
-	$(TRANSFORMERS)/bin/python conformance/bit/reference.py build/bit.npz 128x128 160x160 224x224 160x224
+	$(TRANSFORMERS)/bin/python conformance/bit/reference.py build/bit.npz 128x128 160x160 224x224 160x224 97x131
 	PYTHONPATH=. $(RUN) conformance/bit/check.py build/bit.npz
 
 benchmark: .venv/runtime $(ADDONS)/ready

@@ -165,26 +165,6 @@ def inference_batches(
     return _plain(images, data, np.arange(len(images)), batch_size, failures)
 
 
-def validation_batches(
-    images: ImageSet, data: Data, seed: int, failures: Failures | None = None
-) -> tf.data.Dataset:
-    """Every image once, as it is, in one order fixed by the seed that mixes the classes.
-
-    Args:
-        images: the validation images.
-        data: size, batch size and cache.
-        seed: the run's.
-        failures: filled, as they are met, with the images that could not be decoded.
-
-    Returns:
-        A finite dataset of (B, H, W, 3) uint8 and (B,) int64 labels.
-    """
-    order = np.random.default_rng(seed).permutation(len(images))
-    return _plain(images, data, order, None, failures).map(
-        lambda pixels, positions: (pixels, tf.gather(images.labels, positions))
-    )
-
-
 def _plain(
     images: ImageSet,
     data: Data,

@@ -12,7 +12,7 @@ import tensorflow as tf
 from PIL import Image
 
 from cbir_tf.config import Data
-from cbir_tf.data.batches import inference_batches, training_batches, validation_batches
+from cbir_tf.data.batches import inference_batches, training_batches
 from cbir_tf.data.decode import decode_image
 from cbir_tf.data.sampling import epoch_batches, steps_per_epoch
 from cbir_tf.errors import UserError
@@ -106,28 +106,6 @@ def test_inference_batches_hold_every_image_in_order_with_the_decoders_pixels(im
         np.testing.assert_array_equal(pixels, pixels_of(images, data, positions))
 
 
-def test_validation_batches_mix_the_classes_in_one_fixed_order(images):
-    data = settings(augmentation=AUGMENTED)
-    in_order = images.take(np.argsort(images.labels, kind="stable"))
-    first, again = (read(validation_batches(in_order, data, seed=3)) for _ in range(2))
-    assert same(first, again)
-    assert not same(first, read(validation_batches(in_order, data, seed=4)))
-    assert [len(labels) for _, labels in first] == [6, 6, 6, 2]
-    assert all(len(set(labels)) > 1 for _, labels in first)
-    whole = {
-        (pixels.tobytes(), label)
-        for pixels, label in zip(
-            pixels_of(images, data, np.arange(20)), images.labels.tolist(), strict=True
-        )
-    }
-    got = {
-        (pixels.tobytes(), int(label))
-        for batch, labels in first
-        for pixels, label in zip(batch, labels, strict=True)
-    }
-    assert got == whole
-
-
 def test_a_run_resumed_at_any_epoch_sees_the_pixels_it_would_have_seen(images):
     data = settings(augmentation=AUGMENTED)
     steps = steps_per_epoch(images.labels, data.batch)
@@ -191,7 +169,6 @@ def test_a_batch_without_a_good_image_is_no_batch(images):
     data = settings(batch={"size": 3})
     batches = read(inference_batches(some, data))
     assert [positions.tolist() for _, positions in batches] == [[3, 4, 5], [6]]
-    assert sum(len(labels) for _, labels in read(validation_batches(some, data, 0))) == 4
     bad = training_batches(some.take(np.arange(3)), settings(batch={"sampler": "shuffled"}), 0)
     with pytest.raises(tf.errors.OpError, match=r"no image of a batch of 3 .*no such file"):
         read(bad)
