@@ -321,12 +321,14 @@ class Training(Section):
 
 
 class Search(Section):
-    index: Literal["nearest_neighbors"] = "nearest_neighbors"
-    """nearest_neighbors: scikit-learn's, exact."""
+    index: Literal["nearest_neighbors", "faiss"] = "nearest_neighbors"
+    """nearest_neighbors: scikit-learn's, exact; faiss: for large galleries."""
     metric: Literal["euclidean", "cosine", "manhattan"] = "cosine"
     """Distance between a query and the gallery."""
     k: int = Field(5, ge=1)
     """Neighbours returned."""
+    recall: float = Field(0.99, gt=0, le=1)
+    """Share of the true 10 nearest that faiss has to find; 1: exact, as are small galleries."""
 
 
 class Evaluation(Section):

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from cbir_tf.errors import UserError, nearest
 from cbir_tf.search.distances import METRICS
+from cbir_tf.search.faiss_back_end import FaissBackEnd
+from cbir_tf.search.gallery import BackEnd, GalleryIndex
 from cbir_tf.search.index import Index, check_k
 from cbir_tf.search.manifest import Manifest
-from cbir_tf.search.nearest_neighbors import NearestNeighborsIndex
+from cbir_tf.search.nearest_neighbors import NearestNeighborsBackEnd
 from cbir_tf.types import Embeddings
 
 __all__ = ["INDEXES", "METRICS", "Index", "check_k", "load_index", "make_index"]
 
-INDEXES = {"nearest_neighbors": NearestNeighborsIndex}
+INDEXES: dict[str, Callable[..., BackEnd]] = {
+    "nearest_neighbors": NearestNeighborsBackEnd,
+    "faiss": FaissBackEnd,
+}
 
 
 def make_index(name: str = "nearest_neighbors", metric: str = "cosine", **options: Any) -> Index:
@@ -37,7 +43,7 @@ def make_index(name: str = "nearest_neighbors", metric: str = "cosine", **option
     """
     if name not in INDEXES:
         raise UserError(f"index: no {name!r}; {nearest(name, INDEXES)}")
-    return INDEXES[name](metric=metric, **options)
+    return GalleryIndex(INDEXES[name](**options), metric)
 
 
 def load_index(folder: str | Path, embeddings: Embeddings) -> Index:
@@ -51,6 +57,9 @@ def load_index(folder: str | Path, embeddings: Embeddings) -> Index:
         UserError: nothing saved there, damaged, or fitted to other vectors.
     """
     manifest = Manifest.read(folder)
-    index = make_index(manifest.index, manifest.metric)
+    if manifest.index not in INDEXES:
+        raise UserError(f"{folder}: an index of another version; extract the features anew")
+    index = GalleryIndex(INDEXES[manifest.index](), manifest.metric)
     manifest.check(embeddings, folder)
-    return index.fit(embeddings)
+    index.load(folder, embeddings, manifest.settings)
+    return index

@@ -17,11 +17,14 @@ class Index(Protocol):
 
     Attributes:
         metric: name of the distance, one of `cbir_tf.search.METRICS`.
-        is_exact: whether the nearest neighbours are always found.
     """
 
     metric: str
-    is_exact: bool
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether the nearest neighbours are always found."""
+        ...
 
     def __len__(self) -> int:
         """Vectors in the gallery."""
@@ -48,7 +51,11 @@ class Index(Protocol):
         ...
 
     def search(
-        self, vectors: np.ndarray, k: int, query_ids: Sequence[str] | np.ndarray | None = None
+        self,
+        vectors: np.ndarray,
+        k: int,
+        query_ids: Sequence[str] | np.ndarray | None = None,
+        where: Sequence[str] | np.ndarray | None = None,
     ) -> Neighbours:
         """The k nearest of the gallery for every query, by (distance, id).
 
@@ -57,10 +64,13 @@ class Index(Protocol):
             k: neighbours wanted for each.
             query_ids: Q ids; the gallery's vector of that id, if there is one, is left out of that
                 query's neighbours. Other vectors equal to the query stay.
+            where: ids to choose from; None: the whole gallery. The search among them is exact with
+                every back end, and rows are filled up with empty ids where there are fewer than k.
 
         Raises:
-            UserError: empty gallery, vectors of another shape or not finite, or k below one or
-                above the number of vectors that a query can find (see `check_k`).
+            UserError: empty gallery, vectors of another shape or not finite, k below one or above
+                the number of vectors that a query can find (see `check_k`), or an id in `where`
+                that is not in the gallery.
         """
         ...
 

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import os
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_origin, get_type_hints
 
 import numpy as np
 
 from cbir_tf.errors import UserError
+from cbir_tf.files import sha256, write_text
 from cbir_tf.types import Embeddings
 
+if TYPE_CHECKING:
+    from cbir_tf.search.gallery import BackEnd
+
 FILE_NAME = "index.json"
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,8 @@ class Manifest:
         count: vectors in the gallery.
         dimension: of the vectors.
         digest: of ids and vectors, see `digest`.
+        settings: options of the back end and what it chose.
+        files: SHA-256 of the files beside this one, by name.
         format: version of this file.
     """
 
@@ -36,13 +41,23 @@ class Manifest:
     count: int
     dimension: int
     digest: str
+    settings: dict[str, Any]
+    files: dict[str, str]
     format: int = FORMAT
 
     @classmethod
-    def of(cls, index: str, metric: str, embeddings: Embeddings) -> Manifest:
-        """The manifest of an index fitted to these."""
+    def of(cls, back_end: BackEnd, metric: str, embeddings: Embeddings, folder: Path) -> Manifest:
+        """The manifest of a back end fitted to these, whose files lie in the folder."""
         count, dimension = embeddings.vectors.shape
-        return cls(index, metric, count, dimension, digest(embeddings))
+        return cls(
+            back_end.name,
+            metric,
+            count,
+            dimension,
+            digest(embeddings),
+            back_end.settings(),
+            {name: sha256(folder / name) for name in back_end.files},
+        )
 
     @classmethod
     def read(cls, folder: str | Path) -> Manifest:
@@ -60,21 +75,19 @@ class Manifest:
             raise UserError(
                 f"{path}: cannot be read ({error}); extract the features anew"
             ) from None
-        names = {each.name for each in fields(cls)}
-        if not (
-            isinstance(values, dict)
-            and values.keys() == names
-            and isinstance(values["index"], str)
-            and isinstance(values["metric"], str)
-        ):
+        types = get_type_hints(cls)
+        if not isinstance(values, dict) or "format" not in values:
             raise UserError(f"{path}: not an index file; extract the features anew")
-        manifest = cls(**values)
-        if manifest.format != FORMAT:
+        if values["format"] != FORMAT:
             raise UserError(
-                f"{path}: format {manifest.format}, this version reads {FORMAT}; "
+                f"{path}: format {values['format']}, this version reads {FORMAT}; "
                 "extract the features anew"
             )
-        return manifest
+        if values.keys() != types.keys() or not all(
+            isinstance(values[name], get_origin(kind) or kind) for name, kind in types.items()
+        ):
+            raise UserError(f"{path}: not an index file; extract the features anew")
+        return cls(**values)
 
     def write(self, folder: str | Path) -> None:
         """Write into this folder, whole or not at all.
@@ -82,30 +95,26 @@ class Manifest:
         Raises:
             UserError: it cannot be written.
         """
-        path = Path(folder) / FILE_NAME
-        temporary = path.with_suffix(f".{os.getpid()}.tmp")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            temporary.write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
-            temporary.replace(path)
-        except OSError as error:
-            with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)
-            raise UserError(f"{path}: cannot be written ({error.strerror})") from None
+        write_text(Path(folder) / FILE_NAME, json.dumps(asdict(self), indent=2) + "\n")
 
     def check(self, embeddings: Embeddings, folder: str | Path) -> None:
-        """Refuse vectors other than those the index was fitted to.
+        """Refuse other vectors than those the index was fitted to, and changed files.
 
         Raises:
-            UserError: another number, dimension, id or value.
+            UserError: another number, dimension, id or value, or a missing or damaged file.
         """
-        now = Manifest.of(self.index, self.metric, embeddings)
-        if now != self:
+        count, dimension = embeddings.vectors.shape
+        now = digest(embeddings)
+        if (count, dimension, now) != (self.count, self.dimension, self.digest):
             raise UserError(
                 f"{Path(folder) / FILE_NAME}: fitted to {self.count} vectors of dimension "
-                f"{self.dimension}, not to these {now.count} of dimension {now.dimension} "
-                f"(digest {now.digest[:8]}, expected {self.digest[:8]}); extract the features anew"
+                f"{self.dimension}, not to these {count} of dimension {dimension} "
+                f"(digest {now[:8]}, expected {self.digest[:8]}); extract the features anew"
             )
+        for name, expected in self.files.items():
+            path = Path(folder) / Path(name).name
+            if not path.is_file() or sha256(path) != expected:
+                raise UserError(f"{path}: missing or damaged; extract the features anew")
 
 
 def digest(embeddings: Embeddings) -> str:

@@ -13,13 +13,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cbir_tf.errors import UserError
-from cbir_tf.search import INDEXES, METRICS, load_index, make_index
+from cbir_tf.search import METRICS, load_index
+from cbir_tf.search import make_index as make_named_index
 from cbir_tf.types import Embeddings
 
-EXACT = [name for name, index in INDEXES.items() if index.is_exact]
-every_index = pytest.mark.parametrize("name", INDEXES)
+EXACT = {"nearest_neighbors": {}, "faiss": {}}
+APPROXIMATE = {f"faiss {kind}": {"kind": kind} for kind in ("hnsw", "ivf", "ivf_pq")}
+every_index = pytest.mark.parametrize("name", EXACT | APPROXIMATE)
 every_exact_index = pytest.mark.parametrize("name", EXACT)
+approximate_index = pytest.mark.parametrize("name", APPROXIMATE)
 every_metric = pytest.mark.parametrize("metric", METRICS)
+
+
+def make_index(name: str, metric: str = "cosine", **options):
+    """By the name of a case: a back end, and its kind where it has several."""
+    return make_named_index(
+        name.partition(" ")[0], metric, **(EXACT | APPROXIMATE).get(name, {}), **options
+    )
 
 
 def embeddings(ids, vectors) -> Embeddings:
@@ -126,7 +136,7 @@ def test_a_query_has_the_same_neighbours_and_distances_alone_and_in_a_batch(name
 
 
 @every_index
-@every_metric
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
 def test_identical_vectors_are_at_distance_zero_and_none_below(name, metric):
     gallery = random_embeddings(200, 48)
     found = make_index(name, metric).fit(gallery).search(gallery.vectors, 1)
@@ -253,8 +263,16 @@ def test_an_unknown_name_is_answered_with_the_nearest():
 
 
 def test_an_unknown_option_is_refused():
-    with pytest.raises(TypeError, match="probes"):
+    with pytest.raises(TypeError):
         make_index("nearest_neighbors", probes=3)
+    with pytest.raises(TypeError, match="probes"):
+        make_index("faiss", probes=3)
+    with pytest.raises(UserError, match="no kind 'flatt'; did you mean 'flat'"):
+        make_index("faiss", kind="flatt")
+    with pytest.raises(UserError, match=r"recall=1\.5: must be above 0 and at most 1"):
+        make_index("faiss", recall=1.5)
+    with pytest.raises(UserError, match="hnsw knows no manhattan"):
+        make_index("faiss hnsw", "manhattan").fit(random_embeddings(100))
 
 
 IN_A_FRESH_PROCESS = """
@@ -273,7 +291,7 @@ print(json.dumps([index.metric, found.ids.tolist(), found.distances.tolist()]))
 @every_index
 def test_a_saved_index_answers_the_same_in_a_fresh_process(name, tmp_path):
     gallery = random_embeddings(80)
-    index = make_index(name, "manhattan").fit(gallery)
+    index = make_index(name, "euclidean").fit(gallery)
     index.save(tmp_path / "index")
     np.savez(
         tmp_path / "store.npz",
@@ -286,7 +304,7 @@ def test_a_saved_index_answers_the_same_in_a_fresh_process(name, tmp_path):
     answer = subprocess.run([*command, *arguments], check=True, capture_output=True, text=True)
     queries = gallery.take(slice(None, -11, -1))
     here = index.search(queries.vectors, 4, queries.ids)
-    assert json.loads(answer.stdout) == ["manhattan", here.ids.tolist(), here.distances.tolist()]
+    assert json.loads(answer.stdout) == ["euclidean", here.ids.tolist(), here.distances.tolist()]
 
 
 @every_index
@@ -319,7 +337,7 @@ def test_an_index_of_other_vectors_is_refused(name, tmp_path):
         (b"[]", "not an index file"),
         (b'{"index": "nearest_neighbors"}', "not an index file"),
         (
-            b'{"index": [], "metric": 1, "count": 5, "dimension": 8, "digest": "", "format": 1}',
+            b'{"index": [], "metric": 1, "count": 5, "dimension": 8, "digest": "", "format": 2}',
             "not an index file",
         ),
     ],
@@ -341,8 +359,8 @@ def test_a_later_file_format_is_refused(name, tmp_path):
     gallery = random_embeddings(5)
     make_index(name).fit(gallery).save(tmp_path)
     path = tmp_path / "index.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"format": 2}))
-    with pytest.raises(UserError, match="format 2, this version reads 1"):
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"format": 3}))
+    with pytest.raises(UserError, match="format 3, this version reads 2"):
         load_index(tmp_path, gallery)
 
 
@@ -351,3 +369,114 @@ def test_a_folder_that_cannot_be_written_is_one_clear_line(name, tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(UserError, match="cannot be written"):
         make_index(name).fit(random_embeddings(5)).save(tmp_path / "file")
+
+
+@every_index
+@settings(max_examples=25, deadline=None)
+@given(gallery=galleries(), data=st.data())
+def test_a_filtered_search_is_exact_however_few_are_left(name, gallery, data):
+    where = data.draw(st.lists(st.sampled_from(gallery.ids.tolist()), unique=True))
+    k = data.draw(st.integers(1, len(gallery) - 1))
+    index = make_index(name, "euclidean").fit(gallery)
+    found = index.search(gallery.vectors, k, gallery.ids, where=where)
+    chosen = gallery.take(np.isin(gallery.ids, where))
+    for row, vector in enumerate(gallery.vectors):
+        ids, distances = naive_search("euclidean", chosen, vector, k, gallery.ids[row])
+        assert [each for each in found.ids[row].tolist() if each] == ids
+        np.testing.assert_allclose(found.distances[row, : len(ids)], distances, rtol=2e-7)
+        assert np.isinf(found.distances[row, len(ids) :]).all()
+
+
+@every_index
+def test_a_filter_by_an_id_that_is_not_there_is_refused(name):
+    index = make_index(name).fit(random_embeddings(20))
+    with pytest.raises(UserError, match="'nobody' is not in the gallery"):
+        index.search(np.ones((1, 8)), 1, where=["00007", "nobody"])
+
+
+def clustered(count: int, dimension: int = 32, seed: int = 0) -> Embeddings:
+    """As trained embeddings lie: in clusters, each of few dimensions."""
+    random = np.random.default_rng(seed)
+    centres = random.normal(size=(40, dimension))
+    directions = random.normal(size=(40, 6, dimension)) / 4
+    cluster = random.integers(40, size=count)
+    spread = np.einsum("nk,nkd->nd", random.normal(size=(count, 6)), directions[cluster])
+    noise = random.normal(size=(count, dimension)) / 20
+    return embeddings([f"{each:06d}" for each in range(count)], centres[cluster] + spread + noise)
+
+
+@approximate_index
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+@pytest.mark.parametrize("recall", [0.8, 0.97])
+def test_an_approximate_index_reaches_the_recall_asked_for(name, metric, recall):
+    everything = clustered(8200)
+    gallery, queries = everything.take(slice(0, 8000)), everything.take(slice(8000, None))
+    index = make_index(name, metric, recall=recall).fit(gallery)
+    assert not index.is_exact
+    found = index.search(queries.vectors, 10)
+    exact = make_index("nearest_neighbors", metric).fit(gallery).search(queries.vectors, 10)
+    shared = [np.isin(here, there).mean() for here, there in zip(found.ids, exact.ids, strict=True)]
+    assert index.back_end.reached >= recall
+    assert np.mean(shared) >= recall - 0.02
+    # What is found has its exact distance.
+    same = found.ids == exact.ids
+    assert np.array_equal(found.distances[same], exact.distances[same])
+
+
+def test_the_default_is_exact_for_small_galleries_and_approximate_for_large_ones():
+    gallery = clustered(21_000, dimension=8)
+    index = make_index("faiss", recall=0.9).fit(gallery.take(slice(0, 19_000)))
+    assert index.is_exact
+    index.add(gallery.take(slice(19_000, None)))
+    assert not index.is_exact
+    assert make_index("faiss", recall=1).fit(gallery).is_exact
+    assert make_index("faiss", "manhattan").fit(gallery).is_exact
+    found = index.search(gallery.vectors[:200], 1)
+    assert (found.ids[:, 0] == gallery.ids[:200]).mean() > 0.95
+
+
+@every_index
+@settings(max_examples=15, deadline=None)
+@given(data=st.data())
+def test_any_sequence_of_changes_leaves_what_a_new_fit_would_give(name, data):
+    """Everything is asked for, so that approximate indexes have to answer exactly as well."""
+    everything = random_embeddings(120, dimension=4)
+    index = make_index(name).fit(everything.take(slice(0, 60)))
+    inside = set(range(60))
+    for _ in range(data.draw(st.integers(1, 5))):
+        some = st.integers(0, len(everything) - 1)
+        positions = sorted(data.draw(st.sets(some, min_size=1, max_size=40)))
+        if data.draw(st.booleans()):
+            new = [each for each in positions if each not in inside]
+            index.add(everything.take(np.array(new, dtype=int)))
+            inside |= set(new)
+        else:
+            gone = [each for each in positions if each in inside][: len(inside) - 1]
+            index.remove(everything.ids[gone])
+            inside -= set(gone)
+    kept = everything.take(np.array(sorted(inside)))
+    found = index.search(everything.vectors, len(kept))
+    expected = make_index("nearest_neighbors").fit(kept).search(everything.vectors, len(kept))
+    assert found.ids.tolist() == expected.ids.tolist()
+    assert found.distances.tolist() == expected.distances.tolist()
+
+
+@approximate_index
+def test_a_damaged_index_file_is_refused_and_a_changed_gallery_survives_saving(name, tmp_path):
+    gallery = clustered(600)
+    index = make_index(name).fit(gallery)
+    index.remove(gallery.ids[100:140])
+    index.save(tmp_path)
+    kept = gallery.take(np.r_[0:100, 140:600])
+    loaded = load_index(tmp_path, kept)
+    assert not loaded.is_exact
+    found, expected = loaded.search(gallery.vectors, 5), index.search(gallery.vectors, 5)
+    assert found.ids.tolist() == expected.ids.tolist()
+    loaded.add(gallery.take(slice(100, 110)))
+    assert loaded.search(gallery.vectors[100:101], 1).ids[0, 0] == gallery.ids[100]
+    file = tmp_path / "faiss.index"
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(UserError, match=r"faiss\.index: missing or damaged"):
+        load_index(tmp_path, kept)

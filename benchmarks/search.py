@@ -1,0 +1,110 @@
+"""Search a million vectors: FAISS as chosen by our defaults beside scikit-learn's brute force.
+
+    python benchmarks/search.py [--vectors 1000000] [--dimension 128]
+
+The vectors lie as embeddings do: in clusters, each of few dimensions; queries are drawn with them
+and not in the gallery. All take turns in one run; throughput is of batches, latency of single
+queries. Prints JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sklearn.neighbors import NearestNeighbors
+
+from cbir_tf.features.store import FeatureStore, Record
+from cbir_tf.search import Index, make_index
+from cbir_tf.types import Embeddings
+
+K = 10
+CLUSTERS, INTRINSIC = 1_000, 16
+BATCH, BRUTE_BATCH, SINGLES = 4_000, 100, 200
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--vectors", type=int, default=1_000_000)
+    parser.add_argument("--dimension", type=int, default=128)
+    parser.add_argument("--turns", type=int, default=3)
+    arguments = parser.parse_args()
+    vectors = embedding_like(arguments.vectors + BATCH, arguments.dimension)
+    gallery, queries = vectors[:-BATCH], vectors[-BATCH:]
+    ids = np.array([f"image-{each:08d}" for each in range(len(gallery))])
+    embeddings, store_seconds = through_store(ids, gallery)
+    report: dict[str, Any] = {"vectors": len(gallery), "load_from_store_s": store_seconds}
+
+    brute = NearestNeighbors(n_neighbors=K, algorithm="brute").fit(gallery)
+    indexes: dict[str, Index] = {}
+    for name, recall in (("approximate", 0.99), ("exact", 1.0)):
+        start = time.perf_counter()
+        indexes[name] = make_index("faiss", metric="euclidean", recall=recall).fit(embeddings)
+        report[f"{name}_fit_s"] = time.perf_counter() - start
+
+    rates: dict[str, list[float]] = {"scikit-learn": [], "exact": [], "approximate": []}
+    singles: dict[str, list[float]] = {"exact": [], "approximate": []}
+    for _ in range(arguments.turns):
+        start = time.perf_counter()
+        truth = brute.kneighbors(queries[:BRUTE_BATCH], return_distance=False)
+        rates["scikit-learn"].append(BRUTE_BATCH / (time.perf_counter() - start))
+        for name, batch in (("exact", BRUTE_BATCH), ("approximate", BATCH)):
+            start = time.perf_counter()
+            found = indexes[name].search(queries[:batch], K)
+            rates[name].append(batch / (time.perf_counter() - start))
+            shared = [
+                np.isin(here, there).mean()
+                for here, there in zip(found.ids[:BRUTE_BATCH], ids[truth], strict=True)
+            ]
+            report[f"{name}_recall"] = float(np.mean(shared))
+            for query in queries[: SINGLES if name == "approximate" else 10]:
+                start = time.perf_counter()
+                indexes[name].search(query[None], K)
+                singles[name].append(time.perf_counter() - start)
+    report |= {f"{name}_per_s": float(np.median(values)) for name, values in rates.items()}
+    report |= {f"{name}_single_ms": 1e3 * np.median(values) for name, values in singles.items()}
+    for name in ("exact", "approximate"):
+        ratios = np.divide(rates[name], rates["scikit-learn"])
+        report[f"{name}_times_scikit_learn"] = float(np.median(ratios))
+    print(json.dumps(report, indent=2))
+
+
+def embedding_like(count: int, dimension: int, seed: int = 0) -> np.ndarray:
+    """(count, dimension) float32 unit vectors in clusters of INTRINSIC dimensions and some noise."""
+    random = np.random.default_rng(seed)
+    centres = random.normal(size=(CLUSTERS, dimension)).astype(np.float32)
+    directions = random.normal(size=(CLUSTERS, INTRINSIC, dimension)).astype(np.float32)
+    vectors = np.empty((count, dimension), dtype=np.float32)
+    for start in range(0, count, 50_000):
+        block = vectors[start : start + 50_000]
+        cluster = random.integers(CLUSTERS, size=len(block))
+        weights = random.normal(size=(len(block), INTRINSIC)).astype(np.float32) / 8
+        block[:] = centres[cluster] + random.normal(size=block.shape) / 10
+        for each in np.unique(cluster):
+            block[cluster == each] += weights[cluster == each] @ directions[each]
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def through_store(ids: np.ndarray, vectors: np.ndarray) -> tuple[Embeddings, float]:
+    """The vectors as they come out of a feature store, and the seconds that took."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "features.db"
+        with FeatureStore.create(path, "model", ["class"]) as store:
+            for start in range(0, len(ids), 20_000):
+                block = ids[start : start + 20_000]
+                records = [Record(id_, None, 0, "test", "digest") for id_ in block.tolist()]
+                store.write(records, vectors[start : start + 20_000])
+        with FeatureStore.open(path) as store:
+            start_time = time.perf_counter()
+            embeddings = store.embeddings()
+            return embeddings, time.perf_counter() - start_time
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,360 @@
+"""Candidates by FAISS: exact for small galleries, approximate to a wanted recall for large ones."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from cbir_tf.errors import UserError, nearest
+from cbir_tf.files import replacing
+from cbir_tf.progress import logger
+from cbir_tf.search.distances import Metric
+
+FILE_NAME = "faiss.index"
+SLOTS_FILE_NAME = "faiss.slots.npy"
+KINDS = ("auto", "flat", "hnsw", "ivf", "ivf_pq")
+
+# Below this number comparing with every vector takes about a millisecond.
+SMALL = 20_000
+# FAISS trains its clusters on at most 256 vectors each; 64 give as good ones in a quarter of the
+# time. Below 39 it warns.
+VECTORS_PER_CLUSTER, FEWEST_PER_CLUSTER = 64, 39
+LINKS, BUILD_EFFORT = 32, 120  # of HNSW
+SAMPLE, SAMPLE_K = 400, 10  # queries on which the recall is measured, and neighbours of each
+RECALL_MARGIN = 0.2  # aimed above the recall asked for, as a share of what it leaves to 1
+MOST_EFFORT = 4096
+RESCORED = (8, 16, 32)  # candidates fetched by their codes for each one wanted
+# Trained for so many vectors, it is trained anew for so many times more, or so small a share.
+GROWN, KEPT = 2.0, 0.8
+FEW = 20  # a filter that leaves less than one in so many is searched in a copy
+ALIGNMENT = 4  # product quantisers need a dimension that divides
+
+
+class FaissBackEnd:
+    """FAISS's indexes (see `cbir_tf.search.gallery.BackEnd`).
+
+    An exact flat index holds every vector as float32; beside it large galleries get an approximate
+    one, whose candidates the flat vectors rescore. How hard it searches is chosen when it is
+    fitted: the least effort whose measured recall@10, of stored vectors searched among the others,
+    is what was asked for. Filtered searches are exact and go to the flat index.
+
+    Args:
+        kind: flat; hnsw (graph); ivf (clusters); ivf_pq (clusters of 4-bit codes); auto: flat up to
+            20,000 vectors or for a recall of 1, else ivf_pq.
+        recall: share of the true 10 nearest that has to be found, in (0, 1].
+        seed: of clustering and sampling.
+
+    Attributes:
+        reached: the recall@10 measured, 1 for an exact index.
+
+    Raises:
+        UserError: faiss is not installed, no such kind, or an impossible recall.
+    """
+
+    name = "faiss"
+
+    def __init__(self, kind: str = "auto", recall: float = 0.99, seed: int = 0) -> None:
+        self._faiss = _import_faiss()
+        if kind not in KINDS:
+            raise UserError(f"faiss: no kind {kind!r}; {nearest(kind, KINDS)}")
+        if not 0 < recall <= 1:
+            raise UserError(f"recall={recall}: must be above 0 and at most 1")
+        self.kind, self.recall, self.seed = kind, recall, seed
+        self.reached = 1.0
+        self._approximate: Any = None
+        self._effort, self._rescored = 0, RESCORED[0]
+        self._fitted, self._fitted_kind = 0, "flat"
+        self._slots = np.empty(0, dtype=np.int64)
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether there is no approximate index."""
+        return self._approximate is None
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """What `save` writes."""
+        return () if self.is_exact else (FILE_NAME, SLOTS_FILE_NAME)
+
+    def fit(self, vectors: np.ndarray, metric: Metric) -> None:
+        start = time.monotonic()
+        self._fill(vectors, metric)
+        kind = self._kind_for(len(vectors))
+        self._fitted, self._fitted_kind = len(vectors), kind
+        self._approximate, self.reached = None, 1.0
+        if kind == "flat":
+            return
+        if metric.norm != "euclidean":
+            raise UserError(
+                f"faiss: {kind} knows no manhattan distance; use kind flat, or another metric"
+            )
+        self._approximate = self._build(kind, self._stored)
+        self._tune(self._stored)
+        logger.info(
+            "faiss %s over %d vectors in %.1f s: recall@%d of %.3f, measured on %d of them",
+            "flat" if self.is_exact else kind,
+            len(vectors),
+            time.monotonic() - start,
+            SAMPLE_K,
+            self.reached,
+            min(SAMPLE, len(vectors)),
+        )
+
+    def insert(self, vectors: np.ndarray, positions: np.ndarray) -> None:
+        if len(vectors) > GROWN * self._fitted or self._kind_for(len(vectors)) != self._fitted_kind:
+            self.fit(vectors, self._metric)
+            return
+        prepared = self._prepare(vectors[positions])
+        slots = self._flat.ntotal + np.arange(len(positions))
+        self._flat.add(prepared)
+        if self._approximate is not None:
+            self._approximate.add(prepared)
+        self._slots = np.insert(self._slots, positions - np.arange(len(positions)), slots)
+        self._renumber()
+
+    def delete(self, vectors: np.ndarray, positions: np.ndarray) -> None:
+        if len(vectors) < KEPT * self._flat.ntotal:
+            self.fit(vectors, self._metric)
+        else:
+            # The slots stay and are passed over: not every kind of index can take vectors out.
+            self._slots = np.delete(self._slots, positions)
+            self._renumber()
+
+    def propose(
+        self, queries: np.ndarray, wanted: int, among: np.ndarray | None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        prepared = self._prepare(queries)
+        if self._approximate is None or among is not None:
+            return self._propose_exactly(prepared, wanted, among)
+        passed_over = min(self._flat.ntotal - len(self._slots), wanted)
+        candidates = self._position[self._propose_nearly(prepared, wanted + passed_over)]
+        # The clusters searched may hold too few: then all of them have to be looked at.
+        short = np.flatnonzero((candidates >= 0).sum(axis=1) < wanted)
+        if len(short):
+            candidates[short] = -1
+            candidates[short, :wanted] = self._propose_exactly(prepared[short], wanted, None)[0]
+        return candidates, np.full(len(queries), np.inf)
+
+    def settings(self) -> dict[str, Any]:
+        return {
+            "kind": self.kind,
+            "recall": self.recall,
+            "seed": self.seed,
+            "reached": self.reached,
+            "approximate": not self.is_exact,
+            "effort": self._effort,
+            "rescored": self._rescored,
+            "fitted": self._fitted,
+            "fitted_kind": self._fitted_kind,
+        }
+
+    def save(self, folder: Path) -> None:
+        if self._approximate is None:
+            return
+        with replacing(folder / FILE_NAME) as temporary:
+            self._faiss.write_index(self._approximate, str(temporary))
+        with replacing(folder / SLOTS_FILE_NAME) as temporary, temporary.open("wb") as file:
+            np.save(file, self._slots, allow_pickle=False)
+
+    def load(
+        self, folder: Path, vectors: np.ndarray, metric: Metric, settings: dict[str, Any]
+    ) -> None:
+        self.reached = settings["reached"]
+        self._effort, self._rescored = settings["effort"], settings["rescored"]
+        self._fitted, self._fitted_kind = settings["fitted"], settings["fitted_kind"]
+        if not settings["approximate"]:
+            self._fill(vectors, metric)
+            return
+        self._approximate = self._faiss.read_index(str(folder / FILE_NAME))
+        slots = np.load(folder / SLOTS_FILE_NAME, allow_pickle=False)
+        # The flat index has to be filled by slot too, with anything for those passed over.
+        order = np.zeros(self._approximate.ntotal, dtype=np.int64)
+        order[slots] = np.arange(len(slots))
+        self._fill(vectors, metric, order)
+        self._slots = slots
+        self._renumber()
+
+    def _kind_for(self, count: int) -> str:
+        if count < FEWEST_PER_CLUSTER:
+            return "flat"
+        if self.kind != "auto":
+            return self.kind
+        if count <= SMALL or self.recall == 1 or self._metric.norm != "euclidean":
+            return "flat"
+        return "ivf_pq"
+
+    def _build(self, kind: str, stored: np.ndarray) -> Any:
+        """The approximate index of (slots, P) vectors."""
+        faiss, (count, dimension) = self._faiss, stored.shape
+        if kind == "hnsw":
+            index = faiss.IndexHNSWFlat(dimension, LINKS)
+            index.hnsw.efConstruction = BUILD_EFFORT
+            # With more threads the graph would depend on their timing.
+            with _threads(faiss, 1):
+                index.add(stored)
+            return index
+        clusters = max(1, min(2 ** round(np.log2(4 * np.sqrt(count))), count // FEWEST_PER_CLUSTER))
+        quantizer = faiss.IndexFlatL2(dimension)
+        if kind == "ivf":
+            index = faiss.IndexIVFFlat(quantizer, dimension, clusters)
+        else:
+            index = faiss.IndexIVFPQFastScan(quantizer, dimension, clusters, dimension // 2, 4)
+            index.pq.cp.seed = self.seed + 1
+        index.cp.seed = self.seed + 1
+        training = min(count, VECTORS_PER_CLUSTER * clusters)
+        random = np.random.default_rng(self.seed)
+        index.train(stored[np.sort(random.choice(count, training, replace=False))])
+        index.add(stored)
+        # The quantizer has to live as long as the index that points to it.
+        index.own_fields = True
+        quantizer.this.disown()
+        return index
+
+    def _tune(self, stored: np.ndarray) -> None:
+        """Choose the least effort that finds what was asked for, and measure what it finds."""
+        count = len(stored)
+        random = np.random.default_rng(self.seed)
+        slots = np.sort(random.choice(count, min(SAMPLE, count), replace=False))
+        queries, k = stored[slots], min(SAMPLE_K, count - 1)
+        # Each query is itself in the index: one more is fetched, and the nearest is it.
+        farthest = self._flat.search(queries, k + 1)[0][:, -1]
+        wanted = self.recall + RECALL_MARGIN * (1 - self.recall)
+        for effort in _efforts(MOST_EFFORT):
+            for rescored in RESCORED if self._rescores else RESCORED[:1]:
+                self._effort, self._rescored = effort, rescored
+                found = self._propose_nearly(queries, k + 1)
+                distances = np.square(stored[found] - queries[:, None]).sum(axis=-1)
+                distances[found < 0] = np.inf
+                hits = (distances <= farthest[:, None] * (1 + 1e-4) + 1e-6).sum(axis=1) - 1
+                self.reached = float(np.mean(np.clip(hits, 0, k)) / k)
+                if self.reached >= wanted:
+                    return
+            if effort >= self._most_effort:
+                break
+        if self.kind == "auto":
+            self._approximate, self.reached = None, 1.0
+        elif self.reached < self.recall:
+            logger.warning(
+                "faiss %s: recall of %.3f is the most it reaches of the %.3f asked for; "
+                "choose kind flat, or ivf",
+                self.kind,
+                self.reached,
+                self.recall,
+            )
+
+    @property
+    def _rescores(self) -> bool:
+        return isinstance(self._approximate, self._faiss.IndexIVFPQFastScan)
+
+    @property
+    def _most_effort(self) -> int:
+        """Where more effort changes nothing."""
+        return getattr(self._approximate, "nlist", MOST_EFFORT)
+
+    def _propose_nearly(self, prepared: np.ndarray, wanted: int) -> np.ndarray:
+        """(Q, wanted) slots, -1 for none."""
+        faiss, index = self._faiss, self._approximate
+        if isinstance(index, faiss.IndexHNSW):
+            parameters = faiss.SearchParametersHNSW(efSearch=max(self._effort, wanted))
+            return index.search(prepared, wanted, params=parameters)[1]
+        parameters = faiss.SearchParametersIVF(nprobe=min(self._effort, index.nlist))
+        if not self._rescores:
+            return index.search(prepared, wanted, params=parameters)[1]
+        refined = faiss.IndexRefine(index, self._flat)
+        parameters = faiss.IndexRefineSearchParameters(
+            k_factor=self._rescored, base_index_params=parameters
+        )
+        return refined.search(prepared, wanted, params=parameters)[1]
+
+    def _propose_exactly(
+        self, prepared: np.ndarray, wanted: int, among: np.ndarray | None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """(Q, wanted) positions in the gallery, and the bound of `propose`."""
+        faiss, flat, slots = self._faiss, self._flat, self._slots
+        if among is not None and FEW * len(among) < len(slots):
+            few = faiss.IndexFlat(flat.d, flat.metric_type)
+            few.add(self._stored[slots[among]])
+            distances, found = few.search(prepared, wanted)
+            positions = among[found]
+        else:
+            parameters = None
+            if among is not None or len(slots) < flat.ntotal:
+                chosen = np.zeros(flat.ntotal, dtype=bool)
+                chosen[slots if among is None else slots[among]] = True
+                bits = np.packbits(chosen, bitorder="little")
+                parameters = faiss.SearchParameters(sel=faiss.IDSelectorBitmap(bits))
+            distances, found = flat.search(prepared, wanted, params=parameters)
+            positions = self._position[found]
+        return positions, self._bound(prepared, distances[:, -1])
+
+    def _bound(self, prepared: np.ndarray, distances: np.ndarray) -> np.ndarray:
+        """Least norm to what lies beyond these distances, in spite of float32's rounding."""
+        error = prepared.shape[1] * np.finfo(np.float32).eps
+        if self._metric.norm == "manhattan":
+            return distances * (1 - error)
+        sizes = np.square(prepared).sum(axis=1) + self._longest**2
+        return np.sqrt(np.maximum(distances - error * sizes, 0).astype(np.float64))
+
+    def _fill(self, vectors: np.ndarray, metric: Metric, order: np.ndarray | None = None) -> None:
+        """A flat index of the vectors, in this order of slots."""
+        self._metric = metric
+        kind = self._faiss.METRIC_L2 if metric.norm == "euclidean" else self._faiss.METRIC_L1
+        slots = np.arange(len(vectors)) if order is None else order
+        self._flat = self._faiss.IndexFlat(self._prepare(vectors[:1]).shape[1], kind)
+        for start in range(0, len(slots), 2**16):
+            self._flat.add(self._prepare(vectors[slots[start : start + 2**16]]))
+        self._longest = float(np.sqrt(np.square(self._stored).sum(axis=1).max(initial=0)))
+        self._slots = np.arange(len(vectors))
+        self._renumber()
+
+    def _prepare(self, vectors: np.ndarray) -> np.ndarray:
+        """(N, P) float32, P a multiple of ALIGNMENT."""
+        prepared = self._metric.prepare(vectors).astype(np.float32)
+        missing = -prepared.shape[1] % ALIGNMENT
+        return np.ascontiguousarray(np.pad(prepared, ((0, 0), (0, missing))))
+
+    def _renumber(self) -> None:
+        """Where each slot is in the gallery, -1 for deleted ones and, at the end, for none."""
+        self._position = np.full(self._flat.ntotal + 1, -1)
+        self._position[self._slots] = np.arange(len(self._slots))
+
+    @property
+    def _stored(self) -> np.ndarray:
+        """(slots, P) float32 view of the flat index's own memory."""
+        flat = self._flat
+        values = self._faiss.rev_swig_ptr(flat.get_xb(), flat.ntotal * flat.d)
+        return values.reshape(flat.ntotal, flat.d)
+
+
+def _efforts(most: int) -> Iterator[int]:
+    """1, 2, 3, 4, 6, 8, 12, ...: halves between the powers of two."""
+    effort = 1
+    while effort <= most:
+        yield effort
+        if effort > 1:
+            yield effort * 3 // 2
+        effort *= 2
+
+
+@contextlib.contextmanager
+def _threads(faiss: ModuleType, number: int) -> Iterator[None]:
+    before = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(number)
+    try:
+        yield
+    finally:
+        faiss.omp_set_num_threads(before)
+
+
+def _import_faiss() -> ModuleType:
+    try:
+        import faiss
+    except ImportError:
+        raise UserError("faiss is not installed; pip install 'cbir-tf[faiss]'") from None
+    return faiss

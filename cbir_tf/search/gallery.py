@@ -1,0 +1,280 @@
+"""One gallery for every back end: the bookkeeping, and exact distances for what it proposes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from cbir_tf.errors import UserError
+from cbir_tf.search.distances import Metric, between, find_metric
+from cbir_tf.search.index import check_k, check_vectors, positions_of
+from cbir_tf.search.manifest import Manifest
+from cbir_tf.types import Embeddings, Neighbours
+
+CANDIDATES_BEYOND_K = 8
+BLOCK_VALUES = 2**22
+NOTHING = Embeddings(np.empty(0, str), np.empty((0, 0)), np.empty(0))
+
+
+class BackEnd(Protocol):
+    """What proposes candidates; it knows vectors by their position in the gallery.
+
+    Attributes:
+        name: as in the configuration.
+    """
+
+    name: str
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether `propose` never misses a vector nearer than its bound."""
+        ...
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Names of the files that `save` writes."""
+        ...
+
+    def fit(self, vectors: np.ndarray, metric: Metric) -> None:
+        """Take (N, D) float32 vectors, in place of any earlier ones."""
+        ...
+
+    def insert(self, vectors: np.ndarray, positions: np.ndarray) -> None:
+        """Take (N, D) vectors that are the earlier ones but for new ones at these positions."""
+        ...
+
+    def delete(self, vectors: np.ndarray, positions: np.ndarray) -> None:
+        """Take (N, D) vectors that are the earlier ones without those at these positions."""
+        ...
+
+    def propose(
+        self, queries: np.ndarray, wanted: int, among: np.ndarray | None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Candidates for (Q, D) float32 queries.
+
+        Args:
+            queries: (Q, D) float32.
+            wanted: candidates asked for, at most N (or the length of `among`).
+            among: positions to choose from, ascending; None: all. Always exact.
+
+        Returns:
+            (Q, wanted or more) int64 positions, -1 for none, each at most once a row; and for every
+            query a lower bound, in the metric's norm, of the distance to anything not proposed.
+        """
+        ...
+
+    def settings(self) -> dict[str, Any]:
+        """Options and what was chosen from them, ready for JSON."""
+        ...
+
+    def save(self, folder: Path) -> None:
+        """Write `files` into a folder, if there are any."""
+        ...
+
+    def load(
+        self, folder: Path, vectors: np.ndarray, metric: Metric, settings: dict[str, Any]
+    ) -> None:
+        """Take what `save` wrote, over the same vectors, with the `settings` of that time."""
+        ...
+
+
+class GalleryIndex:
+    """A back end's candidates in their true order (see `cbir_tf.search.index.Index`).
+
+    The back end proposes; distances are then computed from the differences of the stored vectors
+    (see `cbir_tf.search.distances`), and more are asked for until nothing beyond them can be as
+    near as the k-th. So ties across rank k are settled by id, and a query has the same neighbours
+    and distances alone and in a batch. With an approximate back end the same holds among what it
+    proposes.
+
+    Args:
+        back_end: proposes the candidates.
+        metric: cosine, euclidean or manhattan.
+
+    Raises:
+        UserError: no such metric.
+    """
+
+    def __init__(self, back_end: BackEnd, metric: str = "cosine") -> None:
+        self.metric = metric
+        self.back_end = back_end
+        self._metric = find_metric(metric)
+        self._gallery = NOTHING
+
+    def __len__(self) -> int:
+        return len(self._gallery)
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether the nearest neighbours are always found."""
+        return self.back_end.is_exact
+
+    def fit(self, embeddings: Embeddings) -> GalleryIndex:
+        """Make these the gallery, in place of any earlier one; nothing else is kept."""
+        self._gallery = _by_id(embeddings)
+        if len(self):
+            self.back_end.fit(self._gallery.vectors, self._metric)
+        return self
+
+    def add(self, embeddings: Embeddings) -> None:
+        """Put more vectors into the gallery.
+
+        Raises:
+            UserError: an id is already there, or the vectors have another dimension.
+        """
+        here, more = self._gallery, _by_id(embeddings)
+        if not len(here):
+            self.fit(more)
+            return
+        there = np.flatnonzero(positions_of(more.ids, here.ids) >= 0)
+        if len(there):
+            known = str(more.ids[there[0]])
+            raise UserError(f"{known!r} is in the gallery already; remove it before adding it anew")
+        if here.vectors.shape[1] != more.vectors.shape[1]:
+            raise UserError(
+                f"the vectors to add have dimension {more.vectors.shape[1]}, the gallery's have "
+                f"{here.vectors.shape[1]}; use the model that made the gallery"
+            )
+        positions = np.searchsorted(here.ids, more.ids)
+        width = np.result_type(here.ids, more.ids)
+        self._gallery = Embeddings(
+            np.insert(here.ids.astype(width), positions, more.ids),
+            np.insert(here.vectors, positions, more.vectors, axis=0),
+            np.insert(here.labels, positions, more.labels),
+        )
+        self.back_end.insert(self._gallery.vectors, positions + np.arange(len(positions)))
+
+    def remove(self, ids: Sequence[str] | np.ndarray) -> None:
+        """Take vectors out of the gallery.
+
+        Raises:
+            UserError: an id is not there; nothing is removed then.
+        """
+        positions = np.unique(self._positions(ids, "remove only ids that are there"))
+        kept = np.ones(len(self), dtype=bool)
+        kept[positions] = False
+        self._gallery = self._gallery.take(kept)
+        if len(self):
+            self.back_end.delete(self._gallery.vectors, positions)
+
+    def search(
+        self,
+        vectors: np.ndarray,
+        k: int,
+        query_ids: Sequence[str] | np.ndarray | None = None,
+        where: Sequence[str] | np.ndarray | None = None,
+    ) -> Neighbours:
+        """The k nearest of the gallery for every query, by (distance, id).
+
+        Args:
+            vectors: (Q, D) queries.
+            k: neighbours wanted for each.
+            query_ids: Q ids; the gallery's vector of that id, if there is one, is left out of that
+                query's neighbours. Other vectors equal to the query stay.
+            where: ids to choose from; None: the whole gallery. The search among them is exact with
+                every back end, and rows are filled up with empty ids where there are fewer than k.
+
+        Raises:
+            UserError: empty gallery, vectors of another shape or not finite, k below one or above
+                the number of vectors that a query can find (see `check_k`), or an id in `where`
+                that is not in the gallery.
+        """
+        own = np.full(len(vectors), -1)
+        if query_ids is not None:
+            if len(query_ids) != len(vectors):
+                raise ValueError(f"{len(query_ids)} query_ids for {len(vectors)} vectors")
+            own = positions_of(np.asarray(query_ids, dtype=np.str_), self._gallery.ids)
+        check_k(k, len(self) - int((own >= 0).any()))
+        queries = check_vectors(vectors, self._gallery.vectors.shape[1])
+        among = None
+        if where is not None:
+            among = np.unique(self._positions(where, "filter by ids that are there"))
+        found, distances = self._search(queries, own, k, among)
+        ids = self._gallery.ids[found]
+        ids[found < 0] = ""
+        return Neighbours(ids, distances)
+
+    def save(self, folder: str | Path) -> None:
+        """Write the index into a folder; `cbir_tf.search.load_index` reads it.
+
+        index.json says what was indexed; the vectors themselves stay in the feature store.
+
+        Raises:
+            UserError: the folder cannot be written.
+        """
+        folder = Path(folder)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            if len(self):
+                self.back_end.save(folder)
+        except OSError as error:
+            raise UserError(f"{folder}: cannot be written ({error.strerror})") from None
+        Manifest.of(self.back_end, self.metric, self._gallery, folder).write(folder)
+
+    def load(self, folder: str | Path, embeddings: Embeddings, settings: dict[str, Any]) -> None:
+        """Take the back end's saved state over the same vectors."""
+        self._gallery = _by_id(embeddings)
+        if len(self):
+            self.back_end.load(Path(folder), self._gallery.vectors, self._metric, settings)
+
+    def _positions(self, ids: Sequence[str] | np.ndarray, advice: str) -> np.ndarray:
+        wanted = np.asarray(ids, dtype=np.str_)
+        positions = positions_of(wanted, self._gallery.ids)
+        if (positions < 0).any():
+            missing = str(wanted[positions < 0][0])
+            raise UserError(f"{missing!r} is not in the gallery; {advice}")
+        return positions
+
+    def _search(
+        self, queries: np.ndarray, own: np.ndarray, k: int, among: np.ndarray | None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Positions, -1 for none, and distances of the k nearest."""
+        found = np.full((len(queries), k), -1)
+        distances = np.full((len(queries), k), np.inf, dtype=np.float32)
+        most = len(self) if among is None else len(among)
+        pending = np.arange(len(queries) if most else 0)
+        wanted = k + CANDIDATES_BEYOND_K
+        while len(pending):
+            wanted = min(wanted, most)
+            unsettled = []
+            for rows in _blocks(pending, wanted * queries.shape[1]):
+                candidates, beyond = self.back_end.propose(queries[rows], wanted, among)
+                candidates = np.where(candidates == own[rows, None], -1, candidates)
+                best, their_distances = self._rank(queries[rows], candidates, k)
+                width = best.shape[1]
+                found[rows, :width], distances[rows, :width] = best, their_distances
+                bound = self._metric.reported(np.maximum(beyond, 0)).astype(np.float32)
+                settled = (bound > distances[rows, -1]) | (wanted == most)
+                unsettled.append(rows[~settled])
+            pending = np.concatenate(unsettled)
+            wanted *= 4
+        return found, distances
+
+    def _rank(
+        self, queries: np.ndarray, candidates: np.ndarray, k: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The best k of (Q, C) candidates by (distance, position), which is (distance, id)."""
+        prepared = self._metric.prepare(self._gallery.vectors[candidates.ravel()])
+        prepared = prepared.reshape(*candidates.shape, -1)
+        distances = between(self._metric, self._metric.prepare(queries)[:, None], prepared)
+        distances[candidates < 0] = np.inf
+        order = np.lexsort((candidates, distances), axis=-1)[:, :k]
+        best = np.take_along_axis(candidates, order, axis=-1)
+        return best, np.take_along_axis(distances, order, axis=-1)
+
+
+def _by_id(embeddings: Embeddings) -> Embeddings:
+    """In order of id a tie by id is a tie by position."""
+    ids = embeddings.ids
+    if (ids[:-1] < ids[1:]).all():
+        return embeddings
+    return embeddings.take(np.argsort(ids))
+
+
+def _blocks(rows: np.ndarray, values_a_row: int) -> Iterator[np.ndarray]:
+    """The rows, so many at a time that a block holds about BLOCK_VALUES values."""
+    at_once = max(1, BLOCK_VALUES // values_a_row)
+    return (rows[start : start + at_once] for start in range(0, len(rows), at_once))
