@@ -76,7 +76,7 @@ def main() -> None:
 
 
 def embedding_like(count: int, dimension: int, seed: int = 0) -> np.ndarray:
-    """(count, dimension) float32 unit vectors in clusters of INTRINSIC dimensions and some noise."""
+    """(count, dimension) float32 unit vectors in noisy clusters of INTRINSIC dimensions."""
     random = np.random.default_rng(seed)
     centres = random.normal(size=(CLUSTERS, dimension)).astype(np.float32)
     directions = random.normal(size=(CLUSTERS, INTRINSIC, dimension)).astype(np.float32)

@@ -329,6 +329,8 @@ class Search(Section):
     """Neighbours returned."""
     recall: float = Field(0.99, gt=0, le=1)
     """Share of the true 10 nearest that faiss has to find; 1: exact, as are small galleries."""
+    dtype: Literal["float32", "float16"] = "float32"
+    """As which vectors are stored; float16 halves the file and keeps 3 digits."""
 
 
 class Evaluation(Section):

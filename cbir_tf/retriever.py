@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -13,10 +14,12 @@ from cbir_tf.data.decode import decode_image
 from cbir_tf.data.sources import load_images
 from cbir_tf.errors import UserError, nearest
 from cbir_tf.features.encode import predict
-from cbir_tf.features.store import FeatureStore
+from cbir_tf.features.store import FeatureStore, Record
 from cbir_tf.files import sha256
 from cbir_tf.models import load_embedder
-from cbir_tf.search import Index, make_index
+from cbir_tf.progress import logger
+from cbir_tf.search import Index, load_index, make_index
+from cbir_tf.search.manifest import Manifest
 from cbir_tf.types import Embeddings, Neighbours, Run
 
 
@@ -26,25 +29,28 @@ class Retriever:
     Args:
         run: the run; its features must have been extracted.
         search: how to search; the run's own configuration when not given.
-        split: search only these images; everything in the store when not given.
+
+    Raises:
+        UserError: nothing extracted, or features of another model.
     """
 
-    def __init__(self, run: Run, search: Search | None = None, split: str | None = None) -> None:
+    def __init__(self, run: Run, search: Search | None = None) -> None:
         self.run = run
         self.search_config = search or run.config.search
-        with FeatureStore.open(run.features) as store:
-            if store.model_digest != sha256(run.model):
-                raise UserError(
-                    f"{run.features}: made by another model than {run.model}; delete it and run "
-                    f"extract.py --run {run.folder}"
-                )
-            self.class_names = store.class_names
-            self.records = {record.id: record for record in store.records(split)}
-            self.embeddings: Embeddings = store.embeddings(split)
-        if not self.records:
+        self.store = FeatureStore.open(run.features)
+        if self.store.model_digest != sha256(run.model):
+            self.store.close()
+            load_embedder(run.model)  # says so if it is damaged
+            raise UserError(
+                f"{run.features}: made by another model than {run.model}; delete it and run "
+                f"extract.py --run {run.folder}"
+            )
+        self.class_names = self.store.class_names
+        self.embeddings: Embeddings = self.store.embeddings()
+        if not len(self.embeddings):
+            self.store.close()
             raise UserError(f"{run.features}: empty; run extract.py --run {run.folder}")
-        self.index: Index = make_index(self.search_config.index, metric=self.search_config.metric)
-        self.index.fit(self.embeddings)
+        self.index: Index = self._index()
 
     @classmethod
     def open(cls, folder: str | Path) -> Retriever:
@@ -60,41 +66,92 @@ class Retriever:
         """The embedder: uint8 RGB (B, H, W, 3) to float32 (B, D)."""
         return load_embedder(self.run.model)
 
-    def search(self, query: str | Path | bytes | np.ndarray, k: int | None = None) -> Neighbours:
+    def search(
+        self,
+        query: str | Path | bytes | np.ndarray,
+        k: int | None = None,
+        where: Sequence[str] = (),
+    ) -> Neighbours:
         """The k nearest images of one query.
 
         Args:
             query: path or encoded bytes of an image, id of a stored one (left out of its own
                 neighbours), uint8 (H, W, 3) RGB pixels, or a float (D,) vector.
             k: how many; the configuration's when not given.
+            where: conditions on what is found, as `label=rose,tulip` (`cbir_tf.features.filters`);
+                fewer than k are found where fewer meet them.
 
         Raises:
-            UserError: no such image or id, unreadable image, or k beyond the gallery.
+            UserError: no such image or id, unreadable image, k beyond the gallery, or conditions
+                that no image meets.
         """
+        among = self.select(where) if where else None
         vector, query_id = self._vector(query)
         exclude = None if query_id is None else np.array([query_id])
         k = self.search_config.k if k is None else k
-        return self.index.search(vector[np.newaxis], k, query_ids=exclude)
+        return self.index.search(vector[np.newaxis], k, query_ids=exclude, where=among)
+
+    def select(self, where: Sequence[str]) -> np.ndarray:
+        """Ids of the stored images that meet all conditions.
+
+        Raises:
+            UserError: a condition that is none, or none of the images meets them.
+        """
+        ids = self.store.select(where)
+        if not len(ids):
+            raise UserError(f"--where {' '.join(map(repr, where))}: no image meets it")
+        return ids
+
+    def save_index(self) -> None:
+        """Write the index into the run's folder.
+
+        Raises:
+            UserError: it cannot be written.
+        """
+        self.index.save(self.run.index)
+
+    def close(self) -> None:
+        """Close the feature store; safe to call twice."""
+        self.store.close()
 
     def stored_id(self, query: str | Path) -> str | None:
         """The id under which an image is in the store, given as id or as path."""
-        if str(query) in self.records:
+        if self.store.record(str(query)) is not None:
             return str(query)
-        return self._id_by_path.get(Path(query).resolve())
+        # A bare word is an id, or the name of a file; only what is there can be stored by path.
+        record = self.store.record_at(Path(query).resolve())
+        return None if record is None else record.id
+
+    def record(self, id_: str) -> Record:
+        """What the store knows of an image, which has to be there."""
+        record = self.store.record(id_)
+        assert record is not None, id_
+        return record
 
     def label(self, id_: str) -> str | None:
         """Class name of a stored image, None for an unlabelled one."""
-        label = self.records[id_].label
+        label = self.record(id_).label
         return None if label < 0 else self.class_names[label]
 
     def source(self, id_: str) -> Path | bytes:
         """The picture of a stored image, as file or encoded bytes."""
-        path = self.records[id_].path
+        path = self.record(id_).path
         return self._encoded[id_] if path is None else path
 
-    @cached_property
-    def _id_by_path(self) -> dict[Path, str]:
-        return {record.path: record.id for record in self.records.values() if record.path}
+    def _index(self) -> Index:
+        """The saved index where it is of these vectors and settings, else one fitted anew."""
+        config = self.search_config
+        if config.index == "nearest_neighbors":  # fitting is all there is to loading
+            return make_index(config.index, config.metric).fit(self.embeddings)
+        try:
+            manifest = Manifest.read(self.run.index)
+            saved = (manifest.index, manifest.metric, manifest.settings.get("recall"))
+            if saved == (config.index, config.metric, config.recall):
+                return load_index(self.run.index, self.embeddings)
+        except UserError as error:
+            logger.info("%s: fitting the index anew", error)
+        index = make_index(config.index, config.metric, recall=config.recall)
+        return index.fit(self.embeddings)
 
     @cached_property
     def _encoded(self) -> dict[str, Path | bytes]:
@@ -111,7 +168,7 @@ class Retriever:
             if not Path(query).exists():
                 raise UserError(
                     f"{query}: neither an image file nor an id in {self.run.features}; "
-                    + nearest(str(query), list(self.records)[:10_000])
+                    + nearest(str(query), self.embeddings.ids[:10_000].tolist())
                 )
         data = self.run.config.data
         if isinstance(query, np.ndarray):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,6 +40,7 @@ class ImageSet:
         labels: (N,) int64 in 0..C-1, or -1 for unlabelled.
         split: (N,) strings: train, validation, test, or empty where there is none.
         class_names: C names; the label counts into them.
+        metadata: N mappings of further columns, text or numbers by name; or none for all.
     """
 
     ids: np.ndarray
@@ -47,6 +48,7 @@ class ImageSet:
     labels: np.ndarray
     split: np.ndarray
     class_names: tuple[str, ...]
+    metadata: tuple[Mapping[str, str | float], ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "ids", _frozen(self.ids, np.str_))
@@ -54,7 +56,9 @@ class ImageSet:
         object.__setattr__(self, "labels", _frozen(self.labels, np.int64))
         object.__setattr__(self, "split", _frozen(self.split, np.str_))
         object.__setattr__(self, "class_names", tuple(self.class_names))
+        object.__setattr__(self, "metadata", tuple(self.metadata) or ({},) * len(self.ids))
         lengths = {len(self.ids), len(self.sources), len(self.labels), len(self.split)}
+        lengths.add(len(self.metadata))
         if len(lengths) != 1:
             raise ValueError(f"ImageSet: ids, sources, labels, split differ in length: {lengths}")
         _distinct(self.ids, "ImageSet")
@@ -74,6 +78,7 @@ class ImageSet:
             self.labels[positions],
             self.split[positions],
             self.class_names,
+            tuple(self.metadata[each] for each in positions),
         )
 
     def of_split(self, name: str) -> ImageSet:

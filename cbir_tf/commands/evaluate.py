@@ -14,6 +14,7 @@ from cbir_tf.progress import logger
 from cbir_tf.types import SPLITS, Neighbours, Run
 
 if TYPE_CHECKING:
+    from cbir_tf.retriever import Retriever
     from cbir_tf.types import Embeddings
 
 MISTAKES = 12
@@ -59,14 +60,10 @@ def measure(run: Run, split: str, gallery: str | None) -> tuple[dict[str, Any], 
         The figures (`cbir_tf.evaluation.evaluate`) and the pictures drawn.
     """
     from cbir_tf.evaluation import evaluate
-    from cbir_tf.features.store import FeatureStore
 
-    for each in dict.fromkeys((split, gallery or split)):
-        extract(run, split_images(run, each))
-    with FeatureStore.open(run.features) as store:
-        queries = store.embeddings(split)
-        searched = store.embeddings(gallery) if gallery else None
-        names = store.class_names
+    retriever, _ = extract(run, split_images(run, split, gallery or split))
+    queries = retriever.store.embeddings(split)
+    searched = retriever.store.embeddings(gallery) if gallery else None
     settings = run.config.evaluation
     most = len(queries) - 1 if searched is None else len(searched)
     ranks = [k for k in settings.k if k <= most] or [1]
@@ -79,11 +76,11 @@ def measure(run: Run, split: str, gallery: str | None) -> tuple[dict[str, Any], 
         metric=run.config.search.metric,
         bootstrap=settings.bootstrap,
         seed=run.config.seed,
-        class_names=names,
+        class_names=retriever.class_names,
     )
     result = {"split": split, "gallery_split": gallery or split} | result
     _keep(run, result)
-    return result, _draw(run, queries, gallery or split)
+    return result, _draw(retriever, queries, queries if searched is None else searched)
 
 
 def _keep(run: Run, result: dict[str, Any]) -> None:
@@ -92,26 +89,26 @@ def _keep(run: Run, result: dict[str, Any]) -> None:
     write_text(run.metrics, json.dumps(kept, indent=2, ensure_ascii=False))
 
 
-def _draw(run: Run, queries: Embeddings, gallery: str) -> list[Path]:
+def _draw(retriever: Retriever, queries: Embeddings, searched: Embeddings) -> list[Path]:
     """Confusion matrix of the nearest neighbours, and a gallery of the worst mistakes."""
     from cbir_tf.commands.pictures import neighbour_row
     from cbir_tf.evaluation.confusion import confusion_matrix, mistakes
     from cbir_tf.plots.confusion import confusion_matrix_png, mistakes_grid
-    from cbir_tf.retriever import Retriever
 
-    everything, searched = Retriever(run), Retriever(run, split=gallery)
-    k = min(run.config.search.k, len(searched.embeddings) - 1)
-    neighbours = searched.index.search(queries.vectors, k, query_ids=queries.ids)
-    names = everything.class_names
-    matrix = confusion_matrix(neighbours, queries, searched.embeddings, len(names))
-    pictures = [confusion_matrix_png(run.plots / "confusion.png", matrix, names)]
+    plots, names = retriever.run.plots, retriever.class_names
+    k = min(retriever.search_config.k, len(searched) - 1)
+    neighbours = retriever.index.search(
+        queries.vectors, k, query_ids=queries.ids, where=searched.ids
+    )
+    matrix = confusion_matrix(neighbours, queries, searched, len(names))
+    pictures = [confusion_matrix_png(plots / "confusion.png", matrix, names)]
     row_of = {str(id_): row for row, id_ in enumerate(queries.ids)}
     rows = []
-    for each in mistakes(neighbours, queries, searched.embeddings)[:MISTAKES]:
+    for each in mistakes(neighbours, queries, searched)[:MISTAKES]:
         row = row_of[each.query]
         found = Neighbours(neighbours.ids[[row]], neighbours.distances[[row]])
-        rows.append(neighbour_row(everything, each.query, found))
-    path = run.plots / "mistakes.png"
+        rows.append(neighbour_row(retriever, each.query, found))
+    path = plots / "mistakes.png"
     path.unlink(missing_ok=True)
     if rows:
         pictures.append(mistakes_grid(path, rows))

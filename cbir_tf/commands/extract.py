@@ -12,9 +12,12 @@ import numpy as np
 
 from cbir_tf.commands.startup import import_tensorflow
 from cbir_tf.errors import UserError
-from cbir_tf.types import SPLITS, Run
+from cbir_tf.progress import logger
+from cbir_tf.types import SPLITS, UNLABELLED, Run
 
 if TYPE_CHECKING:
+    import keras
+
     from cbir_tf.retriever import Retriever
     from cbir_tf.types import ImageSet
 
@@ -26,31 +29,58 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     which.add_argument(
         "--split", choices=[*SPLITS, "all"], default="validation", help="default: validation"
     )
-    which.add_argument("--images", type=Path, metavar="DIR", help="a folder of images instead")
+    which.add_argument(
+        "--images",
+        type=Path,
+        metavar="DIR",
+        help="every image below a folder, or those its manifest.csv lists, instead",
+    )
+    parser.add_argument(
+        "--keep-missing",
+        action="store_true",
+        help="with --images: keep stored images whose files have gone from the folder",
+    )
+    parser.add_argument(
+        "--watch",
+        action="store_true",
+        help="with --images: stay, and keep in step with the folder until Ctrl-C",
+    )
     parser.add_argument("--json", action="store_true", help="one JSON document on standard output")
 
 
 def main(arguments: argparse.Namespace) -> None:
     """Extract, fit the index, draw; prints what was made and where."""
     run = trained_run(arguments.run)
+    folder = arguments.images
+    if folder is None and (arguments.keep_missing or arguments.watch):
+        raise UserError("--keep-missing and --watch need --images DIR; add it, or leave them out")
     import_tensorflow()
     from cbir_tf.commands.pictures import draw_map
 
-    images = _chosen_images(run, arguments)
+    images = split_images(run, arguments.split) if folder is None else folder_images(run, folder)
     retriever, unreadable = extract(run, images)
+    removed = [] if folder is None or arguments.keep_missing else drop_missing(run, folder, images)
+    if removed:
+        retriever = refreshed(run)
     pictures = draw_map(retriever, images.ids)
     result = {
         "features": str(run.features),
         "images": len(images) - len(unreadable),
+        "stored": len(retriever.embeddings),
+        "removed": removed,
         "unreadable": unreadable,
         "pictures": [str(each) for each in pictures],
     }
     if arguments.json:
-        print(json.dumps(result, ensure_ascii=False))
-        return
-    print(f"{result['images']} images in {run.features}")
-    for each in pictures:
-        print(each)
+        print(json.dumps(result, ensure_ascii=False), flush=True)
+    else:
+        print(
+            f"{result['images']} images extracted, {len(removed)} removed; "
+            f"{result['stored']} in {run.features}"
+        )
+        print(*pictures, sep="\n", flush=True)
+    if arguments.watch:
+        _watch(run, folder, arguments.keep_missing)
 
 
 def trained_run(folder: Path) -> Run:
@@ -65,20 +95,100 @@ def trained_run(folder: Path) -> Run:
     return run
 
 
-def split_images(run: Run, split: str) -> ImageSet:
-    """The undamaged images of one split of a run, or of all three."""
+def split_images(run: Run, *splits: str) -> ImageSet:
+    """The undamaged images of some splits of a run ("all" for the three)."""
     from cbir_tf.data.inspection import read_image_table
     from cbir_tf.data.sources import load_images
 
     images = read_image_table(run.images, load_images(run.config.data, run.config.seed)).images
-    chosen = images.take(np.isin(images.split, SPLITS) if split == "all" else images.split == split)
-    if not len(chosen):
-        raise UserError(f"{run.folder}: has no {split} images; choose another --split")
+    chosen = images.take(np.isin(images.split, SPLITS if "all" in splits else splits))
+    for split in set(splits) - {"all"}:
+        if not (chosen.split == split).any():
+            raise UserError(f"{run.folder}: has no {split} images; choose another --split")
     return chosen
 
 
-def extract(run: Run, images: ImageSet) -> tuple[Retriever, list[str]]:
+def folder_images(run: Run, folder: Path) -> ImageSet:
+    """The images of any folder, ready to be stored with a run.
+
+    An image that belongs to the run's own data keeps its id, label and split. Any other goes by
+    its whole path, as two folders may hold files of one name.
+
+    Raises:
+        UserError: no such folder, or no images in it.
+    """
+    from cbir_tf.data.sources import images_in_folder
+
+    images = images_in_folder(folder)
+    root = folder.expanduser().resolve()
+    ids = [(root / id_).as_posix() for id_ in images.ids]
+    labels, split = images.labels.copy(), images.split.copy().astype("U10")
+    names = list(images.class_names)
+    own = _own_images(run, root)
+    for row, path in enumerate(ids):
+        if path in own:
+            ids[row], label, split[row] = own[path]
+            if label and label not in names:
+                names.append(label)
+            labels[row] = names.index(label) if label else UNLABELLED
+    return replace(
+        images,
+        ids=np.array(ids, dtype=np.str_),
+        labels=labels,
+        split=split,
+        class_names=tuple(names),
+    )
+
+
+def _own_images(run: Run, root: Path) -> dict[str, tuple[str, str, str]]:
+    """Id, label and split of the run's own images, by path, if they may lie in that folder."""
+    from cbir_tf.data.sources import load_images
+
+    data = run.config.data
+    if data.source != "folder" or data.path is None:
+        return {}
+    home = data.path.resolve()
+    if not (home.is_relative_to(root) or root.is_relative_to(home)) or not home.exists():
+        return {}
+    images = load_images(data, run.config.seed)
+    names = (*images.class_names, "")
+    return {
+        source.as_posix(): (id_, names[label], split)
+        for id_, source, label, split in zip(
+            images.ids.tolist(), images.sources, images.labels, images.split.tolist(), strict=True
+        )
+        if isinstance(source, Path)
+    }
+
+
+def drop_missing(run: Run, folder: Path, images: ImageSet) -> list[str]:
+    """Take out of the store what was below the folder and is no longer; returns those ids."""
+    from cbir_tf.features.store import FeatureStore
+
+    root = folder.expanduser().resolve()
+    present = set(images.ids.tolist())
+    with FeatureStore.open(run.features) as store:
+        gone = [
+            record.id
+            for record in store.records()
+            if record.id not in present
+            and (
+                Path(record.id) if Path(record.id).is_absolute() else record.path or Path()
+            ).is_relative_to(root)
+        ]
+        store.remove(gone)
+    return gone
+
+
+def extract(
+    run: Run, images: ImageSet, model: keras.Model | None = None
+) -> tuple[Retriever, list[str]]:
     """Embed into the store and save the fitted index.
+
+    Args:
+        run: a trained run.
+        images: to be embedded, unless stored unchanged.
+        model: the run's embedder, if it is loaded already.
 
     Returns:
         The run ready to be searched, and the ids of the images that could not be read.
@@ -90,30 +200,52 @@ def extract(run: Run, images: ImageSet) -> tuple[Retriever, list[str]]:
     from cbir_tf.features.store import FeatureStore
     from cbir_tf.files import read_json, sha256
     from cbir_tf.models import load_embedder
-    from cbir_tf.retriever import Retriever
 
-    model = load_embedder(run.model)
-    digest = sha256(run.model)
+    model = load_embedder(run.model) if model is None else model
     names = read_json(run.training)["class_names"]
-    with FeatureStore.create(run.features, digest, names) as store:
+    dtype = run.config.search.dtype
+    with FeatureStore.create(run.features, sha256(run.model), names, dtype) as store:
+        names = list(store.extend_classes(images.class_names))
+        numbers = np.array([names.index(each) for each in images.class_names] + [UNLABELLED])
+        images = replace(images, labels=numbers[images.labels], class_names=tuple(names))
         unreadable = encode(model, images, run.config.data, store)
         if len(unreadable) == len(images):
             raise UserError(
                 f"none of the {len(images)} images could be read, the first is {unreadable[0]!r}; "
                 "is it the right folder?"
             )
+    return refreshed(run), unreadable
+
+
+def refreshed(run: Run) -> Retriever:
+    """The run with its index fitted to what the store now holds, and saved."""
+    from cbir_tf.retriever import Retriever
+
     retriever = Retriever(run)
-    retriever.index.save(run.index)
-    return retriever, unreadable
+    retriever.save_index()
+    return retriever
 
 
-def _chosen_images(run: Run, arguments: argparse.Namespace) -> ImageSet:
-    from cbir_tf.data.sources import images_in_folder
+def _watch(run: Run, folder: Path, keep_missing: bool) -> None:
+    """Extract again whenever something below the folder changes, until interrupted."""
+    from cbir_tf.models import load_embedder
 
-    if arguments.images is None:
-        return split_images(run, arguments.split)
-    images = images_in_folder(arguments.images)
-    # Two folders may hold files of one name, so outside images go by their whole path.
-    folder = arguments.images.resolve()
-    ids = [(folder / id_).as_posix() for id_ in images.ids]
-    return replace(images, ids=np.array(ids, dtype=np.str_))
+    try:
+        from watchfiles import watch
+    except ImportError:
+        raise UserError("--watch needs watchfiles; pip install 'cbir-tf[watch]'") from None
+    model = load_embedder(run.model)
+    logger.info("watching %s; Ctrl-C ends it", folder)
+    # A change in the moment before the watch begins shows up in its first round.
+    for _ in watch(folder, yield_on_timeout=False, raise_interrupt=True):
+        try:
+            images = folder_images(run, folder)
+            _, unreadable = extract(run, images, model)
+            removed = [] if keep_missing else drop_missing(run, folder, images)
+        except UserError as error:  # an emptied folder may fill again
+            logger.warning("%s", error)
+            continue
+        if removed:
+            refreshed(run)
+        left = len(images) - len(unreadable)
+        print(f"{left} images in {folder}, {len(removed)} removed", flush=True)

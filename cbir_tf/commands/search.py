@@ -22,7 +22,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("query", metavar="QUERY", help="an image file, or the id of a stored image")
     parser.add_argument("--run", type=Path, required=True, help="folder of a trained run")
     parser.add_argument("-k", type=int, help="how many neighbours; default: the run's search.k")
-    parser.add_argument("--split", choices=SPLITS, help="search these images only; default: all")
+    parser.add_argument(
+        "--where",
+        action="append",
+        default=[],
+        metavar="CONDITION",
+        help="search only images that meet it: label=rose,tulip or year>=2020, by label, split, "
+        "id, path or a column of the manifest; may be given several times",
+    )
+    parser.add_argument("--split", choices=SPLITS, help="short for --where split=...")
     parser.add_argument("--grid", type=Path, metavar="PNG", help="write query and neighbours here")
     parser.add_argument("--json", action="store_true", help="one JSON document on standard output")
 
@@ -35,8 +43,9 @@ def main(arguments: argparse.Namespace) -> None:
     from cbir_tf.plots.grids import query_grid
     from cbir_tf.retriever import Retriever
 
-    retriever = Retriever(run, split=arguments.split)
-    neighbours = retriever.search(arguments.query, arguments.k)
+    retriever = Retriever(run)
+    where = [*arguments.where, *([f"split={arguments.split}"] if arguments.split else [])]
+    neighbours = retriever.search(arguments.query, arguments.k, where)
     found = _rows(retriever, neighbours)
     if arguments.grid:
         row = neighbour_row(retriever, arguments.query, neighbours)
@@ -56,7 +65,7 @@ def _rows(retriever: Retriever, neighbours: Neighbours) -> list[dict[str, Any]]:
     for id_, distance in zip(neighbours.ids[0], neighbours.distances[0], strict=True):
         if math.isinf(distance):
             break
-        path = retriever.records[str(id_)].path
+        path = retriever.record(str(id_)).path
         rows.append(
             {
                 "rank": len(rows) + 1,

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import csv
 import logging
+import math
 import os
 import posixpath
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -35,13 +37,15 @@ class _Entry:
     path: str
     label: str
     split: str
+    metadata: Mapping[str, str | float] = field(default_factory=dict)
 
 
 def folder(data: Data) -> ImageSet:
     """Images of a folder, in one of three layouts.
 
     - `manifest.csv` (in the folder, or the path itself): columns path, label and, if wanted,
-      split; paths relative to the file; an empty label means unlabelled.
+      split; paths relative to the file; an empty label means unlabelled. Further columns are
+      metadata to filter by; cells that read as numbers are numbers, empty ones are left out.
     - split folders holding class folders, `train/cat/1.jpg`, if all top-level folders are named
       train, validation (val, valid) or test.
     - class folders, `cat/1.jpg`.
@@ -62,13 +66,15 @@ def folder(data: Data) -> ImageSet:
 
 
 def images_in_folder(path: Path) -> ImageSet:
-    """Every image below a folder, at any depth, unlabelled and in no split.
+    """Every image below a folder, at any depth, unlabelled; or those its manifest.csv lists.
 
     Raises:
         UserError: there is no such folder, or no image in it.
     """
     root = path.expanduser()
     _check_folder(root)
+    if (root / "manifest.csv").is_file():
+        return _image_set(root, _read_manifest(root / "manifest.csv"))
     paths = _image_paths(root)
     if not paths:
         raise UserError(f"{root}: no images found; known are {_suffixes()}")
@@ -84,6 +90,7 @@ def _image_set(root: Path, entries: list[_Entry]) -> ImageSet:
         labels=np.array([numbers[each.label] for each in entries]),
         split=np.array([each.split for each in entries]),
         class_names=class_names,
+        metadata=tuple(each.metadata for each in entries),
     )
 
 
@@ -205,7 +212,23 @@ def _manifest_entry(row: dict[str, str | None], where: str) -> _Entry:
         )
     if split and split.lower() not in SPLIT_NAMES:
         raise UserError(f"{where}: no split {split!r}; write train, validation or test, or nothing")
-    return _Entry(path, label, SPLIT_NAMES.get(split.lower(), ""))
+    metadata = {
+        name: _number(value.strip())
+        for name, value in row.items()
+        if name and name not in ("path", "label", "split") and value and value.strip()
+    }
+    return _Entry(path, label, SPLIT_NAMES.get(split.lower(), ""), metadata)
+
+
+def _number(text: str) -> str | float:
+    """Text that reads as a finite number is one."""
+    for kind in (int, float):
+        try:
+            number = kind(text)
+        except ValueError:
+            continue
+        return number if math.isfinite(number) else text
+    return text
 
 
 def _check_listed(manifest: Path, entries: list[_Entry]) -> None:

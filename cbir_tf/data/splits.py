@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 
 import numpy as np
 
@@ -52,7 +53,7 @@ def apply_split(images: ImageSet, split: Split, seed: int) -> ImageSet:
 
     in_order = np.empty_like(names)
     in_order[by_id] = names
-    return ImageSet(images.ids, images.sources, images.labels, in_order, images.class_names)
+    return replace(images, split=in_order)
 
 
 def _given(

@@ -38,20 +38,24 @@ def encode(model: keras.Model, images: ImageSet, data: Data, store: FeatureStore
     """Write the embeddings of images into the store; what it has unchanged is not done again.
 
     Each batch is one transaction: killed at any moment, a second call goes on where the first
-    was.
+    was. An image that moved, or got another label, split or metadata, is described anew without
+    being embedded again; one that became unreadable is taken out.
 
     Returns:
         Ids of the images that could not be read.
     """
     digests = _digests(images)
-    stored = {record.id: record.digest for record in store.records()}
-    fresh = np.array(
+    stored = {record.id: record for record in store.records()}
+    unchanged = np.array(
         [
-            digest is not None and stored.get(id_) != digest
-            for id_, digest in zip(images.ids, digests, strict=True)
+            digest is not None and id_ in stored and stored[id_].digest == digest
+            for id_, digest in zip(images.ids.tolist(), digests, strict=True)
         ],
         dtype=bool,
     )
+    known = [_record(images, each, digests[each]) for each in np.flatnonzero(unchanged).tolist()]
+    store.describe([record for record in known if record != stored[record.id]])
+    fresh = ~unchanged & np.array([digest is not None for digest in digests], dtype=bool)
     todo = images.take(fresh)
     todo_digests = [digest for digest, wanted in zip(digests, fresh, strict=True) if wanted]
     done: set[str] = set()
@@ -63,6 +67,7 @@ def encode(model: keras.Model, images: ImageSet, data: Data, store: FeatureStore
             bar.update(len(records))
     unreadable = {str(id_) for id_, digest in zip(images.ids, digests, strict=True) if not digest}
     unreadable |= set(map(str, todo.ids)) - done
+    store.remove(unreadable & stored.keys())
     if unreadable:
         first = sorted(unreadable)[:5]
         logger.warning("%d unreadable images skipped: %s", len(unreadable), ", ".join(first))
@@ -77,6 +82,7 @@ def _record(images: ImageSet, position: int, digest: str | None) -> Record:
         label=int(images.labels[position]),
         split=str(images.split[position]),
         digest=digest or "",
+        metadata=images.metadata[position],
     )
 
 

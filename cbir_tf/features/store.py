@@ -1,21 +1,25 @@
-"""The feature store: one SQLite file of ids, paths, labels and float32 vectors."""
+"""The feature store: one SQLite file of ids, paths, labels, metadata and vectors."""
 
 from __future__ import annotations
 
 import json
+import secrets
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 
 from cbir_tf.errors import UserError
+from cbir_tf.features.filters import compile_conditions
 from cbir_tf.types import Embeddings
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+DTYPES = {"float32": "<f4", "float16": "<f2"}
 
 _SCHEMA = """
 CREATE TABLE about (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -25,26 +29,47 @@ CREATE TABLE features (
     label INTEGER NOT NULL, -- counts into about.class_names; -1 for unlabelled
     split TEXT NOT NULL,
     digest TEXT NOT NULL,   -- SHA-256 of the encoded image
-    vector BLOB NOT NULL    -- little-endian float32
+    metadata TEXT NOT NULL DEFAULT '{}', -- JSON object of text and numbers
+    vector BLOB NOT NULL    -- little-endian, of about.dtype
 ) WITHOUT ROWID;
+CREATE INDEX described ON features (path, label, split, metadata); -- filters need not read vectors
 """
+
+# What brings a store to the next version, by the version it has.
+_MIGRATIONS = {
+    1: """
+    ALTER TABLE features ADD COLUMN metadata TEXT NOT NULL DEFAULT '{}';
+    CREATE INDEX described ON features (path, label, split, metadata);
+    INSERT INTO about VALUES ('dtype', 'float32'), ('version', '');
+    """
+}
 
 
 @dataclass(frozen=True)
 class Record:
-    """One image of the store, without its vector."""
+    """One image of the store, without its vector.
+
+    Attributes:
+        id: unique.
+        path: of the file, None for images that are not files.
+        label: counts into the store's class names, -1 for unlabelled.
+        split: train, validation, test, or empty.
+        digest: SHA-256 of the encoded image.
+        metadata: further columns, text or numbers by name.
+    """
 
     id: str
     path: Path | None
     label: int
     split: str
     digest: str
+    metadata: Mapping[str, str | float] = field(default_factory=dict)
 
 
 class FeatureStore:
     """Vectors by id in a SQLite file, all of one model.
 
-    Every `write` is one transaction, so that an interruption leaves whole batches. Use as a
+    Every change is one transaction, so that an interruption leaves whole batches. Use as a
     context manager, or `close`.
     """
 
@@ -53,11 +78,19 @@ class FeatureStore:
         self._connection = connection
 
     @classmethod
-    def create(cls, path: Path, model_digest: str, class_names: Sequence[str]) -> FeatureStore:
+    def create(
+        cls, path: Path, model_digest: str, class_names: Sequence[str], dtype: str = "float32"
+    ) -> FeatureStore:
         """Open the store of a model, made where it is missing.
 
+        Args:
+            path: the file.
+            model_digest: SHA-256 of the model that makes the vectors.
+            class_names: names the labels count into.
+            dtype: float32 or float16, as which vectors are kept; a store keeps the one it has.
+
         Raises:
-            UserError: the file is no store, of another version, or of another model.
+            UserError: the file is no store, of a later version, or of another model.
         """
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -67,6 +100,8 @@ class FeatureStore:
                     "schema_version": str(SCHEMA_VERSION),
                     "model": model_digest,
                     "class_names": json.dumps(list(class_names), ensure_ascii=False),
+                    "dtype": dtype,
+                    "version": "",
                 }
                 with connection:
                     connection.executescript(f"BEGIN; {_SCHEMA}")
@@ -82,22 +117,25 @@ class FeatureStore:
 
     @classmethod
     def open(cls, path: Path) -> FeatureStore:
-        """Open an existing store.
+        """Open an existing store; one of an earlier version is brought to this one.
 
         Raises:
-            UserError: no such file, no store, or a store of another version.
+            UserError: no such file, no store, or a store of a later version.
         """
         if not path.is_file():
             raise UserError(f"{path}: no features yet; run extract.py --run {path.parent}")
         with _reporting(path):
             store = cls(path, _connect(path))
-            version = store._about("schema_version")
-        if version != str(SCHEMA_VERSION):
+            text = store._about("schema_version")
+        version = int(text) if text.isdecimal() else 0
+        if not 1 <= version <= SCHEMA_VERSION:
             store.close()
             raise UserError(
-                f"{path}: a feature store of version {version}, this program reads version "
+                f"{path}: a feature store of version {text}, this program reads up to version "
                 f"{SCHEMA_VERSION}; delete the file to extract anew"
             )
+        with _reporting(path):
+            store._migrate(version)
         return store
 
     def __enter__(self) -> FeatureStore:
@@ -125,62 +163,150 @@ class FeatureStore:
         """Names the labels count into."""
         return tuple(json.loads(self._about("class_names")))
 
+    @property
+    def version(self) -> str:
+        """A random name for the present content: another after every change."""
+        return self._about("version")
+
+    @property
+    def metadata_names(self) -> list[str]:
+        """Columns of metadata that any image has."""
+        rows = self._connection.execute(
+            "SELECT DISTINCT json_each.key FROM features, json_each(metadata) ORDER BY 1"
+        )
+        return [name for (name,) in rows]
+
     def write(self, records: Sequence[Record], vectors: np.ndarray) -> None:
         """Add records with their (N, D) vectors, replacing those of the same id.
 
         Raises:
             UserError: the disk is full or the file cannot be written; nothing is half-written.
         """
+        dtype = DTYPES[self._about("dtype")]
         rows = [
-            (
-                record.id,
-                None if record.path is None else str(record.path),
-                int(record.label),
-                record.split,
-                record.digest,
-                np.ascontiguousarray(vector, dtype="<f4").tobytes(),
-            )
+            (*_described(record), record.digest, np.asarray(vector, dtype=dtype).tobytes())
             for record, vector in zip(records, vectors, strict=True)
         ]
-        with _reporting(self.path), self._connection:
-            self._connection.executemany(
-                "INSERT OR REPLACE INTO features VALUES (?, ?, ?, ?, ?, ?)", rows
-            )
+        self._change(
+            "INSERT OR REPLACE INTO features (id, path, label, split, metadata, digest, vector) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?)",
+            rows,
+        )
+
+    def describe(self, records: Sequence[Record]) -> None:
+        """Change path, label, split and metadata of stored images; their vectors stay.
+
+        Raises:
+            UserError: the disk is full or the file cannot be written; nothing is half-written.
+        """
+        rows = [(*_described(record)[1:], record.id) for record in records]
+        self._change(
+            "UPDATE features SET path = ?, label = ?, split = ?, metadata = ? WHERE id = ?", rows
+        )
+
+    def remove(self, ids: Iterable[str]) -> None:
+        """Take images out; ids that are not there are passed over.
+
+        Raises:
+            UserError: the file cannot be written; nothing is half-removed.
+        """
+        self._change("DELETE FROM features WHERE id = ?", [(str(id_),) for id_ in ids])
+
+    def extend_classes(self, names: Sequence[str]) -> tuple[str, ...]:
+        """Add class names that are not yet there to the end; returns all."""
+        known = self.class_names
+        new = [name for name in names if name not in known]
+        if new:
+            with _reporting(self.path), self._connection:
+                self._set("class_names", json.dumps([*known, *new], ensure_ascii=False))
+        return (*known, *new)
+
+    def select(self, conditions: Sequence[str] = (), split: str | None = None) -> np.ndarray:
+        """Ids of the images that meet all conditions (`cbir_tf.features.filters`), in order.
+
+        Raises:
+            UserError: a condition that is none, or names no column or class of the store.
+        """
+        expression, parameters = compile_conditions(
+            conditions, self.class_names, self.metadata_names if conditions else ()
+        )
+        where, values = _where(split)
+        with _reporting(self.path):
+            rows = self._connection.execute(
+                f"SELECT id FROM features {where} AND {expression} ORDER BY id",
+                [*values, *parameters],
+            ).fetchall()
+        return np.array([id_ for (id_,) in rows], dtype=np.str_)
+
+    def record(self, id_: str) -> Record | None:
+        """One image, None where there is none of that id."""
+        found = self._records("WHERE id = ?", (id_,))
+        return found[0] if found else None
+
+    def record_at(self, path: Path) -> Record | None:
+        """The image of a file, None where it is not stored."""
+        found = self._records("WHERE path = ? ORDER BY id LIMIT 1", (str(path),))
+        return found[0] if found else None
 
     def records(self, split: str | None = None) -> list[Record]:
         """What is stored, in order of id."""
         where, values = _where(split)
-        with _reporting(self.path):
-            rows = self._connection.execute(
-                f"SELECT id, path, label, split, digest FROM features{where} ORDER BY id", values
-            ).fetchall()
-        return [
-            Record(id_, None if path is None else Path(path), label, split_, digest)
-            for id_, path, label, split_, digest in rows
-        ]
+        return self._records(f"{where} ORDER BY id", values)
 
     def embeddings(self, split: str | None = None) -> Embeddings:
-        """The vectors of one split, or of everything, in order of id."""
+        """The vectors of one split, or of everything, in order of id, as float32."""
         where, values = _where(split)
         with _reporting(self.path):
             rows = self._connection.execute(
-                f"SELECT id, label, vector FROM features{where} ORDER BY id", values
+                f"SELECT id, label, vector FROM features {where} ORDER BY id", values
             ).fetchall()
         joined = b"".join(vector for _, _, vector in rows)
-        vectors = np.frombuffer(joined, dtype="<f4")
+        vectors = np.frombuffer(joined, dtype=DTYPES[self._about("dtype")])
         return Embeddings(
             np.array([id_ for id_, _, _ in rows], dtype=np.str_),
             vectors.reshape(len(rows), -1) if rows else vectors.reshape(0, 0),
             np.array([label for _, label, _ in rows], dtype=np.int64),
         )
 
+    def _records(self, clauses: str, values: Sequence[str]) -> list[Record]:
+        with _reporting(self.path):
+            rows = self._connection.execute(
+                f"SELECT id, path, label, split, digest, metadata FROM features {clauses}", values
+            ).fetchall()
+        return [
+            Record(id_, path and Path(path), label, split, digest, json.loads(metadata))
+            for id_, path, label, split, digest, metadata in rows
+        ]
+
+    def _change(self, statement: str, rows: Sequence[tuple[Any, ...]]) -> None:
+        if not rows:
+            return
+        with _reporting(self.path), self._connection:
+            self._connection.executemany(statement, rows)
+            self._set("version", secrets.token_hex(16))
+
+    def _migrate(self, version: int) -> None:
+        for each in range(version, SCHEMA_VERSION):
+            with self._connection:
+                self._connection.executescript(f"BEGIN; {_MIGRATIONS[each]}")
+                self._set("schema_version", str(each + 1))
+
+    def _set(self, key: str, value: str) -> None:
+        self._connection.execute("UPDATE about SET value = ? WHERE key = ?", (value, key))
+
     def _about(self, key: str) -> str:
         row = self._connection.execute("SELECT value FROM about WHERE key = ?", (key,)).fetchone()
         return "" if row is None else str(row[0])
 
 
+def _described(record: Record) -> tuple[str, str | None, int, str, str]:
+    path = None if record.path is None else str(record.path)
+    metadata = json.dumps(dict(record.metadata), ensure_ascii=False)
+    return record.id, path, int(record.label), record.split, metadata
+
+
 def _where(split: str | None) -> tuple[str, tuple[str, ...]]:
-    return ("", ()) if split is None else (" WHERE split = ?", (split,))
+    return ("WHERE 1", ()) if split is None else ("WHERE split = ?", (split,))
 
 
 def _connect(path: Path) -> sqlite3.Connection:

@@ -111,3 +111,68 @@ def test_killed_while_writing_only_whole_batches_remain(tmp_path):
     assert len(embeddings) >= (int(line) + 1) * 100
     batches = embeddings.vectors.reshape(-1, 100, 64)
     assert (batches == np.arange(len(batches))[:, None, None]).all()
+
+
+VERSION_1 = """
+CREATE TABLE about (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE features (id TEXT PRIMARY KEY, path TEXT, label INTEGER NOT NULL, split TEXT NOT NULL,
+    digest TEXT NOT NULL, vector BLOB NOT NULL) WITHOUT ROWID;
+INSERT INTO about VALUES ('schema_version', '1'), ('model', 'model'), ('class_names', '["a"]');
+"""
+
+
+def test_a_store_of_the_first_version_is_brought_to_this_one(tmp_path):
+    path = tmp_path / "features.db"
+    with sqlite3.connect(path) as connection:
+        connection.executescript(VERSION_1)
+        vector = np.float32([1, 2]).tobytes()
+        connection.execute(
+            "INSERT INTO features VALUES ('x', '/photos/x', 0, 'test', 'dx', ?)", (vector,)
+        )
+    connection.close()
+    for _ in range(2):
+        with FeatureStore.open(path) as store:
+            assert store.records() == [record("x")]
+            assert store.embeddings().vectors.tolist() == [[1, 2]]
+    with FeatureStore.create(path, "model", ["a"]) as store:
+        store.write([Record("y", None, 0, "test", "dy", {"year": 2020})], np.ones((1, 2)))
+        assert store.select(["year>=2020"]).tolist() == ["y"]
+
+
+def test_half_precision_halves_the_vectors_and_keeps_three_digits(tmp_path):
+    vectors = np.random.default_rng(0).normal(size=(5, 7)).astype(np.float32)
+    with FeatureStore.create(tmp_path / "features.db", "model", ["a"], "float16") as store:
+        store.write([record(str(each)) for each in range(5)], vectors)
+        found = store.embeddings().vectors
+    assert found.dtype == np.float32
+    assert np.array_equal(found, vectors.astype(np.float16).astype(np.float32))
+
+
+def test_every_change_gives_the_store_another_version(tmp_path):
+    with FeatureStore.create(tmp_path / "features.db", "model", ["a"]) as store:
+        versions = [store.version]
+        store.write([record("1")], np.ones((1, 2)))
+        versions.append(store.version)
+        store.describe([record("1", label=-1)])
+        versions.append(store.version)
+        store.remove(["1", "not there"])
+        versions.append(store.version)
+        store.remove([])
+        assert store.version == versions[-1]
+        assert len(set(versions)) == 4
+        assert len(store.embeddings()) == 0
+
+
+def test_describing_anew_keeps_the_vector(tmp_path):
+    with FeatureStore.create(tmp_path / "features.db", "model", ["a"]) as store:
+        store.write([record("1")], np.array([[1.0, 2.0]]))
+        moved = Record("1", Path("/elsewhere/1"), -1, "train", "d1", {"year": 1999, "by": "Ada"})
+        store.describe([moved])
+        assert store.record("1") == store.record_at(Path("/elsewhere/1")) == moved
+        assert store.record("2") is store.record_at(Path("/photos/1")) is None
+        assert store.embeddings().vectors.tolist() == [[1, 2]]
+
+
+def test_classes_are_added_to_the_end(tmp_path):
+    with FeatureStore.create(tmp_path / "features.db", "model", ["b", "a"]) as store:
+        assert store.extend_classes(["c", "a"]) == store.class_names == ("b", "a", "c")

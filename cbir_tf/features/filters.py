@@ -1,0 +1,106 @@
+"""Conditions on stored images, compiled to SQL with parameters.
+
+A condition is one comparison, several of them all have to hold:
+
+    label=rose,tulip     any of several
+    label!=rose          none of them
+    year>=2020           numbers are compared as numbers, text as text
+    split=test, id=..., path=..., and every column of metadata by its name
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Sequence
+
+from cbir_tf.errors import UserError, nearest
+
+COLUMNS = ("id", "path", "label", "split")
+_CONDITION = re.compile(
+    r"(?P<name>[^=<>!]+?)\s*(?P<operator>!=|>=|<=|=|>|<)\s*(?P<values>.*)", re.S
+)
+
+Value = str | float
+
+
+def compile_conditions(
+    conditions: Sequence[str], class_names: Sequence[str], metadata_names: Collection[str]
+) -> tuple[str, list[Value]]:
+    """An SQL expression over the table of features, and its parameters.
+
+    Args:
+        conditions: as above.
+        class_names: names the labels count into.
+        metadata_names: columns of metadata that the store has.
+
+    Raises:
+        UserError: not a comparison, no such column or class, or an order asked of labels.
+
+    Example:
+        >>> compile_conditions(["label=b,c", "year>=2020"], "abc", ["year"])[1]
+        [1, 2, 'year', 'year', 2020.0]
+    """
+    parts: list[str] = []
+    parameters: list[Value] = []
+    for condition in conditions:
+        expression, values = _compile(condition, class_names, metadata_names)
+        parts.append(f"({expression})")
+        parameters += values
+    return " AND ".join(parts) or "1", parameters
+
+
+def _compile(
+    condition: str, class_names: Sequence[str], metadata_names: Collection[str]
+) -> tuple[str, list[Value]]:
+    match = _CONDITION.fullmatch(condition.strip())
+    if match is None:
+        raise UserError(
+            f"--where {condition!r}: not a comparison; write it as label=rose,tulip or year>=2020"
+        )
+    name, operator, text = match["name"].strip(), match["operator"], match["values"]
+    if name not in COLUMNS and name not in metadata_names:
+        known = [*COLUMNS, *sorted(metadata_names)]
+        raise UserError(f"--where {condition!r}: no column {name!r}; {nearest(name, known)}")
+    values = [each.strip() for each in text.split(",")] if operator in ("=", "!=") else [text]
+    if name == "label":
+        return _labels(condition, operator, values, class_names)
+    if name in COLUMNS:
+        return _comparison(name, [], operator, list(values))
+    # Not json_extract: in its paths a name cannot hold a quotation mark.
+    column = "(SELECT value FROM json_each(metadata) WHERE key = ?)"
+    return _comparison(column, [name], operator, list(map(_number, values)))
+
+
+def _labels(
+    condition: str, operator: str, values: Sequence[str], class_names: Sequence[str]
+) -> tuple[str, list[Value]]:
+    if operator not in ("=", "!="):
+        raise UserError(f"--where {condition!r}: labels have no order; use = or !=")
+    for value in values:
+        if value not in class_names:
+            advice = nearest(value, list(class_names))
+            raise UserError(f"--where {condition!r}: no class {value!r}; {advice}")
+    return _comparison("label", [], operator, [list(class_names).index(each) for each in values])
+
+
+def _comparison(
+    column: str, of_column: list[Value], operator: str, values: list[Value]
+) -> tuple[str, list[Value]]:
+    if operator in ("=", "!="):
+        marks = ", ".join("?" * len(values))
+        if operator == "=":
+            return f"{column} IN ({marks})", [*of_column, *values]
+        # What has no value is not that value either.
+        absent = f"{column} IS NULL OR {column} NOT IN ({marks})"
+        return absent, [*of_column, *of_column, *values]
+    # SQLite orders every number before every text: only like is compared with like.
+    kinds = "('text')" if isinstance(values[0], str) else "('integer', 'real')"
+    expression = f"typeof({column}) IN {kinds} AND {column} {operator} ?"
+    return expression, [*of_column, *of_column, *values]
+
+
+def _number(text: str) -> Value:
+    try:
+        return float(text)
+    except ValueError:
+        return text

@@ -1,0 +1,110 @@
+"""Conditions on stored images select what the same conditions in Python select."""
+
+from __future__ import annotations
+
+import operator
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cbir_tf.errors import UserError
+from cbir_tf.features.store import FeatureStore, Record
+
+CLASSES = ["rose", "tulip", 'it\'s; a -- "daisy"']
+OPERATORS = {
+    "=": operator.eq,
+    "!=": operator.ne,
+    ">=": operator.ge,
+    "<=": operator.le,
+    ">": operator.gt,
+    "<": operator.lt,
+}
+
+
+def store_of(path, records) -> FeatureStore:
+    store = FeatureStore.create(path, "model", CLASSES)
+    store.write(records, np.zeros((len(records), 2)))
+    return store
+
+
+@pytest.fixture(scope="module")
+def garden(tmp_path_factory):
+    random = np.random.default_rng(0)
+    records = []
+    for number in range(60):
+        metadata: dict[str, str | float] = {}
+        if number % 4:
+            metadata["year"] = int(random.integers(2015, 2026))
+        if number % 3:
+            metadata['who\'s "eye"'] = str(random.choice(["Ada", "Bo", "Cyd"]))
+        if number % 10 == 0:
+            metadata["year"] = "unknown"
+        split = ["train", "test"][number % 2]
+        records.append(Record(f"{number:02d}", None, number % 4 - 1, split, "digest", metadata))
+    with store_of(tmp_path_factory.mktemp("garden") / "features.db", records) as store:
+        yield store, records
+
+
+def holds(record: Record, name: str, sign: str, value) -> bool:
+    """What a condition means, in Python."""
+    if name == "split":
+        return OPERATORS[sign](record.split, value)
+    own = record.metadata.get(name)
+    if own is None:
+        return sign == "!="
+    if isinstance(own, str) != isinstance(value, str):
+        return sign == "!="
+    return OPERATORS[sign](own, value)
+
+
+@given(
+    st.lists(
+        st.one_of(
+            st.tuples(st.just("year"), st.sampled_from(list(OPERATORS)), st.integers(2014, 2027)),
+            st.tuples(st.just("year"), st.sampled_from(list(OPERATORS)), st.just("unknown")),
+            st.tuples(
+                st.just('who\'s "eye"'), st.sampled_from(list(OPERATORS)), st.sampled_from("ABCb")
+            ),
+            st.tuples(st.just("split"), st.sampled_from(["=", "!="]), st.just("test")),
+        ),
+        max_size=3,
+    )
+)
+def test_selects_what_the_same_conditions_in_python_select(garden, conditions):
+    store, records = garden
+    found = store.select([f"{name} {sign} {value}" for name, sign, value in conditions])
+    expected = [
+        each.id for each in records if all(holds(each, *condition) for condition in conditions)
+    ]
+    assert found.tolist() == expected
+
+
+def test_labels_go_by_their_names_whatever_these_hold(garden):
+    store, records = garden
+    assert store.select(["label=rose,tulip"]).tolist() == [
+        each.id for each in records if each.label in (0, 1)
+    ]
+    assert store.select([f"label={CLASSES[2]}"]).tolist() == [
+        each.id for each in records if each.label == 2
+    ]
+    assert store.select(["label!=rose", "id=03,05"]).tolist() == ["03"]
+
+
+@pytest.mark.parametrize(
+    ("condition", "message"),
+    [
+        ("label", "not a comparison"),
+        ("=rose", "not a comparison"),
+        ("labl=rose", "no column 'labl'; did you mean 'label'"),
+        ("yaer>=2020", "no column 'yaer'; did you mean 'year'"),
+        ("label=rosé", "no class 'rosé'; did you mean 'rose'"),
+        ("label>rose", "labels have no order"),
+        ("year; DROP TABLE features >= 1", "no column"),
+    ],
+)
+def test_a_condition_that_is_none_is_one_clear_line(garden, condition, message):
+    with pytest.raises(UserError, match=message) as caught:
+        garden[0].select([condition])
+    assert "\n" not in str(caught.value)
