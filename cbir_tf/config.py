@@ -329,6 +329,11 @@ class Search(Section):
     """Neighbours returned."""
     recall: float = Field(0.99, gt=0, le=1)
     """Share of the true 10 nearest that faiss has to find; 1: exact, as are small galleries."""
+    re_ranking: Literal["none", "query_expansion", "k_reciprocal"] = "none"
+    """A second look at the first results: search again for the mean of the query and its 10
+    nearest, or order them by the neighbours they share."""
+    candidates: int = Field(100, ge=2)
+    """First results that k_reciprocal orders anew."""
     dtype: Literal["float32", "float16"] = "float32"
     """As which vectors are stored; float16 halves the file and keeps 3 digits."""
 

@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import keras
 import numpy as np
 
 from cbir_tf.config import Search
 from cbir_tf.data.decode import decode_image
-from cbir_tf.data.sources import load_images
 from cbir_tf.errors import UserError, nearest
-from cbir_tf.features.encode import predict
+from cbir_tf.features.runtime import Encoder, open_encoder, predict
 from cbir_tf.features.store import FeatureStore, Record
 from cbir_tf.files import sha256
-from cbir_tf.models import load_embedder
 from cbir_tf.progress import logger
-from cbir_tf.search import Index, load_index, make_index
+from cbir_tf.search import Index, check_k, load_index, make_index
+from cbir_tf.search.index import positions_of
 from cbir_tf.search.manifest import Manifest
+from cbir_tf.search.re_ranking import k_reciprocal, query_expansion
 from cbir_tf.types import Embeddings, Neighbours, Run
+
+if TYPE_CHECKING:
+    import keras
+
+
+EXPANSION = 10  # neighbours that take part in query expansion
 
 
 class Retriever:
@@ -40,6 +46,8 @@ class Retriever:
         self.store = FeatureStore.open(run.features)
         if self.store.model_digest != sha256(run.model):
             self.store.close()
+            from cbir_tf.models import load_embedder
+
             load_embedder(run.model)  # says so if it is damaged
             raise UserError(
                 f"{run.features}: made by another model than {run.model}; delete it and run "
@@ -63,8 +71,15 @@ class Retriever:
 
     @cached_property
     def model(self) -> keras.Model:
-        """The embedder: uint8 RGB (B, H, W, 3) to float32 (B, D)."""
+        """The embedder in Keras: uint8 RGB (B, H, W, 3) of any size to float32 (B, D)."""
+        from cbir_tf.models import load_embedder
+
         return load_embedder(self.run.model)
+
+    @cached_property
+    def encoder(self) -> Encoder:
+        """What embeds images of the configuration's size, fastest."""
+        return open_encoder(self.run.model, self.run.config.data.image_size)
 
     def search(
         self,
@@ -89,7 +104,24 @@ class Retriever:
         vector, query_id = self._vector(query)
         exclude = None if query_id is None else np.array([query_id])
         k = self.search_config.k if k is None else k
-        return self.index.search(vector[np.newaxis], k, query_ids=exclude, where=among)
+        search = partial(self.index.search, query_ids=exclude, where=among)
+        match self.search_config.re_ranking:
+            case "query_expansion":
+                first = search(vector[np.newaxis], min(EXPANSION, self._available(exclude)))
+                expanded = query_expansion(vector[np.newaxis], first, self.embeddings, EXPANSION)
+                return search(expanded, k)
+            case "k_reciprocal":
+                wanted = max(k, self.search_config.candidates)
+                first = search(vector[np.newaxis], min(wanted, self._available(exclude)))
+                check_k(k, self._available(exclude))
+                positions = positions_of(first.ids[0], self.embeddings.ids)
+                candidates = self.embeddings.take(positions[positions >= 0])
+                return k_reciprocal(vector, candidates, self.search_config.metric).first(k)
+        return search(vector[np.newaxis], k)
+
+    def _available(self, exclude: np.ndarray | None) -> int:
+        """Images that a query can find."""
+        return len(self.embeddings) - (exclude is not None)
 
     def select(self, where: Sequence[str]) -> np.ndarray:
         """Ids of the stored images that meet all conditions.
@@ -155,6 +187,8 @@ class Retriever:
 
     @cached_property
     def _encoded(self) -> dict[str, Path | bytes]:
+        from cbir_tf.data.sources import load_images
+
         images = load_images(self.run.config.data, self.run.config.seed)
         return dict(zip(map(str, images.ids), images.sources, strict=True))
 
@@ -172,8 +206,9 @@ class Retriever:
                 )
         data = self.run.config.data
         if isinstance(query, np.ndarray):
-            pixels = query
-        else:
-            source = query if isinstance(query, bytes) else Path(query)
-            pixels = decode_image(source, data.image_size, data.resize)
-        return predict(self.model, pixels[np.newaxis])[0], None
+            if query.shape[:2] != data.image_size:
+                return predict(self.model, query[np.newaxis])[0], None
+            return self.encoder(query[np.newaxis])[0], None
+        source = query if isinstance(query, bytes) else Path(query)
+        pixels = decode_image(source, data.image_size, data.resize)
+        return self.encoder(pixels[np.newaxis])[0], None

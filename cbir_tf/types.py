@@ -152,6 +152,14 @@ class Neighbours:
     def __len__(self) -> int:
         return len(self.ids)
 
+    def first(self, k: int) -> Neighbours:
+        """The k nearest of each row, filled up with empty ids where it has fewer."""
+        missing = max(0, k - self.ids.shape[1])
+        return Neighbours(
+            np.pad(self.ids[:, :k], ((0, 0), (0, missing)), constant_values=""),
+            np.pad(self.distances[:, :k], ((0, 0), (0, missing)), constant_values=np.inf),
+        )
+
 
 @dataclass(frozen=True)
 class Run:
@@ -220,6 +228,7 @@ class Run:
         # The configuration goes last: while it is there, the folder is known as a run.
         for path in (
             self.model,
+            self.model.with_suffix(".onnx"),
             self.images,
             self.history,
             self.training,

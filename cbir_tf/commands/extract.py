@@ -16,8 +16,7 @@ from cbir_tf.progress import logger
 from cbir_tf.types import SPLITS, UNLABELLED, Run
 
 if TYPE_CHECKING:
-    import keras
-
+    from cbir_tf.features.runtime import Encoder
     from cbir_tf.retriever import Retriever
     from cbir_tf.types import ImageSet
 
@@ -181,38 +180,38 @@ def drop_missing(run: Run, folder: Path, images: ImageSet) -> list[str]:
 
 
 def extract(
-    run: Run, images: ImageSet, model: keras.Model | None = None
-) -> tuple[Retriever, list[str]]:
+    run: Run, images: ImageSet, encoder: Encoder | None = None
+) -> tuple[Retriever, dict[str, str]]:
     """Embed into the store and save the fitted index.
 
     Args:
         run: a trained run.
         images: to be embedded, unless stored unchanged.
-        model: the run's embedder, if it is loaded already.
+        encoder: the run's, if it is open already.
 
     Returns:
-        The run ready to be searched, and the ids of the images that could not be read.
+        The run ready to be searched, and id and reason of each image that could not be read.
 
     Raises:
         UserError: the store is of another model, or none of the images could be read.
     """
     from cbir_tf.features.encode import encode
+    from cbir_tf.features.runtime import open_encoder
     from cbir_tf.features.store import FeatureStore
     from cbir_tf.files import read_json, sha256
-    from cbir_tf.models import load_embedder
 
-    model = load_embedder(run.model) if model is None else model
+    encoder = encoder or open_encoder(run.model, run.config.data.image_size)
     names = read_json(run.training)["class_names"]
     dtype = run.config.search.dtype
     with FeatureStore.create(run.features, sha256(run.model), names, dtype) as store:
         names = list(store.extend_classes(images.class_names))
         numbers = np.array([names.index(each) for each in images.class_names] + [UNLABELLED])
         images = replace(images, labels=numbers[images.labels], class_names=tuple(names))
-        unreadable = encode(model, images, run.config.data, store)
+        unreadable = encode(encoder, images, run.config.data, store)
         if len(unreadable) == len(images):
             raise UserError(
-                f"none of the {len(images)} images could be read, the first is {unreadable[0]!r}; "
-                "is it the right folder?"
+                f"none of the {len(images)} images could be read, the first is "
+                f"{next(iter(unreadable))!r}; is it the right folder?"
             )
     return refreshed(run), unreadable
 
@@ -228,19 +227,19 @@ def refreshed(run: Run) -> Retriever:
 
 def _watch(run: Run, folder: Path, keep_missing: bool) -> None:
     """Extract again whenever something below the folder changes, until interrupted."""
-    from cbir_tf.models import load_embedder
+    from cbir_tf.features.runtime import open_encoder
 
     try:
         from watchfiles import watch
     except ImportError:
         raise UserError("--watch needs watchfiles; pip install 'cbir-tf[watch]'") from None
-    model = load_embedder(run.model)
+    encoder = open_encoder(run.model, run.config.data.image_size)
     logger.info("watching %s; Ctrl-C ends it", folder)
     # A change in the moment before the watch begins shows up in its first round.
     for _ in watch(folder, yield_on_timeout=False, raise_interrupt=True):
         try:
             images = folder_images(run, folder)
-            _, unreadable = extract(run, images, model)
+            _, unreadable = extract(run, images, encoder)
             removed = [] if keep_missing else drop_missing(run, folder, images)
         except UserError as error:  # an emptied folder may fill again
             logger.warning("%s", error)

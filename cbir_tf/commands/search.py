@@ -31,6 +31,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "id, path or a column of the manifest; may be given several times",
     )
     parser.add_argument("--split", choices=SPLITS, help="short for --where split=...")
+    parser.add_argument(
+        "--re-ranking",
+        choices=["none", "query_expansion", "k_reciprocal"],
+        help="default: the run's search.re_ranking",
+    )
     parser.add_argument("--grid", type=Path, metavar="PNG", help="write query and neighbours here")
     parser.add_argument("--json", action="store_true", help="one JSON document on standard output")
 
@@ -38,16 +43,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(arguments: argparse.Namespace) -> None:
     """Search and print rank, distance, label and path (or id) of each neighbour."""
     run = trained_run(arguments.run)
-    import_tensorflow()
-    from cbir_tf.commands.pictures import neighbour_row
-    from cbir_tf.plots.grids import query_grid
+    from cbir_tf.features.runtime import is_exported
     from cbir_tf.retriever import Retriever
 
-    retriever = Retriever(run)
+    # TensorFlow takes seconds to import, and an exported model does without.
+    if arguments.grid or not is_exported(run.model, run.config.data.image_size):
+        import_tensorflow()
+
+    settings = run.config.search
+    if arguments.re_ranking:
+        settings = settings.model_copy(update={"re_ranking": arguments.re_ranking})
+    retriever = Retriever(run, settings)
     where = [*arguments.where, *([f"split={arguments.split}"] if arguments.split else [])]
     neighbours = retriever.search(arguments.query, arguments.k, where)
     found = _rows(retriever, neighbours)
     if arguments.grid:
+        from cbir_tf.commands.pictures import neighbour_row
+        from cbir_tf.plots.grids import query_grid
+
         row = neighbour_row(retriever, arguments.query, neighbours)
         query_grid(arguments.grid, [row], f"Nearest of {len(retriever.embeddings)} images")
     if arguments.json:

@@ -260,13 +260,14 @@ def _run_epochs(run: Run, model: keras.Model, images: ImageSet, plan: _Plan) -> 
     from callbacks.progress import EpochProgress
     from cbir_tf.data.batches import training_batches
     from cbir_tf.features.encode import embed
+    from cbir_tf.features.runtime import predict
 
     config = run.config
     validation = images.of_split("validation")
     order = np.random.default_rng(config.seed).permutation(len(validation))
     validation = validation.take(order)
     metrics = RetrievalMetrics(
-        lambda model: embed(model, validation, config.data), config.search.metric
+        lambda model: embed(partial(predict, model), validation, config.data), config.search.metric
     )
     stopping = config.training.early_stopping
     checkpoint = Checkpoint(

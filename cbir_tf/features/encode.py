@@ -6,22 +6,22 @@ from concurrent.futures import ThreadPoolExecutor
 from os import cpu_count
 from pathlib import Path
 
-import keras
 import numpy as np
 
 from cbir_tf.config import Data
 from cbir_tf.data.batches import inference_batches
+from cbir_tf.features.runtime import Encoder
 from cbir_tf.features.store import FeatureStore, Record
 from cbir_tf.files import sha256
 from cbir_tf.progress import logger, progress
 from cbir_tf.types import Embeddings, ImageSet
 
 
-def embed(model: keras.Model, images: ImageSet, data: Data) -> Embeddings:
+def embed(encoder: Encoder, images: ImageSet, data: Data) -> Embeddings:
     """Embed images in memory, in their order; those that cannot be decoded are left out."""
     positions, vectors = [], []
     for pixels, where in inference_batches(images, data):
-        vectors.append(np.asarray(predict(model, pixels)))
+        vectors.append(encoder(pixels.numpy()))
         positions.append(where.numpy())
     if not positions:
         return Embeddings(np.empty(0, np.str_), np.empty((0, 0)), np.empty(0))
@@ -29,12 +29,7 @@ def embed(model: keras.Model, images: ImageSet, data: Data) -> Embeddings:
     return Embeddings(images.ids[kept], np.concatenate(vectors), images.labels[kept])
 
 
-def predict(model: keras.Model, pixels: np.ndarray) -> np.ndarray:
-    """Embed one uint8 (B, H, W, 3) batch: float32 (B, D). The one way from pixels to vectors."""
-    return np.asarray(model.predict_on_batch(pixels))
-
-
-def encode(model: keras.Model, images: ImageSet, data: Data, store: FeatureStore) -> list[str]:
+def encode(encoder: Encoder, images: ImageSet, data: Data, store: FeatureStore) -> dict[str, str]:
     """Write the embeddings of images into the store; what it has unchanged is not done again.
 
     Each batch is one transaction: killed at any moment, a second call goes on where the first
@@ -42,7 +37,7 @@ def encode(model: keras.Model, images: ImageSet, data: Data, store: FeatureStore
     being embedded again; one that became unreadable is taken out.
 
     Returns:
-        Ids of the images that could not be read.
+        Id and reason of each image that could not be read.
     """
     digests = _digests(images)
     stored = {record.id: record for record in store.records()}
@@ -58,20 +53,20 @@ def encode(model: keras.Model, images: ImageSet, data: Data, store: FeatureStore
     fresh = ~unchanged & np.array([digest is not None for digest in digests], dtype=bool)
     todo = images.take(fresh)
     todo_digests = [digest for digest, wanted in zip(digests, fresh, strict=True) if wanted]
-    done: set[str] = set()
+    unreadable = {
+        id_: "cannot be read"
+        for id_, digest in zip(images.ids.tolist(), digests, strict=True)
+        if digest is None
+    }
     with progress(total=len(images), initial=len(images) - len(todo), description="extract") as bar:
-        for pixels, positions in inference_batches(todo, data):
+        for pixels, positions in inference_batches(todo, data, failures=unreadable):
             records = [_record(todo, each, todo_digests[each]) for each in positions.numpy()]
-            store.write(records, predict(model, pixels))
-            done.update(record.id for record in records)
+            store.write(records, encoder(pixels.numpy()))
             bar.update(len(records))
-    unreadable = {str(id_) for id_, digest in zip(images.ids, digests, strict=True) if not digest}
-    unreadable |= set(map(str, todo.ids)) - done
-    store.remove(unreadable & stored.keys())
+    store.remove(unreadable.keys() & stored.keys())
     if unreadable:
-        first = sorted(unreadable)[:5]
-        logger.warning("%d unreadable images skipped: %s", len(unreadable), ", ".join(first))
-    return sorted(unreadable)
+        logger.warning("%d unreadable images skipped", len(unreadable))
+    return dict(sorted(unreadable.items()))
 
 
 def _record(images: ImageSet, position: int, digest: str | None) -> Record:

@@ -51,15 +51,16 @@ def stored(run: Path, folder: Path) -> dict[str, tuple[str, bytes]]:
 def test_only_what_is_new_or_changed_is_encoded_and_what_is_gone_goes(
     run_folder, tmp_path, capsys, monkeypatch
 ):
-    from cbir_tf.features import encode
+    from cbir_tf.features import runtime
 
     encoded: list[int] = []
-    predict = encode.predict
-    monkeypatch.setattr(
-        encode,
-        "predict",
-        lambda model, pixels: encoded.append(len(pixels)) or predict(model, pixels),
-    )
+    open_encoder = runtime.open_encoder
+
+    def counting(*arguments):
+        encoder = open_encoder(*arguments)
+        return lambda pixels: encoded.append(len(pixels)) or encoder(pixels)
+
+    monkeypatch.setattr(runtime, "open_encoder", counting)
     folder = tmp_path / "gallery"
     for number in range(6):
         paint(folder / f"{number}.png", number)
@@ -80,7 +81,8 @@ def test_only_what_is_new_or_changed_is_encoded_and_what_is_gone_goes(
     assert sorted(after) == ["0.png", "1.png", "4.png", "5.png", "deep/new.png"]
     assert after["1.png"] != before["1.png"] and after["0.png"] == before["0.png"]
     assert printed["removed"] == [f"{folder}/2.png"]
-    assert printed["unreadable"] == [f"{folder}/3.png"]
+    reason = "not a JPEG, PNG, WebP, BMP or GIF picture"
+    assert printed["unreadable"] == {f"{folder}/3.png": reason}
     assert printed["stored"] == 36 + 5  # the run's own images stay
 
     (folder / "4.png").unlink()
@@ -148,6 +150,21 @@ def test_search_chooses_among_what_meets_the_conditions(run_folder, tmp_path, ca
     command = ["search", "--run", str(run_folder), f"{folder}/1.png", "--where", "year>2100"]
     assert main(command) == 2
     assert "no image meets it" in capsys.readouterr().err
+
+
+def test_re_ranking_searches_among_the_candidates_and_keeps_to_the_conditions(run_folder, capsys):
+    command = ["search", "--run", str(run_folder), "red/03.jpg", "--json", "-k", "4"]
+
+    def found(*arguments: str) -> list[str]:
+        assert main([*command, *arguments]) == 0
+        return [each["id"] for each in json.loads(capsys.readouterr().out)["neighbours"]]
+
+    for method in ("query_expansion", "k_reciprocal"):
+        ids = found("--re-ranking", method)
+        assert len(set(ids)) == 4 and "red/03.jpg" not in ids
+        assert all(id_.startswith("red/") for id_ in ids)
+        blue = found("--re-ranking", method, "--where", "label=blue")
+        assert len(blue) == 4 and all(id_.startswith("blue/") for id_ in blue)
 
 
 def test_a_faiss_index_is_saved_used_and_fitted_anew_when_stale_or_damaged(run_folder, tmp_path):

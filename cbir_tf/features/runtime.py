@@ -1,0 +1,139 @@
+"""From pixels to vectors at the speed of the machine: ONNX Runtime if installed, else Keras."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cbir_tf.files import replacing, sha256
+from cbir_tf.progress import logger
+
+if TYPE_CHECKING:
+    import keras
+
+Encoder = Callable[[np.ndarray], np.ndarray]
+"""uint8 (B, H, W, 3) RGB -> float32 (B, D)."""
+
+OPSET = 17
+TOLERANCE = 1e-4
+_DIGEST = "cbir_tf.model"
+
+
+def predict(model: keras.Model, pixels: np.ndarray) -> np.ndarray:
+    """Embed one uint8 (B, H, W, 3) batch with Keras: float32 (B, D)."""
+    return np.asarray(model.predict_on_batch(pixels))
+
+
+def open_encoder(model: Path, size: tuple[int, int]) -> Encoder:
+    """The encoder of a saved embedder.
+
+    With ONNX Runtime installed, the embedder is exported once to a file beside it, which is used
+    from then on; its vectors are Keras' to 1e-4, or it is not used. Without, or where the export
+    fails, Keras does the work, which takes about twice as long.
+
+    Args:
+        model: model.keras.
+        size: height and width of the images.
+
+    Returns:
+        A function from uint8 (B, height, width, 3) to float32 (B, D).
+
+    Raises:
+        UserError: no embedder there, or a damaged one.
+    """
+    session = _session(model, size)
+    if session is not None:
+        return partial(_run, session)
+    from cbir_tf.models import load_embedder
+
+    embedder = load_embedder(model)
+    keras_encoder = partial(predict, embedder)
+    if not _installed():
+        return keras_encoder
+    try:
+        _export(embedder, model, size)
+    except ImportError as error:
+        logger.info("%s is not installed: encoding with Keras", error.name)
+        return keras_encoder
+    except Exception as error:  # whatever a converter raises of an operation it does not know
+        logger.warning("no export to ONNX (%s): encoding with Keras", error)
+        return keras_encoder
+    session = _session(model, size)
+    if session is None or not _agrees(partial(_run, session), keras_encoder, size):
+        logger.warning("the exported model's vectors are not Keras': encoding with Keras")
+        model.with_suffix(".onnx").unlink(missing_ok=True)
+        return keras_encoder
+    return partial(_run, session)
+
+
+def is_exported(model: Path, size: tuple[int, int]) -> bool:
+    """Whether `open_encoder` can do without Keras, whose import takes seconds."""
+    return _session(model, size) is not None
+
+
+def _installed() -> bool:
+    try:
+        import onnxruntime  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
+
+def _session(model: Path, size: tuple[int, int]) -> Any:
+    """The exported model, opened; None where there is none, or a damaged one or another's."""
+    exported = model.with_suffix(".onnx")
+    if not (exported.is_file() and model.is_file() and _installed()):
+        return None
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = len(os.sched_getaffinity(0))
+    # Threads that wait for work by spinning take the cores from the decoder.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    try:
+        session = onnxruntime.InferenceSession(
+            exported, options, providers=["CPUExecutionProvider"]
+        )
+    except Exception:  # a damaged file; it is exported anew
+        return None
+    current = session.get_modelmeta().custom_metadata_map.get(_DIGEST) == sha256(model)
+    return session if current and session.get_inputs()[0].shape[1:3] == list(size) else None
+
+
+def _run(session: Any, pixels: np.ndarray) -> np.ndarray:
+    return np.asarray(session.run(None, {session.get_inputs()[0].name: pixels})[0])
+
+
+def _export(embedder: keras.Model, model: Path, size: tuple[int, int]) -> None:
+    import tensorflow as tf
+    import tf2onnx
+    from tensorflow.python.framework.convert_to_constants import (
+        convert_variables_to_constants_v2,
+    )
+
+    for name in ("tf2onnx", "tensorflow"):  # their notes are to their own developers
+        logging.getLogger(name).setLevel(logging.ERROR)
+    image = tf.TensorSpec((None, *size, 3), tf.uint8, name="image")
+    function = tf.function(lambda image: embedder(image, training=False))
+    # Not tf2onnx's from_function, which takes constants of a Normalization layer for inputs.
+    frozen = convert_variables_to_constants_v2(function.get_concrete_function(image))
+    exported, _ = tf2onnx.convert.from_graph_def(
+        frozen.graph.as_graph_def(),
+        input_names=["image:0"],
+        output_names=[output.name for output in frozen.outputs],
+        opset=OPSET,
+    )
+    exported.metadata_props.add(key=_DIGEST, value=sha256(model))
+    with replacing(model.with_suffix(".onnx")) as temporary:
+        temporary.write_bytes(exported.SerializeToString())
+
+
+def _agrees(encoder: Encoder, reference: Encoder, size: tuple[int, int]) -> bool:
+    pixels = np.random.default_rng(0).integers(0, 256, (2, *size, 3), dtype=np.uint8)
+    return bool(np.allclose(encoder(pixels), reference(pixels), atol=TOLERANCE, rtol=0))

@@ -1,0 +1,91 @@
+"""ONNX Runtime gives Keras' vectors, of the model that is there now, or stands aside."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import pytest
+
+from cbir_tf.config import Model
+from cbir_tf.errors import UserError
+from cbir_tf.features.runtime import is_exported, open_encoder, predict
+from cbir_tf.models import build_embedder, load_embedder
+
+SIZE = (64, 48)
+
+
+def pixels(count: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (count, *SIZE, 3), dtype=np.uint8)
+
+
+@pytest.fixture
+def saved(tmp_path):
+    path = tmp_path / "model.keras"
+    build_embedder(Model(backbone="small_cnn", weights=None, embedding_size=8)).save(path)
+    return path
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "model",
+    [
+        {"backbone": "mobilenet_v2", "options": {"alpha": 0.35}, "hidden": [16]},
+        {"backbone": "mobilenet", "options": {"alpha": 0.25}, "pooling": "gem"},
+        {"backbone": "resnet50"},
+        {"backbone": "vgg16", "normalize": False},
+        {"backbone": "bit_m_r50x1"},
+    ],
+    ids=lambda model: model["backbone"],
+)
+def test_exported_vectors_are_those_of_keras(model, tmp_path):
+    path = tmp_path / "model.keras"
+    embedder = build_embedder(Model(**{"weights": None, "embedding_size": 8} | model))
+    embedder.save(path)
+    encoder = open_encoder(path, SIZE)
+    assert is_exported(path, SIZE)
+    for count in (1, 5):
+        expected = embedder.predict_on_batch(pixels(count))
+        found = encoder(pixels(count))
+        assert found.dtype == np.float32
+        np.testing.assert_allclose(found, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_the_export_is_made_once_and_anew_for_another_model_size_or_when_damaged(saved):
+    exported = saved.with_suffix(".onnx")
+    open_encoder(saved, SIZE)
+    first = exported.stat()
+    open_encoder(saved, SIZE)
+    assert exported.stat().st_mtime_ns == first.st_mtime_ns
+    assert not is_exported(saved, (32, 32))
+
+    exported.write_bytes(exported.read_bytes()[:1000])
+    assert not is_exported(saved, SIZE)
+    before = open_encoder(saved, SIZE)(pixels(2))
+    assert is_exported(saved, SIZE)
+
+    other = Model(backbone="small_cnn", weights=None, embedding_size=8)
+    build_embedder(other, seed=1).save(saved)
+    assert not is_exported(saved, SIZE)
+    after = open_encoder(saved, SIZE)(pixels(2))
+    assert np.abs(after - before).max() > 1e-2
+    np.testing.assert_allclose(after, predict(load_embedder(saved), pixels(2)), atol=1e-5)
+
+
+def test_without_onnx_runtime_keras_does_the_work(saved, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    encoder = open_encoder(saved, SIZE)
+    assert not saved.with_suffix(".onnx").exists()
+    assert np.array_equal(encoder(pixels(3)), predict(load_embedder(saved), pixels(3)))
+
+
+def test_without_the_converter_keras_does_the_work(saved, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tf2onnx", None)
+    encoder = open_encoder(saved, SIZE)
+    assert np.array_equal(encoder(pixels(3)), predict(load_embedder(saved), pixels(3)))
+
+
+def test_a_damaged_model_is_one_clear_line(saved):
+    saved.write_bytes(b"junk")
+    with pytest.raises(UserError, match=r"model\.keras"):
+        open_encoder(saved, SIZE)
