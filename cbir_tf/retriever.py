@@ -187,9 +187,9 @@ class Retriever:
 
     @cached_property
     def _encoded(self) -> dict[str, Path | bytes]:
-        from cbir_tf.data.sources import load_images
+        from cbir_tf.data.sources import all_images
 
-        images = load_images(self.run.config.data, self.run.config.seed)
+        images = all_images(self.run.config.data)
         return dict(zip(map(str, images.ids), images.sources, strict=True))
 
     def _vector(self, query: str | Path | bytes | np.ndarray) -> tuple[np.ndarray, str | None]:

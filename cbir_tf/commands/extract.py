@@ -96,10 +96,10 @@ def trained_run(folder: Path) -> Run:
 
 def split_images(run: Run, *splits: str) -> ImageSet:
     """The undamaged images of some splits of a run ("all" for the three)."""
-    from cbir_tf.data.inspection import read_image_table
-    from cbir_tf.data.sources import load_images
+    from cbir_tf.data.inspection import recorded_images
+    from cbir_tf.data.sources import all_images
 
-    images = read_image_table(run.images, load_images(run.config.data, run.config.seed)).images
+    images = recorded_images(run.images, all_images(run.config.data))
     chosen = images.take(np.isin(images.split, SPLITS if "all" in splits else splits))
     for split in set(splits) - {"all"}:
         if not (chosen.split == split).any():
@@ -141,15 +141,13 @@ def folder_images(run: Run, folder: Path) -> ImageSet:
 
 def _own_images(run: Run, root: Path) -> dict[str, tuple[str, str, str]]:
     """Id, label and split of the run's own images, by path, if they may lie in that folder."""
-    from cbir_tf.data.sources import load_images
-
     data = run.config.data
     if data.source != "folder" or data.path is None:
         return {}
     home = data.path.resolve()
     if not (home.is_relative_to(root) or root.is_relative_to(home)) or not home.exists():
         return {}
-    images = load_images(data, run.config.seed)
+    images = split_images(run, "all")
     names = (*images.class_names, "")
     return {
         source.as_posix(): (id_, names[label], split)

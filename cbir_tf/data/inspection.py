@@ -7,7 +7,7 @@ import logging
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,7 @@ from cbir_tf.data.decode import ImageError, open_image
 from cbir_tf.errors import UserError
 from cbir_tf.files import replacing, sha256
 from cbir_tf.progress import progress
-from cbir_tf.types import ImageSet
+from cbir_tf.types import UNLABELLED, ImageSet
 
 log = logging.getLogger(__name__)
 
@@ -181,10 +181,7 @@ def read_image_table(path: Path, images: ImageSet) -> Inspection:
     rows = _read_rows(path)
     changed = _first_change(images, rows)
     if changed is not None:
-        raise UserError(
-            f"{path}: {changed!r} was added, removed or changed since; put the data back as they "
-            f"were, or {_ANEW}"
-        )
+        raise UserError(f"{path}: {changed} since; put the data back as they were, or {_ANEW}")
     whole = np.array([not rows[each]["damage"] for each in images.ids.tolist()], dtype=bool)
     left = images.take(whole)
     kept = [rows[each] for each in left.ids.tolist()]
@@ -194,6 +191,40 @@ def read_image_table(path: Path, images: ImageSet) -> Inspection:
         tuple((name, row["damage"]) for name, row in rows.items() if row["damage"]),
         np.array([row["digest"] for row in kept], dtype="U64"),
         np.frombuffer(hashes, dtype=">u8").astype(np.uint64).reshape(-1, HASH_WORDS),
+    )
+
+
+def recorded_images(path: Path, images: ImageSet) -> ImageSet:
+    """The undamaged images of a table, with the labels and splits they had in training.
+
+    Images that have come since are left out and those that have gone are passed over, each with a
+    line in the log: an image added to the data must not move others from one split to another.
+
+    Args:
+        path: the table.
+        images: the source's images as they are now, in any split.
+
+    Raises:
+        UserError: there is no such table, it is damaged, or none of its images is there.
+    """
+    rows = _read_rows(path)
+    ids = images.ids.tolist()
+    new = sorted(set(ids) - rows.keys())
+    gone = sorted(name for name, row in rows.items() if not row["damage"] and name not in set(ids))
+    for names, what in ((new, "new since training, left out"), (gone, "gone since training")):
+        if names:
+            log.warning("%d of the images %s, the first %s", len(names), what, names[0])
+    kept = images.take(np.array([name in rows and not rows[name]["damage"] for name in ids], bool))
+    if not len(kept):
+        raise UserError(f"{path}: none of its {len(rows)} images is there any more; {_ANEW}")
+    found = [rows[name] for name in kept.ids.tolist()]
+    names = sorted({row["label"] for row in rows.values()} - {""} | set(images.class_names))
+    numbers = {name: number for number, name in enumerate(names)} | {"": UNLABELLED}
+    return replace(
+        kept,
+        labels=np.array([numbers[row["label"]] for row in found]),
+        split=np.array([row["split"] for row in found]),
+        class_names=tuple(names),
     )
 
 
@@ -217,15 +248,18 @@ def _read_rows(path: Path) -> dict[str, dict[str, str]]:
 
 
 def _first_change(images: ImageSet, rows: dict[str, dict[str, str]]) -> str | None:
-    """The id of the first image that differs from its row."""
+    """What happened to the first image that differs from its row; None: nothing to any."""
+    ids = images.ids.tolist()
+    # A photo more or less moves others to another split: it is the cause, and named first.
+    new = set(ids) - rows.keys()
+    if new:
+        return f"{min(new)!r} was added"
+    gone = {name for name, row in rows.items() if not row["damage"]} - set(ids)
+    if gone:
+        return f"{min(gone)!r} was removed"
     names = (*images.class_names, "")
-    for name, label, split in zip(
-        images.ids.tolist(), images.labels.tolist(), images.split.tolist(), strict=True
-    ):
-        row = rows.get(name)
-        if row is None:
-            return name
+    for name, label, split in zip(ids, images.labels.tolist(), images.split.tolist(), strict=True):
+        row = rows[name]
         if not row["damage"] and (row["label"], row["split"]) != (names[label], split):
-            return name
-    used = {name for name, row in rows.items() if not row["damage"]}
-    return min(used - set(images.ids.tolist()), default=None)
+            return f"{name!r} was given another label or split"
+    return None

@@ -16,7 +16,7 @@ from cbir_tf.data.tfds_source import tensorflow_dataset
 from cbir_tf.errors import UserError
 from cbir_tf.types import UNLABELLED, ImageSet
 
-__all__ = ["SOURCES", "digits", "images_in_folder", "load_images"]
+__all__ = ["SOURCES", "all_images", "digits", "images_in_folder", "load_images"]
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +49,15 @@ SOURCES: dict[str, Callable[[Data], ImageSet]] = {
 }
 
 
+def all_images(data: Data) -> ImageSet:
+    """The images of the source as they are now, in no split but the source's own.
+
+    Raises:
+        UserError: the source is missing, empty or malformed.
+    """
+    return SOURCES[data.source](data)
+
+
 def load_images(data: Data, seed: int) -> ImageSet:
     """The images that the configuration names, each assigned to its split.
 
@@ -60,7 +69,7 @@ def load_images(data: Data, seed: int) -> ImageSet:
         UserError: the source is missing, empty or malformed, has fewer than two classes, or
             cannot be split as asked.
     """
-    images = SOURCES[data.source](data)
+    images = all_images(data)
     where = data.path if data.source == "folder" else data.dataset or data.source
     counts = np.bincount(images.labels[images.labels != UNLABELLED], minlength=1)
     present = np.flatnonzero(counts)

@@ -110,6 +110,27 @@ def test_the_runs_own_photos_are_stored_once_with_their_labels(run_folder, photo
         assert store.class_names[record.label] == "red"
 
 
+def test_a_photo_more_or_less_leaves_the_others_in_their_splits(
+    photos, config_file, tmp_path, capsys
+):
+    data, run = tmp_path / "photos", tmp_path / "run"
+    shutil.copytree(photos, data)
+    main(["train", "--config", str(config_file), "--run", str(run), f'data.path="{data}"'])
+    main(["extract", "--run", str(run), "--split", "all"])
+    with FeatureStore.open(run / "features.db") as store:
+        before = {record.id: record.split for record in store.records()}
+    shutil.copy(data / "red" / "00.jpg", data / "red" / "000.jpg")
+    (data / "blue" / "05.jpg").unlink()
+    capsys.readouterr()
+    assert main(["extract", "--run", str(run), "--split", "all"]) == 0
+    assert main(["evaluate", "--run", str(run)]) == 0
+    errors = capsys.readouterr().err
+    assert "new since training, left out, the first red/000.jpg" in errors
+    assert "gone since training, the first blue/05.jpg" in errors
+    with FeatureStore.open(run / "features.db") as store:
+        assert {record.id: record.split for record in store.records()} == before
+
+
 def test_a_moved_gallery_is_described_anew_without_being_encoded(run_folder, tmp_path):
     """A run's own images go by their path below the data folder, wherever that is."""
     with FeatureStore.open(run_folder / "features.db") as store:

@@ -19,6 +19,7 @@ from cbir_tf.data.inspection import (
     difference_hash,
     inspect_images,
     read_image_table,
+    recorded_images,
     write_image_table,
 )
 from cbir_tf.data.sources import images_in_folder
@@ -216,16 +217,44 @@ def test_a_table_of_other_data_is_refused(inspected):
         return ImageSet(**(values | changes))
 
     others = [
-        changed(split=np.array(["train", "train", "train", ""])),
-        changed(labels=np.array([0, 0, 1, UNLABELLED])),
-        changed(ids=np.array(["renamed", 'quo"ted', "damaged", "unlabelled"])),
-        images.take(np.array([0, 2, 3])),
+        (changed(split=np.array(["train", "train", "train", ""])), "another label or split"),
+        (changed(labels=np.array([0, 0, 1, UNLABELLED])), "another label or split"),
+        (
+            changed(
+                ids=np.array(["renamed", 'quo"ted', "damaged", "unlabelled"]),
+                split=np.array(["test", "train", "train", ""]),
+            ),
+            "'renamed' was added since",
+        ),
+        (images.take(np.array([0, 2, 3])), "was removed since"),
     ]
-    for other in others:
-        with pytest.raises(UserError, match="was added, removed or changed"):
+    for other, message in others:
+        with pytest.raises(UserError, match=message):
             read_image_table(path, other)
     without_the_damaged = images.take(np.array([0, 1, 3]))
     assert len(read_image_table(path, without_the_damaged).images) == 3
+
+
+def test_a_trained_runs_images_keep_their_splits_whatever_came_or_went(inspected, caplog):
+    images, inspection, path = inspected
+    before = inspection.images
+    values = {name: getattr(images, name) for name in images.__dataclass_fields__}
+    values |= {
+        "ids": np.array(["new", 'quo"ted', "damaged", "unlabelled"]),
+        "split": np.full(4, ""),
+        "labels": np.full(4, UNLABELLED),
+    }
+    found = recorded_images(path, ImageSet(**values))
+    assert found.ids.tolist() == ['quo"ted', "unlabelled"]
+    kept = before.take(np.isin(before.ids, found.ids))
+    assert found.split.tolist() == kept.split.tolist()
+    names, own = (*found.class_names, ""), (*before.class_names, "")
+    assert [names[each] for each in found.labels] == [own[each] for each in kept.labels]
+    assert "1 of the images new since training, left out, the first new" in caplog.text
+    assert "1 of the images gone since training, the first" in caplog.text
+    values["ids"] = np.array(["a", "b", "c", "d"])
+    with pytest.raises(UserError, match="none of its 4 images is there any more"):
+        recorded_images(path, ImageSet(**values))
 
 
 @pytest.mark.parametrize("content", [b"", b"id,path\n1,2\n", b"\xff\xfe", "cut", "hash"], ids=str)
