@@ -19,6 +19,7 @@ from cbir_tf.progress import logger
 from cbir_tf.search import Index, check_k, load_index, make_index
 from cbir_tf.search.index import positions_of
 from cbir_tf.search.manifest import Manifest
+from cbir_tf.search.no_match import NoMatch
 from cbir_tf.search.re_ranking import k_reciprocal, query_expansion
 from cbir_tf.types import Embeddings, Neighbours, Run
 
@@ -133,6 +134,16 @@ class Retriever:
         if not len(ids):
             raise UserError(f"--where {' '.join(map(repr, where))}: no image meets it")
         return ids
+
+    @cached_property
+    def no_match(self) -> NoMatch | None:
+        """The calibrated threshold; None where there is none for how this retriever searches."""
+        if not self.run.no_match.is_file() or self.search_config.re_ranking != "none":
+            return None
+        calibrated = NoMatch.load(self.run.no_match)
+        if calibrated.model != self.store.model_digest:
+            raise UserError(f"{self.run.no_match}: of another model; run calibrate again")
+        return calibrated if calibrated.metric == self.search_config.metric else None
 
     def save_index(self) -> None:
         """Write the index into the run's folder.

@@ -177,6 +177,7 @@ class Run:
     features = property(lambda self: self.folder / "features.db")
     index = property(lambda self: self.folder / "index")
     metrics = property(lambda self: self.folder / "metrics.json")
+    no_match = property(lambda self: self.folder / "no_match.json")
     plots = property(lambda self: self.folder / "plots")
     logs = property(lambda self: self.folder / "logs")
 
@@ -235,6 +236,7 @@ class Run:
             self.features,
             *self.folder.glob("features.db-*"),
             self.metrics,
+            self.no_match,
             self.config_file,
         ):
             path.unlink(missing_ok=True)

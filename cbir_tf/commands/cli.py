@@ -17,6 +17,7 @@ VERBS = {
     "train": "train an embedding from a configuration file",
     "extract": "embed images into the run's feature store, fit the index, draw the embedding map",
     "search": "find the images most like one image",
+    "calibrate": "set the distance from which on search says that nothing matches",
     "evaluate": "measure retrieval: recall, precision, mAP, MAP@R with intervals; draw mistakes",
 }
 

@@ -63,14 +63,36 @@ def main(arguments: argparse.Namespace) -> None:
 
         row = neighbour_row(retriever, arguments.query, neighbours)
         query_grid(arguments.grid, [row], f"Nearest of {len(retriever.embeddings)} images")
+    match = _match(retriever, neighbours)
     if arguments.json:
-        print(json.dumps({"query": arguments.query, "neighbours": found}, ensure_ascii=False))
+        result = {"query": arguments.query, "match": match, "neighbours": found}
+        print(json.dumps(result, ensure_ascii=False))
         return
+    if match is not None:
+        print(_verdict(match))
     for each in found:
         place = each["path"] or each["id"]
         print(f"{each['rank']:>3}  {each['distance']:.4f}  {each['label'] or '-'}  {place}")
     if arguments.grid:
         print(arguments.grid)
+
+
+def _match(retriever: Retriever, neighbours: Neighbours) -> dict[str, Any] | None:
+    """Whether the nearest image is a match, and how sure that is; None if never calibrated."""
+    calibrated = retriever.no_match
+    distance = float(neighbours.distances[0, 0])
+    if calibrated is None or math.isinf(distance):
+        return None
+    return {
+        "found": calibrated.matches(distance),
+        "threshold": calibrated.threshold,
+        "false_match_rate": calibrated.false_match_rate_at(distance),
+    }
+
+
+def _verdict(match: dict[str, Any]) -> str:
+    share = f"{match['false_match_rate']:.1%} of photos of something else come as near"
+    return f"{'match' if match['found'] else 'no match'}: {share}"
 
 
 def _rows(retriever: Retriever, neighbours: Neighbours) -> list[dict[str, Any]]:

@@ -188,6 +188,23 @@ def test_re_ranking_searches_among_the_candidates_and_keeps_to_the_conditions(ru
         assert len(blue) == 4 and all(id_.startswith("blue/") for id_ in blue)
 
 
+def test_search_says_plainly_when_nothing_matches(run_folder, tmp_path, photos, capsys):
+    command = ["search", "--run", str(run_folder)]
+    assert main(["calibrate", "--run", str(run_folder), "--false-match-rate", "0.01"]) == 2
+    assert "can only tell rates from 0.1 up" in capsys.readouterr().err
+    assert main(["calibrate", "--run", str(run_folder), "--false-match-rate", "0.2"]) == 0
+    assert "a match is nearer than" in capsys.readouterr().out
+    assert main([*command, str(photos / "red" / "01.jpg")]) == 0
+    assert capsys.readouterr().out.startswith("match: 10.0% of photos")
+    stranger = tmp_path / "stranger.png"
+    paint(stranger, 5)
+    assert main([*command, str(stranger), "--json"]) == 0
+    match = json.loads(capsys.readouterr().out)["match"]
+    assert match["found"] == (match["false_match_rate"] <= 0.2)
+    assert main([*command, str(stranger), "--re-ranking", "k_reciprocal", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["match"] is None
+
+
 def test_a_faiss_index_is_saved_used_and_fitted_anew_when_stale_or_damaged(run_folder, tmp_path):
     config = run_folder / "config.yaml"
     config.write_text(config.read_text().replace("index: nearest_neighbors", "index: faiss"))
