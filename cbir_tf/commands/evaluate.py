@@ -7,6 +7,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from cbir_tf.commands.extract import extract, split_images, trained_run
 from cbir_tf.commands.startup import import_tensorflow
 from cbir_tf.files import read_json, write_text
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from cbir_tf.types import Embeddings
 
 MISTAKES = 12
+TREC_DEPTH = 1000
 CLASS_FIGURES = ("recall@1", "map", "map_at_r")
 
 
@@ -31,6 +34,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="images searched; none: the queries' own split, each left out of it; default: "
         "evaluation.gallery",
     )
+    parser.add_argument(
+        "--trec",
+        type=Path,
+        metavar="DIR",
+        help="also write run.txt and qrels.txt for trec_eval, the first 1,000 of each query",
+    )
     parser.add_argument("--json", action="store_true", help="one JSON document on standard output")
 
 
@@ -42,22 +51,25 @@ def main(arguments: argparse.Namespace) -> None:
 
     split = arguments.split or run.config.evaluation.split
     gallery = arguments.gallery or run.config.evaluation.gallery
-    result, pictures = measure(run, split, None if gallery in ("none", split) else gallery)
+    gallery = None if gallery in ("none", split) else gallery
+    result, written = measure(run, split, gallery, arguments.trec)
     if arguments.json:
         print(json.dumps(result, ensure_ascii=False))
         return
     print(format_table(result), format_classes(result, CLASS_FIGURES), sep="\n\n", end="\n\n")
-    for path in (run.metrics, *pictures):
+    for path in (run.metrics, *written):
         print(path)
 
 
-def measure(run: Run, split: str, gallery: str | None) -> tuple[dict[str, Any], list[Path]]:
+def measure(
+    run: Run, split: str, gallery: str | None, trec: Path | None = None
+) -> tuple[dict[str, Any], list[Path]]:
     """Evaluate queries of one split against another, or against the rest of their own.
 
     Images not yet extracted are extracted. metrics.json keeps one result for each pair of splits.
 
     Returns:
-        The figures (`cbir_tf.evaluation.evaluate`) and the pictures drawn.
+        The figures (`cbir_tf.evaluation.evaluate`) and the files written besides metrics.json.
     """
     from cbir_tf.evaluation import evaluate
 
@@ -80,7 +92,29 @@ def measure(run: Run, split: str, gallery: str | None) -> tuple[dict[str, Any], 
     )
     result = {"split": split, "gallery_split": gallery or split} | result
     _keep(run, result)
-    return result, _draw(retriever, queries, queries if searched is None else searched)
+    found = queries if searched is None else searched
+    written = _draw(retriever, queries, found)
+    if trec is not None:
+        written += _write_trec(trec, retriever, queries, found)
+    return result, written
+
+
+def _write_trec(
+    folder: Path, retriever: Retriever, queries: Embeddings, searched: Embeddings
+) -> list[Path]:
+    from cbir_tf.evaluation.trec import write_trec_qrels, write_trec_run
+
+    own = int(np.isin(queries.ids, searched.ids).any())
+    neighbours = retriever.index.search(
+        queries.vectors,
+        min(TREC_DEPTH, len(searched) - own),
+        query_ids=queries.ids,
+        where=searched.ids,
+    )
+    paths = [folder / "run.txt", folder / "qrels.txt"]
+    write_trec_run(paths[0], queries.ids, neighbours, retriever.run.config.name)
+    write_trec_qrels(paths[1], queries, searched)
+    return paths
 
 
 def _keep(run: Run, result: dict[str, Any]) -> None:

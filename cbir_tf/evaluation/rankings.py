@@ -11,6 +11,10 @@ and P(i) = (rel(1) + ... + rel(i)) / i:
                   Reality Check)
     r_precision   P(R)
     mrr           1 / rank of the first relevant item, 0 where none was found
+    ndcg          sum of gain(i) / log2(i + 1) over all ranks, as a share of the same sum of the
+                  best ranking there could be (Jarvelin & Kekalainen 2002, Cumulated Gain-based
+                  Evaluation of IR Techniques; the gain itself, as trec_eval)
+    ndcg@k        both sums over ranks 1..k
 
 The figure of a set of queries is the mean over the queries.
 """
@@ -70,3 +74,42 @@ def score_rankings(
     leading[found > 0] = 1 / ranks[first[found > 0]]
     figures["mrr"] = leading
     return {name: np.where(relevant > 0, values, np.nan) for name, values in figures.items()}
+
+
+def normalized_gain(
+    gains: np.ndarray, ideal: np.ndarray, k: Sequence[int] = (1, 5, 10)
+) -> dict[str, np.ndarray]:
+    """NDCG of graded rankings, by the formula above.
+
+    Args:
+        gains: (Q, N) gain of the item at each rank, 0 for what is not relevant.
+        ideal: (Q, R) gains of all relevant items, downwards, filled up with 0.
+        k: ranks for ndcg@k.
+
+    Returns:
+        Figure name -> (Q,) float64; NaN where nothing is relevant.
+
+    Example:
+        >>> gains, ideal = np.array([[0, 3, 1]]), np.array([[3, 1]])
+        >>> figures = normalized_gain(gains, ideal, k=[2])
+        >>> {name: float(value.round(3)[0]) for name, value in figures.items()}
+        {'ndcg@2': 0.521, 'ndcg': 0.659}
+    """
+    found, best = _discounted(gains), _discounted(ideal)
+    ranks = {f"ndcg@{rank}": rank for rank in k} | {"ndcg": max(gains.shape[1], ideal.shape[1])}
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return {
+            name: np.where(
+                best[:, -1] > 0,
+                found[:, min(rank, gains.shape[1])] / best[:, min(rank, ideal.shape[1])],
+                np.nan,
+            )
+            for name, rank in ranks.items()
+        }
+
+
+def _discounted(gains: np.ndarray) -> np.ndarray:
+    """(Q, N + 1) cumulated discounted gain of the first 0..N ranks."""
+    discounts = np.log2(np.arange(gains.shape[1]) + 2)
+    total = np.cumsum(gains / discounts, axis=1)
+    return np.concatenate([np.zeros((len(gains), 1)), total], axis=1)

@@ -1,0 +1,144 @@
+"""Rankings and judgements as trec_eval's files, and our figures of such files.
+
+A run file has the lines `query Q0 item rank score name`, a qrels file `query 0 item relevance`.
+trec_eval ranks by score, downwards, and equal scores by the item's name, downwards; it does not
+look at the rank. Our names beside its: recall@k is success_k, precision@k P_k, map@k map_cut_k,
+mrr recip_rank, r_precision Rprec, ndcg@k ndcg_cut_k.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from urllib.parse import quote
+
+import numpy as np
+
+from cbir_tf.errors import UserError
+from cbir_tf.evaluation.rankings import normalized_gain, score_rankings
+from cbir_tf.files import replacing
+from cbir_tf.types import UNLABELLED, Embeddings, Neighbours
+
+Judgements = Mapping[str, Mapping[str, int]]
+"""Relevance by query and item; above 0 is relevant."""
+Scores = Mapping[str, Mapping[str, float]]
+"""Score by query and item."""
+
+# Fields are separated by blanks, which an id must therefore not hold.
+_SAFE = "/:;,.!?*'()[]{}@&=+$~#|^<>\\\"`"
+
+
+def write_trec_run(
+    path: Path, query_ids: Sequence[str] | np.ndarray, neighbours: Neighbours, name: str = "cbir"
+) -> None:
+    """Write rankings as a run file.
+
+    The score is the number of items that follow, so that trec_eval keeps our order where
+    distances are equal. Blanks and percent signs in ids are written as in addresses (%20).
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        for query, ids in zip(query_ids, neighbours.ids.tolist(), strict=True):
+            found = [id_ for id_ in ids if id_]
+            for rank, id_ in enumerate(found, 1):
+                score = len(found) - rank
+                file.write(f"{_field(query)} Q0 {_field(id_)} {rank} {score} {_field(name)}\n")
+
+
+def write_trec_qrels(path: Path, queries: Embeddings, gallery: Embeddings) -> None:
+    """Write which items are relevant, being of the query's label; the query itself is not.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    items = {
+        label: [_field(id_) for id_ in gallery.ids[gallery.labels == label].tolist()]
+        for label in set(queries.labels.tolist()) - {UNLABELLED}
+    }
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        for query, label in zip(queries.ids.tolist(), queries.labels.tolist(), strict=True):
+            name = _field(query)
+            lines = (f"{name} 0 {item} 1\n" for item in items.get(label, ()) if item != name)
+            file.writelines(lines)
+
+
+def read_trec_run(path: Path) -> dict[str, dict[str, float]]:
+    """Scores by query and item.
+
+    Raises:
+        UserError: the file cannot be read, or a line is not a run's.
+    """
+    scores: dict[str, dict[str, float]] = {}
+    for query, _, item, _, score, *_ in _fields(path, 6, 4):
+        scores.setdefault(query, {})[item] = float(score)
+    return scores
+
+
+def read_trec_qrels(path: Path) -> dict[str, dict[str, int]]:
+    """Relevance by query and item.
+
+    Raises:
+        UserError: the file cannot be read, or a line is not of qrels.
+    """
+    judgements: dict[str, dict[str, int]] = {}
+    for query, _, item, relevance in _fields(path, 4, 3):
+        judgements.setdefault(query, {})[item] = int(relevance)
+    return judgements
+
+
+def trec_figures(
+    judgements: Judgements, scores: Scores, k: Sequence[int] = (5, 10)
+) -> dict[str, dict[str, float]]:
+    """Our figures of what trec_eval reads.
+
+    Args:
+        judgements: as in a qrels file; items that are not in it are not relevant.
+        scores: as in a run file.
+        k: ranks for recall@k, precision@k, map@k and ndcg@k.
+
+    Returns:
+        Figure by query and name, for the queries that are in both and have anything relevant.
+    """
+    figures = {}
+    for query in sorted(judgements.keys() & scores.keys()):
+        relevance = judgements[query]
+        ideal = np.array(sorted((each for each in relevance.values() if each > 0), reverse=True))
+        if not len(ideal):
+            continue
+        # trec_eval holds scores in single precision: what is equal there is a tie.
+        order = sorted((np.float32(score), item) for item, score in scores[query].items())
+        gains = np.array([[max(0, relevance.get(item, 0)) for _, item in reversed(order)]])
+        found = score_rankings(gains > 0, np.array([len(ideal)]), k)
+        found |= normalized_gain(gains, ideal[None], k)
+        figures[query] = {name: float(value[0]) for name, value in found.items()}
+    return figures
+
+
+def _field(text: str) -> str:
+    return quote(text, safe=_SAFE)
+
+
+def _fields(path: Path, count: int, numeric: int) -> list[list[str]]:
+    """The lines of a file, split at blanks."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read ({error})") from None
+    rows = []
+    for number, line in enumerate(lines, 1):
+        fields = line.split()
+        if not fields:
+            continue
+        try:
+            if len(fields) != count:
+                raise ValueError
+            float(fields[numeric])
+        except ValueError:
+            raise UserError(
+                f"{path} line {number}: expected {count} fields with a number as field "
+                f"{numeric + 1}, got {line.strip()[:80]!r}"
+            ) from None
+        rows.append(fields)
+    return rows
