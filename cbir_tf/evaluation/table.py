@@ -29,7 +29,7 @@ def format_table(result: dict[str, Any]) -> str:
         f"{result['protocol']}: {result['queries']} queries{left_out}, "
         f"{result['gallery']} images in the gallery, {result['metric']} distance"
     )
-    return f"{title}\n\n{_markdown(header, rows)}"
+    return f"{title}\n\n{markdown(header, rows)}"
 
 
 def format_classes(result: dict[str, Any], names: Sequence[str] | None = None) -> str:
@@ -44,10 +44,10 @@ def format_classes(result: dict[str, Any], names: Sequence[str] | None = None) -
         [name, str(figures["queries"]), *(f"{figures[each]:.4f}" for each in names)]
         for name, figures in result["per_class"].items()
     ]
-    return _markdown(["class", "queries", *names], rows)
+    return markdown(["class", "queries", *names], rows)
 
 
-def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table whose first column is aligned to the left, the others to the right."""
     lines = [[cell.replace("|", r"\|") for cell in row] for row in (header, *rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
