@@ -18,7 +18,7 @@ from pydantic import (
     model_validator,
 )
 
-from cbir_tf.config_text import apply_override, explain, flat, named, read_yaml
+from cbir_tf.config_text import apply_override, explain, flat, location, named, read_yaml
 from cbir_tf.errors import UserError
 
 
@@ -343,7 +343,7 @@ class Evaluation(Section):
     """Images used as queries."""
     gallery: Literal["train", "validation", "test"] | None = None
     """Images searched; null: the queries' own split, each query left out of it."""
-    k: tuple[Annotated[int, Field(ge=1)], ...] = (1, 5, 10)
+    k: tuple[Annotated[int, Field(ge=1)], ...] = Field((1, 5, 10), min_length=1)
     """Ranks at which recall, precision and mAP are reported."""
     bootstrap: int = Field(1000, ge=0)
     """Resamples of the queries behind each 95 % interval; 0: no intervals."""
@@ -384,7 +384,14 @@ class Config(Section):
         values = {"name": path.stem} | read_yaml(path)
         for override in overrides:
             apply_override(values, override)
-        return cls.check(values, where=str(path))
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            # A mistake of the command line is not to be looked for in the file.
+            key = location(error, cls)
+            blamed = [each for each in overrides if key.startswith(each.partition("=")[0])]
+            where = repr(blamed[-1]) if blamed else str(path)
+            raise UserError(f"{where}: {explain(error, cls)}") from None
 
     @classmethod
     def check(cls, values: dict[str, Any], where: str = "config") -> Config:

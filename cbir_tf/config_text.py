@@ -86,14 +86,37 @@ def apply_override(values: dict[str, Any], override: str) -> None:
     here[last] = value
 
 
+# Pydantic's words for a wrong kind of value speak of Python; these of the file.
+_PLAIN = {
+    "tuple_type": "should be a list",
+    "too_short": "should have at least {min_length} value(s)",
+    "too_long": "should have at most {max_length} value(s)",
+    "missing": "is missing",
+    "model_type": "should be a section, {{key: value, ...}}",
+    "model_attributes_type": "should be a section, {{key: value, ...}}",
+    "string_pattern_mismatch": "may hold only letters, digits, '.', '_' and '-'",
+    "finite_number": "should be a finite number",
+}
+
+
+def location(error: ValidationError, root: type[BaseModel]) -> str:
+    """Where the first mistake is, as the user writes it: `data.image_size[0]`."""
+    _, place = _descend(root, [str(part) for part in error.errors()[0]["loc"]])
+    return _dotted(place)
+
+
+def _dotted(place: list[str]) -> str:
+    parts = (f"[{part}]" if part.isdigit() else f".{part}" for part in place)
+    return "".join(parts).removeprefix(".")
+
+
 def explain(error: ValidationError, root: type[BaseModel]) -> str:
     """The first mistake as one line: the key, what is wrong, what is possible."""
     first = error.errors()[0]
-    parts = [str(part) for part in first["loc"]]
-    section, place = _descend(root, parts)
+    section, place = _descend(root, [str(part) for part in first["loc"]])
+    key = _dotted(place)
     if first["type"] == "extra_forbidden":
-        return f"unknown key {'.'.join(place)!r}: {nearest(place[-1], section.model_fields)}"
-    key = ".".join(place)
+        return f"unknown key {key!r}: {nearest(place[-1], section.model_fields)}"
     if first["type"].startswith("union_tag"):
         context = first.get("ctx", {})
         tags = [tag.strip().strip("'") for tag in context.get("expected_tags", "").split(",")]
@@ -107,6 +130,8 @@ def explain(error: ValidationError, root: type[BaseModel]) -> str:
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "value_error":
         return message
+    if first["type"] in _PLAIN:
+        message = _PLAIN[first["type"]].format(**first.get("ctx", {}))
     return f"{key}: {message[0].lower()}{message[1:]}, got {first['input']!r}"
 
 

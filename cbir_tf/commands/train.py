@@ -72,7 +72,10 @@ def main(arguments: argparse.Namespace) -> None:
     figures = "".join(
         f", {name} {report['best'][name]:.4f}" for name in MONITORED if name in report["best"]
     )
-    print(f"epoch {report['best_epoch']} of {report['epochs']} is the best{figures}")
+    if report["epochs"]:
+        print(f"epoch {report['best_epoch']} of {report['epochs']} is the best{figures}")
+    else:
+        print(f"nothing trained, as training.epochs is 0{figures}")
     for path in (run.model, run.history, *sorted(run.plots.glob("*.png"))):
         if path.exists():
             print(path)

@@ -60,7 +60,7 @@ def folder(data: Data) -> ImageSet:
     root = data.path.expanduser()
     if root.suffix.lower() == ".csv":
         return _image_set(root.parent, _read_manifest(root))
-    _check_folder(root)
+    _check_folder(root, "check data.path")
     manifest = root / "manifest.csv"
     return _image_set(root, _read_manifest(manifest) if manifest.is_file() else _walk_classes(root))
 
@@ -72,7 +72,7 @@ def images_in_folder(path: Path) -> ImageSet:
         UserError: there is no such folder, or no image in it.
     """
     root = path.expanduser()
-    _check_folder(root)
+    _check_folder(root, "check --images")
     if (root / "manifest.csv").is_file():
         return _image_set(root, _read_manifest(root / "manifest.csv"))
     paths = _image_paths(root)
@@ -98,11 +98,11 @@ def _suffixes() -> str:
     return " ".join(sorted(IMAGE_SUFFIXES))
 
 
-def _check_folder(root: Path) -> None:
+def _check_folder(root: Path, advice: str) -> None:
     if not root.exists():
-        raise UserError(f"{root}: no such folder; check data.path")
+        raise UserError(f"{root}: no such folder; {advice}")
     if not root.is_dir():
-        raise UserError(f"{root}: is a file, not a folder; give a folder or a .csv manifest")
+        raise UserError(f"{root}: is a file, not a folder; {advice}")
 
 
 # --- class folders ------------------------------------------------------------------------------

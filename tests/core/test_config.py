@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -56,7 +57,7 @@ def test_a_schedule_is_a_name_or_a_section(file):
         ("loss.margin=-1", ["loss.margin", "greater than or equal to 0", "-1"]),
         ("loss.margin=.nan", ["loss.margin", "finite"]),
         ("loss.name=tripletsemihard", ["loss.name", "'triplet_semi_hard'"]),
-        ("data.augmentation=[flp]", ["data.augmentation.0", "'flip'"]),
+        ("data.augmentation=[flp]", ["data.augmentation[0]", "'flip'"]),
         ("data.augmentation=[{name: flip, vertica: true}]", ["vertica'", "'vertical'"]),
         ("schedule=warmup_deca", ["schedule", "'warmup_decay'"]),
         ("schedule={name: warmup_decay, ramp: 1}", ["schedule.ramp'", "'ramp_up'"]),
@@ -77,6 +78,29 @@ def test_a_wrong_override_is_one_line_that_names_the_place_and_the_remedy(file, 
     assert "\n" not in message
     for part in parts:
         assert part in message
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("data.image_size=[3,x]", "'data.image_size=[3,x]': data.image_size[0]: input should be"),
+        ("data.image_size=big", "data.image_size: should be a list, got 'big'"),
+        ("loss=3", "loss: should be a section, {key: value, ...}, got 3"),
+        ("evaluation.k=[]", "evaluation.k: should have at least 1 value(s), got []"),
+        ("name=a/b", "name: may hold only letters, digits, '.', '_' and '-', got 'a/b'"),
+    ],
+)
+def test_a_wrong_kind_of_value_is_told_in_the_files_words(file, override, message):
+    with pytest.raises(UserError, match=re.escape(message)) as caught:
+        Config.load(file, [override])
+    assert str(caught.value).startswith(repr(override))
+
+
+def test_a_mistake_of_the_file_is_not_blamed_on_an_override(tmp_path):
+    path = tmp_path / "wrong.yaml"
+    path.write_text("data: {source: digits}\nloss: {margn: 1}\n")
+    with pytest.raises(UserError, match=r"wrong\.yaml: unknown key 'loss\.margn'"):
+        Config.load(path, ["training.epochs=1"])
 
 
 def test_a_missing_file_names_the_nearest(file):
