@@ -14,7 +14,7 @@ from cbir_tf.plots.curves import learning_rate_curve, loss_curves
 from cbir_tf.plots.embedding_map import embedding_map_html, embedding_map_png
 from cbir_tf.plots.grids import NeighbourRow, augmentation_grid, query_grid, sample_grid
 from cbir_tf.plots.pictures import thumbnail
-from cbir_tf.plots.projection import project
+from cbir_tf.plots.projection import possible_method, project
 from cbir_tf.progress import progress
 from cbir_tf.types import ImageSet, Run
 
@@ -72,7 +72,7 @@ def draw_map(retriever: Retriever, ids: np.ndarray) -> list[Path]:
     shown = retriever.embeddings.take(np.isin(retriever.embeddings.ids, ids))
     method = config.plots.projection
     points = project(shown.vectors, method, config.seed)
-    title = f"{config.name}: {len(shown)} images, {method}"
+    title = f"{config.name}: {len(shown)} images, {possible_method(shown.vectors, method)}"
     names = retriever.class_names
     blank = np.full((THUMBNAIL_SIDE, THUMBNAIL_SIDE, 3), 200, np.uint8)
     thumbnails = []

@@ -92,15 +92,18 @@ def train(run: Run, restart: bool = False) -> None:
     import keras
 
     from cbir_tf.commands.pictures import draw_samples
+    from cbir_tf.data.sources import load_images
     from cbir_tf.models import build_embedder
 
     config = run.config
     keras.utils.set_random_seed(config.seed)
     keras.config.set_dtype_policy(config.training.precision)
-    inspection, duplicates = _inspect(run, restart)
+    # The model first: a misspelt backbone should not wait until all images have been looked at.
+    images = load_images(config.data, config.seed)
+    embedder = build_embedder(config.model, config.seed)
+    inspection, duplicates = _inspect(run, images, restart)
     images = inspection.images
     training = images.of_split("train")
-    embedder = build_embedder(config.model, config.seed)
     plan = _plan(config, training)
     if plan.epochs and not embedder.trainable_variables:
         raise UserError(
@@ -185,13 +188,11 @@ def _optimizer(config: Optimizer) -> keras.optimizers.Optimizer:
     return makers[config.name](config.learning_rate, **options)
 
 
-def _inspect(run: Run, restart: bool) -> tuple[Inspection, list[Duplicate]]:
-    """The run's undamaged images, looked at once, and those that are in two splits."""
+def _inspect(run: Run, images: ImageSet, restart: bool) -> tuple[Inspection, list[Duplicate]]:
+    """The undamaged images, looked at once for the run, and those that are in two splits."""
     from cbir_tf.data.duplicates import cross_split_duplicates
     from cbir_tf.data.inspection import inspect_images, read_image_table
-    from cbir_tf.data.sources import load_images
 
-    images = load_images(run.config.data, run.config.seed)
     if run.images.is_file() and not restart:
         inspection = read_image_table(run.images, images)
     else:

@@ -159,7 +159,8 @@ def _is_retrieval(name: str) -> bool:
 def _series_name(name: str, of_loss: bool) -> str:
     if of_loss:
         return {"loss": "training", "val_loss": "validation"}[name]
-    return shortened(name.removeprefix("val_"), 30)
+    name = name.removeprefix("val_")
+    return {"map": "mAP", "map_at_r": "MAP@R"}.get(name, shortened(name, 30))
 
 
 def _best_epoch(values: Sequence[float], lowest: bool) -> int | None:

@@ -43,17 +43,17 @@ def project(vectors: np.ndarray, method: Method = "umap", seed: int = 0) -> np.n
     layouts = {"umap": _umap, "tsne": _tsne, "pca": _pca}
     if method not in layouts:
         raise ValueError(f"no projection {method!r}; choose one of: {', '.join(layouts)}")
-    if method != "pca":
-        distinct = len(np.unique(vectors, axis=0))
-        if distinct < FEWEST:
-            _logger.warning(
-                "%s needs at least %d distinct vectors, got %d: laid out by PCA instead",
-                method,
-                FEWEST,
-                distinct,
-            )
-            method = "pca"
-    return layouts[method](vectors, seed).astype(np.float32)
+    possible = possible_method(vectors, method)
+    if possible != method:
+        _logger.warning(
+            "%s needs at least %d distinct vectors: laid out by PCA instead", method, FEWEST
+        )
+    return layouts[possible](vectors, seed).astype(np.float32)
+
+
+def possible_method(vectors: np.ndarray, method: Method) -> Method:
+    """The method by which `project` lays these vectors out: pca where they are too few."""
+    return method if method == "pca" or len(np.unique(vectors, axis=0)) >= FEWEST else "pca"
 
 
 def _umap(vectors: np.ndarray, seed: int) -> np.ndarray:

@@ -44,7 +44,7 @@ def test_losses_stand_in_one_panel_and_retrieval_in_the_other():
     assert drawn["validation"] == HISTORY["val_loss"]
     drawn = _lines(retrieval)
     assert drawn["recall@1"] == HISTORY["val_recall@1"]
-    assert drawn["map_at_r"] == HISTORY["val_map_at_r"]
+    assert drawn["MAP@R"] == HISTORY["val_map_at_r"]
     assert "mean_distance" not in drawn
     assert losses.get_xlabel() == retrieval.get_xlabel() == "epoch"
 
