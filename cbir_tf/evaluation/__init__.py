@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+from cbir_tf.evaluation.centroids import nearest_centroid
+from cbir_tf.evaluation.comparison import Difference, paired_bootstrap
 from cbir_tf.evaluation.confusion import Mistake, confusion_matrix, mistakes
-from cbir_tf.evaluation.metrics import bootstrap_intervals, evaluate, per_query
-from cbir_tf.evaluation.rankings import score_rankings
+from cbir_tf.evaluation.label_sets import LabelSets
+from cbir_tf.evaluation.levels import evaluate_levels, read_levels
+from cbir_tf.evaluation.metrics import bootstrap_intervals, evaluate, per_query, summarize
+from cbir_tf.evaluation.rankings import normalized_gain, score_rankings
 from cbir_tf.evaluation.table import format_classes, format_table
 
 __all__ = [
+    "Difference",
+    "LabelSets",
     "Mistake",
     "bootstrap_intervals",
     "confusion_matrix",
     "evaluate",
+    "evaluate_levels",
     "format_classes",
     "format_table",
     "mistakes",
+    "nearest_centroid",
+    "normalized_gain",
+    "paired_bootstrap",
     "per_query",
+    "read_levels",
     "score_rankings",
+    "summarize",
 ]

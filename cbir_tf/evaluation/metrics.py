@@ -1,14 +1,19 @@
-"""How well embeddings retrieve: every query ranks the gallery, same label is relevant."""
+"""How well embeddings retrieve: every query ranks the gallery.
+
+Relevant is what has the query's label, or shares one of its labels where images have several.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from cbir_tf.errors import UserError
-from cbir_tf.evaluation.rankings import score_rankings
+from cbir_tf.evaluation.centroids import nearest_centroid
+from cbir_tf.evaluation.label_sets import LabelSets
+from cbir_tf.evaluation.rankings import normalized_gain, score_rankings
 from cbir_tf.search import check_k
 from cbir_tf.search.distances import find_metric, pairwise
 from cbir_tf.search.index import check_dimension, positions_of
@@ -28,6 +33,7 @@ def evaluate(
     bootstrap: int = 0,
     seed: int = 0,
     class_names: Sequence[str] | None = None,
+    label_sets: Mapping[str, Collection[str]] | None = None,
 ) -> dict[str, Any]:
     """Mean figures over the queries, in all and by class.
 
@@ -36,11 +42,13 @@ def evaluate(
         gallery: embeddings to be found; None: the queries themselves, each left out of its own
             ranking (leave-one-out). A gallery item with a query's id is left out of that query's
             ranking too; unlabelled items are ranked and never relevant.
-        k: ranks for recall@k, precision@k and map@k.
+        k: ranks for recall@k, precision@k, map@k and ndcg@k.
         metric: cosine, euclidean or manhattan; ties in distance are ranked by id.
         bootstrap: resamples of the queries behind the 95 % percentile intervals; 0: none.
         seed: of the resampling.
         class_names: names by label, for the figures by class; None: the labels as text.
+        label_sets: labels of every image by id, where images have several; the single labels are
+            then not looked at.
 
     Returns:
         A document that is ready for JSON::
@@ -51,8 +59,9 @@ def evaluate(
              "figures": {name: value}, "intervals": {name: [low, high]},
              "per_class": {class name: {"queries": number, name: value, ...}}}
 
-        The figures are defined in `cbir_tf.evaluation.rankings`. A query for which the gallery
-        holds nothing relevant is left out of every figure, and counted.
+        The figures are those of `per_query`. A query for which the gallery holds nothing relevant
+        is left out of every figure, and counted. With label sets, a query counts in each of its
+        classes.
 
     Raises:
         UserError: as `per_query`; or there is nothing relevant for any query.
@@ -62,7 +71,35 @@ def evaluate(
         >>> evaluate(found, k=(1,))["figures"]["recall@1"]
         1.0
     """
-    values = per_query(queries, gallery, k, metric)
+    values = per_query(queries, gallery, k, metric, label_sets)
+    classes = (
+        _classes(queries.labels, class_names) if label_sets is None else _sets(queries, label_sets)
+    )
+    return {
+        "protocol": "leave-one-out" if gallery is None else "queries against gallery",
+        "metric": metric,
+        "gallery": len(queries if gallery is None else gallery),
+        **summarize(values, classes, bootstrap, seed),
+    }
+
+
+def summarize(
+    values: Mapping[str, np.ndarray],
+    classes: Mapping[str, np.ndarray],
+    bootstrap: int = 0,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Means of the figures of queries, in all and by class: that part of `evaluate`'s document.
+
+    Args:
+        values: what `per_query` returned.
+        classes: (Q,) bool by class name, which queries are of the class.
+        bootstrap: resamples behind the intervals; 0: none.
+        seed: of the resampling.
+
+    Raises:
+        UserError: there is nothing relevant for any query.
+    """
     names = list(values)
     table = np.stack([values[name] for name in names], axis=1)
     scored = ~np.isnan(table[:, 0])
@@ -71,24 +108,34 @@ def evaluate(
             "no query has another image of its class in the gallery; "
             "evaluate on images with at least two of a class"
         )
-    table, labels = table[scored], queries.labels[scored]
+    table = table[scored]
     intervals = bootstrap_intervals(table, bootstrap, seed) if bootstrap else np.empty((0, 2))
     per_class = {}
-    for label in np.unique(labels):
-        of_class = table[labels == label]
-        means = zip(names, of_class.mean(axis=0).tolist(), strict=True)
-        name = str(label) if class_names is None else class_names[label]
-        per_class[name] = {"queries": len(of_class), **dict(means)}
+    for name, members in classes.items():
+        of_class = table[members[scored]]
+        if len(of_class):
+            means = zip(names, of_class.mean(axis=0).tolist(), strict=True)
+            per_class[name] = {"queries": len(of_class), **dict(means)}
     return {
-        "protocol": "leave-one-out" if gallery is None else "queries against gallery",
-        "metric": metric,
         "queries": int(scored.sum()),
         "left_out": int((~scored).sum()),
-        "gallery": len(queries if gallery is None else gallery),
         "figures": dict(zip(names, table.mean(axis=0).tolist(), strict=True)),
         "intervals": dict(zip(names, intervals.tolist(), strict=False)),
         "per_class": per_class,
     }
+
+
+def _classes(labels: np.ndarray, class_names: Sequence[str] | None) -> dict[str, np.ndarray]:
+    return {
+        str(label) if class_names is None else class_names[label]: labels == label
+        for label in np.unique(labels)
+    }
+
+
+def _sets(queries: Embeddings, sets: Mapping[str, Collection[str]]) -> dict[str, np.ndarray]:
+    labels = LabelSets({id_: sets[id_] for id_ in queries.ids.tolist()})
+    members = labels.rows(queries.ids) > 0
+    return dict(zip(labels.names, members.T, strict=True))
 
 
 def per_query(
@@ -96,8 +143,14 @@ def per_query(
     gallery: Embeddings | None = None,
     k: Sequence[int] = (1, 5, 10),
     metric: str = "cosine",
+    label_sets: Mapping[str, Collection[str]] | None = None,
 ) -> dict[str, np.ndarray]:
     """The figures of every query; arguments as for `evaluate`.
+
+    They are those of `cbir_tf.evaluation.rankings`, and centroid_accuracy, that of
+    `cbir_tf.evaluation.centroids`. With label sets, an image is relevant that shares at least one
+    label with the query; its gain, for ndcg, is how alike their sets are (Jaccard's index), and
+    there is no centroid_accuracy, as an image is not of one class.
 
     Works through blocks of queries; takes some 300 MB beside the vectors, whatever their number.
 
@@ -105,12 +158,13 @@ def per_query(
         Figure name -> (Q,) float64, in the order of the queries; NaN where nothing is relevant.
 
     Raises:
-        UserError: no queries, an unlabelled query, an empty gallery, another dimension, an unknown
-            metric, or a k that is not in 1..number of items a query can find.
+        UserError: no queries, an unlabelled query, an image without a set of labels where there
+            are label sets, an empty gallery, another dimension, an unknown metric, or a k that is
+            not in 1..number of items a query can find.
     """
     if not len(queries):
         raise UserError("there are no queries to evaluate; choose a split that has images")
-    if (queries.labels == UNLABELLED).any():
+    if label_sets is None and (queries.labels == UNLABELLED).any():
         unlabelled = str(queries.ids[queries.labels == UNLABELLED][0])
         raise UserError(f"query {unlabelled!r} has no label; evaluate on labelled images")
     found = queries if gallery is None else gallery
@@ -118,11 +172,27 @@ def per_query(
     for rank in k:
         check_k(rank, len(found) - int(own))
     check_dimension(queries.vectors, found.vectors.shape[1])
-    blocks = [
-        score_rankings(relevance, relevance.sum(axis=1), k)
-        for relevance in _ranked_relevance(queries, found, metric)
-    ]
-    return {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
+    # In order of id, a tie by id is a tie by column.
+    found = found.take(np.argsort(found.ids))
+    if label_sets is None:
+        blocks = [
+            score_rankings(relevance, relevance.sum(axis=1), k)
+            for relevance in _ranked_relevance(queries, found, metric)
+        ]
+    else:
+        sets = LabelSets(label_sets)
+        blocks = [_score_gains(gains, k) for gains in _ranked_gains(queries, found, metric, sets)]
+    figures = {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
+    if label_sets is None:
+        figures["centroid_accuracy"] = nearest_centroid(queries, found, metric)
+    return figures
+
+
+def _score_gains(gains: np.ndarray, k: Sequence[int]) -> dict[str, np.ndarray]:
+    """The figures of whole rankings, from the gain at each rank."""
+    relevance = gains > 0
+    figures = score_rankings(relevance, relevance.sum(axis=1), k)
+    return figures | normalized_gain(gains, -np.sort(-gains, axis=1), k)
 
 
 def _ranked_relevance(
@@ -132,30 +202,61 @@ def _ranked_relevance(
 
     The query's own place is at the end and not relevant.
     """
-    arithmetic = find_metric(metric)
-    # In order of id, a tie by id is a tie by column.
-    gallery = gallery.take(np.argsort(gallery.ids))
-    prepared = arithmetic.prepare(gallery.vectors)
-    own = positions_of(queries.ids, gallery.ids)
-    columns = np.arange(len(gallery), dtype=np.uint64) << np.uint64(1)
-    at_once = max(1, BLOCK_PAIRS // len(gallery))
-    for start in range(0, len(queries), at_once):
-        block = slice(start, start + at_once)
-        rows = np.flatnonzero(own[block] >= 0)
-        vectors = arithmetic.prepare(queries.vectors[block])
-        distances = pairwise(arithmetic, vectors, prepared)
+    for block, own, distances in _distances(queries, gallery, metric):
         relevance = queries.labels[block, None] == gallery.labels
-        distances[rows, own[block][rows]] = np.inf
-        relevance[rows, own[block][rows]] = False
-        # One integer a pair: distance, then column, then relevance in the last bit. The bits of
-        # floats that are not negative sort as the floats do, and integers sort fast.
-        keys = distances.view(np.uint32).astype(np.uint64)
-        keys <<= np.uint64(32)
-        keys |= columns
+        relevance[own] = False
+        keys = _sorting_keys(distances)
         keys |= relevance
         keys.sort(axis=1)
         keys &= np.uint64(1)
         yield keys.astype(bool)
+
+
+def _ranked_gains(
+    queries: Embeddings, gallery: Embeddings, metric: str, sets: LabelSets
+) -> Iterator[np.ndarray]:
+    """(B, N) float32 for block after block of queries: the gain of the item at each rank.
+
+    The query's own place is at the end and gains nothing.
+    """
+    for block, own, distances in _distances(queries, gallery, metric):
+        gains = sets.gains(queries.ids[block], gallery.ids)
+        gains[own] = 0
+        keys = _sorting_keys(distances)
+        keys.sort(axis=1)
+        columns = (keys & np.uint64(2**32 - 1)) >> np.uint64(1)
+        yield np.take_along_axis(gains, columns.astype(np.int64), axis=1)
+
+
+def _distances(
+    queries: Embeddings, gallery: Embeddings, metric: str
+) -> Iterator[tuple[slice, tuple[np.ndarray, np.ndarray], np.ndarray]]:
+    """Block after block of queries: which, where they stand in the gallery, (B, N) distances.
+
+    A query is infinitely far from itself.
+    """
+    arithmetic = find_metric(metric)
+    prepared = arithmetic.prepare(gallery.vectors)
+    positions = positions_of(queries.ids, gallery.ids)
+    at_once = max(1, BLOCK_PAIRS // len(gallery))
+    for start in range(0, len(queries), at_once):
+        block = slice(start, start + at_once)
+        distances = pairwise(arithmetic, arithmetic.prepare(queries.vectors[block]), prepared)
+        rows = np.flatnonzero(positions[block] >= 0)
+        own = rows, positions[block][rows]
+        distances[own] = np.inf
+        yield block, own, distances
+
+
+def _sorting_keys(distances: np.ndarray) -> np.ndarray:
+    """One uint64 a pair: distance, then column, then a free last bit.
+
+    The bits of floats that are not negative sort as the floats do, and integers sort fast.
+    """
+    keys = distances.view(np.uint32).astype(np.uint64)
+    keys <<= np.uint64(32)
+    keys |= np.arange(distances.shape[1], dtype=np.uint64) << np.uint64(1)
+    return keys
 
 
 def bootstrap_intervals(values: np.ndarray, resamples: int, seed: int = 0) -> np.ndarray:

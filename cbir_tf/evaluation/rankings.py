@@ -16,6 +16,8 @@ and P(i) = (rel(1) + ... + rel(i)) / i:
                   Evaluation of IR Techniques; the gain itself, as trec_eval)
     ndcg@k        both sums over ranks 1..k
 
+Where relevance is not graded, the gain of what is relevant is 1.
+
 The figure of a set of queries is the mean over the queries.
 """
 
@@ -35,7 +37,7 @@ def score_rankings(
         relevance: (Q, N) bool, whether the item at each rank is relevant; a ranking shorter than
             N is filled up with False.
         relevant: (Q,) number of relevant items in the gallery, found or not.
-        k: ranks for recall@k, precision@k and map@k.
+        k: ranks for recall@k, precision@k, map@k and ndcg@k.
 
     Returns:
         Figure name -> (Q,) float64; NaN where nothing is relevant.
@@ -44,8 +46,8 @@ def score_rankings(
         >>> ranking = np.array([[True, False, True, False]])
         >>> figures = score_rankings(ranking, np.array([2]), k=(1,))
         >>> {name: float(value.round(3)[0]) for name, value in figures.items()}
-        {'recall@1': 1.0, 'precision@1': 1.0, 'map@1': 0.5, 'map': 0.833, 'map_at_r': 0.5, \
-'r_precision': 0.5, 'mrr': 1.0}
+        {'recall@1': 1.0, 'precision@1': 1.0, 'map@1': 0.5, 'ndcg@1': 1.0, 'map': 0.833, \
+'map_at_r': 0.5, 'r_precision': 0.5, 'mrr': 1.0, 'ndcg': 0.92}
     """
     queries, width = relevance.shape
     # Relevant items are few beside the gallery: the rest of the work is done on them alone.
@@ -61,18 +63,24 @@ def score_rankings(
 
     everywhere = np.ones(len(rows), dtype=bool)
     within_r = ranks <= relevant[rows]
-    with np.errstate(invalid="ignore", divide="ignore"):
-        share = 1 / np.where(relevant > 0, relevant, np.nan)
+    share = 1 / np.where(relevant > 0, relevant, np.nan)
+    discounts = 1 / np.log2(ranks + 1)
+    ideal = np.cumsum(1 / np.log2(np.arange(relevant.max(initial=0)) + 2))
+    ideal = np.concatenate([[np.nan], ideal])
     hits = {rank: total(ranks <= rank) for rank in k}
     figures = {f"recall@{rank}": (hits[rank] > 0).astype(np.float64) for rank in k}
     figures |= {f"precision@{rank}": hits[rank] / rank for rank in k}
     figures |= {f"map@{rank}": total(ranks <= rank, precision) * share for rank in k}
+    for rank in k:
+        gain = total(ranks <= rank, discounts)
+        figures[f"ndcg@{rank}"] = gain / ideal[np.minimum(rank, relevant)]
     figures["map"] = total(everywhere, precision) * share
     figures["map_at_r"] = total(within_r, precision) * share
     figures["r_precision"] = total(within_r) * share
     leading = np.zeros(queries)
     leading[found > 0] = 1 / ranks[first[found > 0]]
     figures["mrr"] = leading
+    figures["ndcg"] = total(everywhere, discounts) / ideal[relevant]
     return {name: np.where(relevant > 0, values, np.nan) for name, values in figures.items()}
 
 

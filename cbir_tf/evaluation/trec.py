@@ -8,8 +8,10 @@ mrr recip_rank, r_precision Rprec, ndcg@k ndcg_cut_k.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 from urllib.parse import quote
 
 import numpy as np
@@ -23,6 +25,8 @@ Judgements = Mapping[str, Mapping[str, int]]
 """Relevance by query and item; above 0 is relevant."""
 Scores = Mapping[str, Mapping[str, float]]
 """Score by query and item."""
+
+Value = TypeVar("Value", int, float)
 
 # Fields are separated by blanks, which an id must therefore not hold.
 _SAFE = "/:;,.!?*'()[]{}@&=+$~#|^<>\\\"`"
@@ -68,24 +72,18 @@ def read_trec_run(path: Path) -> dict[str, dict[str, float]]:
     """Scores by query and item.
 
     Raises:
-        UserError: the file cannot be read, or a line is not a run's.
+        UserError: the file cannot be read, a line is not a run's, or an item stands there twice.
     """
-    scores: dict[str, dict[str, float]] = {}
-    for query, _, item, _, score, *_ in _fields(path, 6, 4):
-        scores.setdefault(query, {})[item] = float(score)
-    return scores
+    return _read(path, "query Q0 item rank score name", 4, _score)
 
 
 def read_trec_qrels(path: Path) -> dict[str, dict[str, int]]:
     """Relevance by query and item.
 
     Raises:
-        UserError: the file cannot be read, or a line is not of qrels.
+        UserError: the file cannot be read, a line is not of qrels, or an item stands there twice.
     """
-    judgements: dict[str, dict[str, int]] = {}
-    for query, _, item, relevance in _fields(path, 4, 3):
-        judgements.setdefault(query, {})[item] = int(relevance)
-    return judgements
+    return _read(path, "query 0 item relevance", 3, int)
 
 
 def trec_figures(
@@ -99,7 +97,8 @@ def trec_figures(
         k: ranks for recall@k, precision@k, map@k and ndcg@k.
 
     Returns:
-        Figure by query and name, for the queries that are in both and have anything relevant.
+        Figure by query and name, for the queries that are in both and have anything relevant: of
+        these alone `evaluate` speaks too.
     """
     figures = {}
     for query in sorted(judgements.keys() & scores.keys()):
@@ -120,25 +119,45 @@ def _field(text: str) -> str:
     return quote(text, safe=_SAFE)
 
 
-def _fields(path: Path, count: int, numeric: int) -> list[list[str]]:
-    """The lines of a file, split at blanks."""
+def _score(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(text)
+    return value
+
+
+def _read(
+    path: Path, form: str, place: int, value_of: Callable[[str], Value]
+) -> dict[str, dict[str, Value]]:
+    """What each line says, in the field at that place, of a query and an item."""
+    values: dict[str, dict[str, Value]] = {}
+    for number, line in _lines(path):
+        try:
+            fields = line.split()
+            query, _, item, *_ = fields
+            value = value_of(fields[place])
+            if len(fields) != len(form.split()):
+                raise ValueError(line)
+        except (ValueError, IndexError):
+            raise UserError(
+                f"{path} line {number}: expected {len(form.split())} fields, {form!r}, got "
+                f"{line.strip()[:80]!r}"
+            ) from None
+        of_query = values.setdefault(query, {})
+        if item in of_query:
+            raise UserError(
+                f"{path} line {number}: item {item!r} of query {query!r} a second time; delete one"
+            )
+        of_query[item] = value
+    return values
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    """The lines that are not blank, with their numbers."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        with path.open(encoding="utf-8") as file:
+            for number, line in enumerate(file, 1):
+                if line.strip():
+                    yield number, line
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read ({error})") from None
-    rows = []
-    for number, line in enumerate(lines, 1):
-        fields = line.split()
-        if not fields:
-            continue
-        try:
-            if len(fields) != count:
-                raise ValueError
-            float(fields[numeric])
-        except ValueError:
-            raise UserError(
-                f"{path} line {number}: expected {count} fields with a number as field "
-                f"{numeric + 1}, got {line.strip()[:80]!r}"
-            ) from None
-        rows.append(fields)
-    return rows
