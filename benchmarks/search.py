@@ -49,11 +49,15 @@ def main() -> None:
         report[f"{name}_fit_s"] = time.perf_counter() - start
 
     rates: dict[str, list[float]] = {"scikit-learn": [], "exact": [], "approximate": []}
-    singles: dict[str, list[float]] = {"exact": [], "approximate": []}
+    singles: dict[str, list[float]] = {"scikit-learn": [], "exact": [], "approximate": []}
     for _ in range(arguments.turns):
         start = time.perf_counter()
         truth = brute.kneighbors(queries[:BRUTE_BATCH], return_distance=False)
         rates["scikit-learn"].append(BRUTE_BATCH / (time.perf_counter() - start))
+        for query in queries[:10]:
+            start = time.perf_counter()
+            brute.kneighbors(query[None], return_distance=False)
+            singles["scikit-learn"].append(time.perf_counter() - start)
         for name, batch in (("exact", BRUTE_BATCH), ("approximate", BATCH)):
             start = time.perf_counter()
             found = indexes[name].search(queries[:batch], K)
