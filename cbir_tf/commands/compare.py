@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import base64
-import csv
-import html
-import io
 import json
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cbir_tf.commands.evaluate import measure
+from cbir_tf.commands.evaluate import Task, gallery_split
 from cbir_tf.commands.extract import trained_run
 from cbir_tf.commands.startup import import_tensorflow
 from cbir_tf.errors import UserError
@@ -24,11 +20,10 @@ from cbir_tf.progress import progress
 from cbir_tf.types import SPLITS, Run
 
 if TYPE_CHECKING:
-    from cbir_tf.retriever import Retriever
+    from cbir_tf.types import ImageSet
 
-TIMED_QUERIES = 20
-TIMED_BATCH, TIMED_BATCHES = 32, 3
-FIGURES = ("recall@1", "map", "map_at_r")
+TIMED_QUERIES = 30
+TIMED_IMAGES, TIMED_TURNS = 64, 3
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,197 +37,186 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="images searched; none: the queries' own split, each left out of it (the default)",
     )
     parser.add_argument(
+        "--k",
+        type=_ranks,
+        metavar="K,K",
+        help="ranks of the figures; default: evaluation.k of the first run",
+    )
+    parser.add_argument(
         "--out", type=Path, metavar="DIR", help="write table (md, csv, json), plot and page here"
     )
     parser.add_argument("--json", action="store_true", help="one JSON document on standard output")
 
 
-@dataclass(frozen=True)
-class _Measured:
-    """A run, opened, with its figures over all queries and by query."""
-
-    run: Run
-    result: dict[str, Any]
-    retriever: Retriever
-    query_ids: np.ndarray
-    by_query: dict[str, np.ndarray]
-
-
 def main(arguments: argparse.Namespace) -> None:
-    """Measure every run, print the table."""
+    """Measure every run in turn, time them together, print the table."""
     runs = [trained_run(folder) for folder in arguments.runs]
+    if len({run.folder.resolve() for run in runs}) < len(runs):
+        raise UserError("a run is given twice; name each once")
     import_tensorflow()
-    gallery = None if arguments.gallery in ("none", arguments.split) else arguments.gallery
-    measured = [_measured(run, arguments.split, gallery) for run in runs]
-    first = measured[0]
-    for each in measured[1:]:
-        if not np.array_equal(each.query_ids, first.query_ids):
-            raise UserError(
-                f"{each.run.folder}: its {arguments.split} split is not that of "
-                f"{first.run.folder}; compare runs of the same data, split and seed"
+    from cbir_tf.evaluation.report import comparison_markdown
+
+    gallery = gallery_split(arguments.gallery, arguments.split)
+    tasks = [Task.open(run, arguments.split, gallery) for run in runs]
+    for task in tasks[1:]:
+        check_same_images(tasks[0], task)
+    document = {
+        "split": arguments.split,
+        "gallery_split": gallery or arguments.split,
+        "protocol": "leave-one-out" if gallery is None else "queries against gallery",
+        "runs": compare(tasks, arguments.k or runs[0].config.evaluation.k),
+    }
+    written = [] if arguments.out is None else _write(arguments.out, document)
+    if arguments.json:
+        print(json.dumps(document, ensure_ascii=False))
+        return
+    print(comparison_markdown(document))
+    if written:
+        print("", *written, sep="\n")
+
+
+def check_same_images(first: Task, other: Task) -> None:
+    """Refuse runs whose queries or galleries are not the same images with the same classes.
+
+    Raises:
+        UserError: they are not.
+    """
+    for what in ("queries", "searched"):
+        ours, theirs = (_described(each, what) for each in (first, other))
+        if ours != theirs:
+            image = min(
+                id_ for id_ in ours.keys() | theirs.keys() if ours.get(id_) != theirs.get(id_)
             )
-    speeds = _speeds([each.retriever for each in measured], first.query_ids)
-    rows = [
-        _row(name, each, first) | speed
-        for name, each, speed in zip(_names(runs), measured, speeds, strict=True)
-    ]
-    table = _markdown(rows)
-    if arguments.out:
-        _write(arguments.out, rows, table)
-    print(json.dumps(rows, ensure_ascii=False) if arguments.json else table)
+            if image in ours and image in theirs:
+                reason = f"another photo or class for {image!r}"
+            else:
+                reason = f"{'no' if image in ours else 'an'} image {image!r}"
+            raise UserError(
+                f"{other.retriever.run.folder}: has {reason}, unlike {first.retriever.run.folder}; "
+                "compare runs of the same data, split and seed"
+            )
 
 
-def _measured(run: Run, split: str, gallery: str | None) -> _Measured:
-    from cbir_tf.evaluation import per_query
-    from cbir_tf.retriever import Retriever
-
-    result, _ = measure(run, split, gallery)
-    retriever = Retriever(run)
-    queries = retriever.store.embeddings(split)
-    searched = retriever.store.embeddings(gallery) if gallery else None
-    by_query = per_query(queries, searched, k=(1,), metric=run.config.search.metric)
-    return _Measured(run, result, retriever, queries.ids, by_query)
-
-
-def _row(name: str, measured: _Measured, first: _Measured) -> dict[str, Any]:
-    from cbir_tf.evaluation.comparison import paired_bootstrap
-
+def _described(task: Task, what: str) -> dict[str, tuple[str, str]]:
+    """Class and digest of the picture by id."""
+    records = {record.id: record for record in task.retriever.store.records()}
+    embeddings = task.queries if what == "queries" else task.searched
+    names = (*task.retriever.class_names, "")
     return {
-        "run": name,
-        **{key: measured.result[key] for key in ("figures", "intervals", "queries", "gallery")},
-        "dimensions": measured.retriever.embeddings.vectors.shape[1],
-        "model_MB": measured.run.model.stat().st_size / 1e6,
-        "difference_to_first": {
-            figure: vars(paired_bootstrap(measured.by_query[figure], first.by_query[figure]))
-            for figure in (FIGURES if measured is not first else ())
-        },
+        id_: (names[label], records[id_].digest)
+        for id_, label in zip(embeddings.ids.tolist(), embeddings.labels.tolist(), strict=True)
     }
 
 
-def _names(runs: list[Run]) -> list[str]:
+def compare(tasks: Sequence[Task], k: Sequence[int]) -> list[dict[str, Any]]:
+    """What there is to say of each run, ready for JSON; the first is the one compared with."""
+    from cbir_tf.evaluation import paired_bootstrap, per_query, summarize
+
+    ranks = tasks[0].ranks(k)
+    settings = tasks[0].retriever.run.config
+    by_query = [
+        per_query(task.queries, task.gallery, ranks, task.retriever.run.config.search.metric)
+        for task in progress(tasks, description="evaluating", unit="runs")
+    ]
+    rows = []
+    names = _names([task.retriever.run for task in tasks])
+    for name, task, values, speed in zip(names, tasks, by_query, _speeds(tasks), strict=True):
+        run = task.retriever.run
+        differences = (
+            {} if task is tasks[0] else paired_bootstrap(values, by_query[0], seed=settings.seed)
+        )
+        row = {
+            "run": name,
+            "folder": str(run.folder),
+            "metric": run.config.search.metric,
+            **summarize(values, {}, settings.evaluation.bootstrap, settings.seed),
+            "gallery": len(task.searched),
+            "dimensions": task.queries.vectors.shape[1],
+            "model_MB": run.model.stat().st_size / 1e6,
+            **speed,
+            "difference_to_first": {key: vars(each) for key, each in differences.items()},
+        }
+        rows.append(row)
+    return rows
+
+
+def _names(runs: Sequence[Run]) -> list[str]:
     names = [run.folder.resolve().name for run in runs]
     return names if len(set(names)) == len(names) else [str(run.folder) for run in runs]
 
 
-def _speeds(retrievers: list[Retriever], ids: np.ndarray) -> list[dict[str, float]]:
-    """Seconds a query, from file to neighbours, and images encoded a second; runs take turns."""
-    chosen = np.random.default_rng(0).choice(ids, min(TIMED_QUERIES, len(ids)), replace=False)
-    seconds: list[list[float]] = [[] for _ in retrievers]
-    rates: list[list[float]] = [[] for _ in retrievers]
-    for turn, id_ in enumerate(progress([chosen[0], *chosen], description="timing")):
-        for number, retriever in enumerate(retrievers):
-            source = retriever.source(str(id_))
-            content = source if isinstance(source, bytes) else source.read_bytes()
-            start = time.perf_counter()
-            retriever.search(content, 1)
-            if turn:  # the first loads the model
-                seconds[number].append(time.perf_counter() - start)
-    for _ in range(TIMED_BATCHES):
-        for number, retriever in enumerate(retrievers):
-            size = retriever.run.config.data.image_size
-            pixels = np.zeros((TIMED_BATCH, *size, 3), dtype=np.uint8)
-            start = time.perf_counter()
-            retriever.encoder(pixels)
-            rates[number].append(TIMED_BATCH / (time.perf_counter() - start))
+def _speeds(tasks: Sequence[Task]) -> list[dict[str, dict[str, float]]]:
+    """Seconds a query and images a second; the runs take turns, as the machine has its moods."""
+    seconds: list[list[float]] = [[] for _ in tasks]
+    rates: list[list[float]] = [[] for _ in tasks]
+    random = np.random.default_rng(0)
+    ids = tasks[0].queries.ids
+    queries = random.choice(ids, min(TIMED_QUERIES, len(ids)), replace=False).tolist()
+    images = tasks[0].images
+    batch = images.take(random.permutation(len(images))[:TIMED_IMAGES])
+    # The first of each warms up: models load, caches fill.
+    turns = [*range(TIMED_TURNS + 1), *[queries[0], *queries]]
+    for number, turn in enumerate(progress(turns, description="timing", unit="turns")):
+        for place in range(len(tasks)):
+            each = (place + number) % len(tasks)
+            if isinstance(turn, int):
+                rates[each].append(_images_per_second(tasks[each], batch))
+            else:
+                seconds[each].append(_seconds_per_query(tasks[each], turn))
     return [
-        {"seconds_per_query": float(np.median(some)), "images_per_second": float(np.median(rate))}
+        {"seconds_per_query": _spread(some[1:]), "images_per_second": _spread(rate[1:])}
         for some, rate in zip(seconds, rates, strict=True)
     ]
 
 
-def _columns(row: dict[str, Any]) -> dict[str, str]:
-    """A row of the table, as text."""
-    cells = {"run": row["run"]}
-    for name, value in row["figures"].items():
-        if name.startswith(("recall@", "precision@")) or name in FIGURES:
-            interval = row["intervals"].get(name)
-            spread = f" ({interval[0]:.3f} to {interval[1]:.3f})" if interval else ""
-            cells[name] = f"{value:.3f}{spread}"
-    difference = row["difference_to_first"].get("map")
-    cells["mAP less the first's"] = (
-        f"{difference['mean']:+.3f} ({difference['low']:+.3f} to {difference['high']:+.3f}, "
-        f"p {difference['p_value']:.2g})"
-        if difference
-        else ""
-    )
-    cells["dimensions"] = str(row["dimensions"])
-    cells["model, MB"] = f"{row['model_MB']:.1f}"
-    cells["s per query"] = f"{row['seconds_per_query']:.4f}"
-    cells["images/s"] = f"{row['images_per_second']:.0f}"
-    return cells
+def _seconds_per_query(task: Task, id_: str) -> float:
+    """From the encoded picture to its neighbours."""
+    source = task.retriever.source(id_)
+    content = source if isinstance(source, bytes) else source.read_bytes()
+    k = min(task.retriever.search_config.k, len(task.retriever.embeddings))
+    start = time.perf_counter()
+    task.retriever.search(content, k)
+    return time.perf_counter() - start
 
 
-def _markdown(rows: list[dict[str, Any]]) -> str:
-    """The table with a column a run: runs are few, and figures many."""
-    from cbir_tf.evaluation.table import markdown
+def _images_per_second(task: Task, images: ImageSet) -> float:
+    """From files to vectors."""
+    from cbir_tf.features.encode import embed
 
-    columns = [_columns(row) for row in rows]
-    names = list(dict.fromkeys(name for each in columns for name in each))
-    lines = [[name, *(each.get(name, "") for each in columns)] for name in names]
-    return markdown(lines[0], lines[1:])
+    mine = task.images.take(np.isin(task.images.ids, images.ids))
+    start = time.perf_counter()
+    embed(task.retriever.encoder, mine, task.retriever.run.config.data)
+    return len(mine) / (time.perf_counter() - start)
 
 
-def _write(folder: Path, rows: list[dict[str, Any]], table: str) -> None:
+def _spread(values: Sequence[float]) -> dict[str, float]:
+    """Median, and what all but a tenth at either end lie between."""
+    low, median, high = np.percentile(values, [10, 50, 90]).tolist()
+    return {"median": median, "low": low, "high": high}
+
+
+def _write(folder: Path, document: dict[str, Any]) -> list[Path]:
+    """Table, plot and page."""
+    from cbir_tf.evaluation.report import comparison_csv, comparison_markdown, comparison_page
     from cbir_tf.plots.comparison import comparison_plot
 
-    columns = [_columns(row) for row in rows]
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, list(dict.fromkeys(name for each in columns for name in each)))
-    writer.writeheader()
-    writer.writerows(columns)
-    ranks = sorted(
-        int(name.removeprefix("recall@"))
-        for name in rows[0]["figures"]
-        if name.startswith("recall@") and all(name in row["figures"] for row in rows)
-    )
-    series = {
-        figure: {row["run"]: [_with_interval(row, f"{figure}@{k}") for k in ranks] for row in rows}
-        for figure in ("recall", "precision")
+    plot = comparison_plot(folder / "comparison.png", document["runs"])
+    texts = {
+        "md": comparison_markdown(document) + "\n",
+        "csv": comparison_csv(document),
+        "json": json.dumps(document, indent=2, ensure_ascii=False) + "\n",
+        "html": comparison_page(document, plot.read_bytes()),
     }
-    plot = comparison_plot(folder / "comparison.png", ranks, series)
-    write_text(folder / "comparison.md", table + "\n")
-    write_text(folder / "comparison.csv", buffer.getvalue())
-    write_text(folder / "comparison.json", json.dumps(rows, indent=2, ensure_ascii=False))
-    write_text(folder / "comparison.html", _page(columns, plot))
+    for suffix, text in texts.items():
+        write_text(folder / f"comparison.{suffix}", text)
+    return [plot, *(folder / f"comparison.{suffix}" for suffix in texts)]
 
 
-def _with_interval(row: dict[str, Any], name: str) -> tuple[float, float, float]:
-    value = row["figures"][name]
-    low, high = row["intervals"].get(name, (value, value))
-    return value, low, high
+def _ranks(text: str) -> tuple[int, ...]:
+    ranks = tuple(sorted({int(each) for each in text.split(",")}))
+    if ranks[0] < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: ranks start at 1")
+    return ranks
 
 
-def _page(columns: list[dict[str, str]], plot: Path) -> str:
-    """One page that needs nothing else: the table and the plot."""
-    names = list(dict.fromkeys(name for each in columns for name in each))
-    rows = "\n".join(
-        f"<tr><th scope=row>{html.escape(name)}</th>"
-        + "".join(f"<td>{html.escape(each.get(name, ''))}</td>" for each in columns)
-        + "</tr>"
-        for name in names[1:]
-    )
-    heads = "".join(f"<th scope=col>{html.escape(each['run'])}</th>" for each in columns)
-    picture = base64.b64encode(plot.read_bytes()).decode()
-    title = f"Comparison of {len(columns)} runs"
-    return f"""<!doctype html>
-<html lang="en">
-<meta charset="utf-8"><meta name="viewport" content="width=device-width">
-<title>{title}</title>
-<style>
-:root {{ color-scheme: light dark }}
-body {{ font: 16px/1.5 system-ui, sans-serif; margin: auto; max-width: 75rem; padding: 1rem }}
-div {{ overflow-x: auto }}
-table {{ border-collapse: collapse; font-variant-numeric: tabular-nums }}
-th, td {{ border-bottom: 1px solid #8884; padding: .3rem .8rem; text-align: right }}
-th:first-child {{ text-align: left }}
-img {{ background: #fff; max-width: 100% }}
-</style>
-<h1>{title}</h1>
-<div><table><thead><tr><th></th>{heads}</tr></thead>
-<tbody>
-{rows}
-</tbody></table></div>
-<p>In brackets: 95 % intervals, by resampling the queries; differences are of the same queries.</p>
-<img src="data:image/png;base64,{picture}" alt="Recall and precision by number of neighbours">
-</html>
-"""
+_ranks.__name__ = "ranks such as 1,5,10"  # as argparse names it in its error

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,11 +15,12 @@ from cbir_tf.commands.extract import extract, split_images, trained_run
 from cbir_tf.commands.startup import import_tensorflow
 from cbir_tf.files import read_json, write_text
 from cbir_tf.progress import logger
-from cbir_tf.types import SPLITS, Neighbours, Run
+from cbir_tf.types import SPLITS, Embeddings, Neighbours, Run
 
 if TYPE_CHECKING:
+    from cbir_tf.evaluation.levels import Levels
     from cbir_tf.retriever import Retriever
-    from cbir_tf.types import Embeddings
+    from cbir_tf.types import ImageSet
 
 MISTAKES = 12
 TREC_DEPTH = 1000
@@ -40,80 +43,150 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="also write run.txt and qrels.txt for trec_eval, the first 1,000 of each query",
     )
+    parser.add_argument(
+        "--levels",
+        type=Path,
+        metavar="CSV",
+        help="also at the levels of a hierarchy: a table of the columns class,super-category,...",
+    )
     parser.add_argument("--json", action="store_true", help="one JSON document on standard output")
 
 
 def main(arguments: argparse.Namespace) -> None:
     """Measure and print; writes metrics.json and the pictures."""
-    run = trained_run(arguments.run)
-    import_tensorflow()
+    from cbir_tf.evaluation.levels import read_levels
     from cbir_tf.evaluation.table import format_classes, format_table
 
+    run = trained_run(arguments.run)
+    levels = {} if arguments.levels is None else read_levels(arguments.levels)
+    import_tensorflow()
     split = arguments.split or run.config.evaluation.split
-    gallery = arguments.gallery or run.config.evaluation.gallery
-    gallery = None if gallery in ("none", split) else gallery
-    result, written = measure(run, split, gallery, arguments.trec)
+    gallery = gallery_split(arguments.gallery or run.config.evaluation.gallery, split)
+    result, written = measure(run, split, gallery, levels, arguments.trec)
     if arguments.json:
         print(json.dumps(result, ensure_ascii=False))
         return
     print(format_table(result), format_classes(result, CLASS_FIGURES), sep="\n\n", end="\n\n")
+    for level, at_level in result.get("levels", {}).items():
+        print(f"by {level}: {format_table(at_level)}", end="\n\n")
+        print(format_classes(at_level, CLASS_FIGURES), end="\n\n")
     for path in (run.metrics, *written):
         print(path)
 
 
+def gallery_split(name: str | None, split: str) -> str | None:
+    """The split searched, None for the queries' own."""
+    return None if name in (None, "none", split) else name
+
+
 def measure(
-    run: Run, split: str, gallery: str | None, trec: Path | None = None
+    run: Run, split: str, gallery: str | None, levels: Levels, trec: Path | None = None
 ) -> tuple[dict[str, Any], list[Path]]:
     """Evaluate queries of one split against another, or against the rest of their own.
 
     Images not yet extracted are extracted. metrics.json keeps one result for each pair of splits.
 
+    Args:
+        run: trained.
+        split: of the queries.
+        gallery: split searched; None: the queries' own, each left out of it.
+        levels: of a hierarchy of classes, at which to measure too.
+        trec: folder for trec_eval's files; None: none are written.
+
     Returns:
         The figures (`cbir_tf.evaluation.evaluate`) and the files written besides metrics.json.
     """
-    from cbir_tf.evaluation import evaluate
+    from cbir_tf.evaluation import evaluate, evaluate_levels
 
-    retriever, _ = extract(run, split_images(run, split, gallery or split))
-    queries = retriever.store.embeddings(split)
-    searched = retriever.store.embeddings(gallery) if gallery else None
+    task = Task.open(run, split, gallery)
     settings = run.config.evaluation
-    most = len(queries) - 1 if searched is None else len(searched)
-    ranks = [k for k in settings.k if k <= most] or [1]
-    if len(ranks) < len(settings.k):
-        logger.warning("only %d images to find: figures at higher ranks are left out", most)
-    result = evaluate(
-        queries,
-        searched,
-        k=ranks,
-        metric=run.config.search.metric,
-        bootstrap=settings.bootstrap,
-        seed=run.config.seed,
-        class_names=retriever.class_names,
-    )
-    result = {"split": split, "gallery_split": gallery or split} | result
+    names = task.retriever.class_names
+    options: dict[str, Any] = {
+        "k": task.ranks(settings.k),
+        "metric": run.config.search.metric,
+        "bootstrap": settings.bootstrap,
+        "seed": run.config.seed,
+    }
+    result: dict[str, Any] = {"split": split, "gallery_split": gallery or split}
+    result |= evaluate(task.queries, task.gallery, class_names=names, **options)
+    if levels:
+        result["levels"] = evaluate_levels(task.queries, task.gallery, levels, names, **options)
     _keep(run, result)
-    found = queries if searched is None else searched
-    written = _draw(retriever, queries, found)
+    written = _draw(task)
     if trec is not None:
-        written += _write_trec(trec, retriever, queries, found)
+        written += _write_trec(trec, task)
     return result, written
 
 
-def _write_trec(
-    folder: Path, retriever: Retriever, queries: Embeddings, searched: Embeddings
-) -> list[Path]:
+@dataclass(frozen=True)
+class Task:
+    """A run opened, what its queries are and what they search.
+
+    Attributes:
+        retriever: of the run; its encoder is open.
+        images: the queries' and the gallery's images.
+        queries: embeddings of one split.
+        gallery: those of another; None: the queries', each left out of its own ranking.
+    """
+
+    retriever: Retriever
+    images: ImageSet
+    queries: Embeddings
+    gallery: Embeddings | None
+
+    @classmethod
+    def open(cls, run: Run, split: str, gallery: str | None) -> Task:
+        """Open a run, extracting those images of the splits that it has not."""
+        from cbir_tf.features.runtime import open_encoder
+
+        images = split_images(run, split, gallery or split)
+        # Before the store is looked at, which takes a damaged model for another one.
+        encoder = open_encoder(run.model, run.config.data.image_size)
+        retriever, _ = extract(run, images, encoder)
+        retriever.encoder = encoder
+        stored = retriever.embeddings
+
+        def of_split(name: str) -> Embeddings:
+            return stored.take(np.isin(stored.ids, retriever.store.select(split=name)))
+
+        return cls(retriever, images, of_split(split), of_split(gallery) if gallery else None)
+
+    @property
+    def searched(self) -> Embeddings:
+        """The gallery, whichever it is."""
+        return self.queries if self.gallery is None else self.gallery
+
+    @property
+    def findable(self) -> int:
+        """Images that a query can find."""
+        return len(self.queries) - 1 if self.gallery is None else len(self.gallery)
+
+    def ranks(self, k: Sequence[int]) -> list[int]:
+        """Those ranks that a query's ranking has."""
+        ranks = [each for each in k if each <= self.findable] or [1]
+        if len(ranks) < len(k):
+            logger.warning(
+                "only %d images to find: figures at higher ranks are left out", self.findable
+            )
+        return ranks
+
+    def neighbours(self, k: int) -> Neighbours:
+        """At most k of the gallery for every query."""
+        return self.retriever.index.search(
+            self.queries.vectors,
+            min(k, self.findable),
+            query_ids=self.queries.ids,
+            where=self.searched.ids,
+        )
+
+
+def _write_trec(folder: Path, task: Task) -> list[Path]:
     from cbir_tf.evaluation.trec import write_trec_qrels, write_trec_run
 
-    own = int(np.isin(queries.ids, searched.ids).any())
-    neighbours = retriever.index.search(
-        queries.vectors,
-        min(TREC_DEPTH, len(searched) - own),
-        query_ids=queries.ids,
-        where=searched.ids,
-    )
     paths = [folder / "run.txt", folder / "qrels.txt"]
-    write_trec_run(paths[0], queries.ids, neighbours, retriever.run.config.name)
-    write_trec_qrels(paths[1], queries, searched)
+    name = task.retriever.run.config.name
+    write_trec_run(paths[0], task.queries.ids, task.neighbours(TREC_DEPTH), name)
+    write_trec_qrels(paths[1], task.queries, task.searched)
     return paths
 
 
@@ -123,22 +196,20 @@ def _keep(run: Run, result: dict[str, Any]) -> None:
     write_text(run.metrics, json.dumps(kept, indent=2, ensure_ascii=False))
 
 
-def _draw(retriever: Retriever, queries: Embeddings, searched: Embeddings) -> list[Path]:
+def _draw(task: Task) -> list[Path]:
     """Confusion matrix of the nearest neighbours, and a gallery of the worst mistakes."""
     from cbir_tf.commands.pictures import neighbour_row
     from cbir_tf.evaluation.confusion import confusion_matrix, mistakes
     from cbir_tf.plots.confusion import confusion_matrix_png, mistakes_grid
 
+    retriever, queries = task.retriever, task.queries
     plots, names = retriever.run.plots, retriever.class_names
-    k = min(retriever.search_config.k, len(searched) - 1)
-    neighbours = retriever.index.search(
-        queries.vectors, k, query_ids=queries.ids, where=searched.ids
-    )
-    matrix = confusion_matrix(neighbours, queries, searched, len(names))
+    neighbours = task.neighbours(retriever.search_config.k)
+    matrix = confusion_matrix(neighbours, queries, task.searched, len(names))
     pictures = [confusion_matrix_png(plots / "confusion.png", matrix, names)]
     row_of = {str(id_): row for row, id_ in enumerate(queries.ids)}
     rows = []
-    for each in mistakes(neighbours, queries, searched)[:MISTAKES]:
+    for each in mistakes(neighbours, queries, task.searched)[:MISTAKES]:
         row = row_of[each.query]
         found = Neighbours(neighbours.ids[[row]], neighbours.distances[[row]])
         rows.append(neighbour_row(retriever, each.query, found))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-from cbir_tf.evaluation.metrics import INTERVAL
+from cbir_tf.evaluation.metrics import INTERVAL, bootstrap_means
 
 
 @dataclass(frozen=True)
@@ -29,38 +30,60 @@ class Difference:
 
 
 def paired_bootstrap(
-    values: np.ndarray, others: np.ndarray, resamples: int = 10_000, seed: int = 0
-) -> Difference:
-    """The difference of two means over the same queries, by resampling the queries.
+    values: Mapping[str, np.ndarray],
+    others: Mapping[str, np.ndarray],
+    resamples: int = 10_000,
+    seed: int = 0,
+) -> dict[str, Difference]:
+    """The differences of the means of two runs' figures, by resampling the queries.
 
     Both runs find the same queries easy and hard, so that the difference is known much better than
     either mean. The p-value is that of the shifted bootstrap (Smucker et al. 2007, A Comparison of
     Statistical Significance Tests for Information Retrieval Evaluation): the share of resamples,
-    moved to have mean zero, that are as far from it as the difference found.
+    moved to have mean zero, that are as far from it as the difference found. The difference itself
+    counts as one of them, so that the smallest p-value is 1 / (resamples + 1) and never 0.
 
     Args:
-        values: (Q,) a figure by query; NaN where nothing was to be found.
-        others: (Q,) the same of another run, for the same queries in the same order.
+        values: (Q,) by name, the figures of every query (`cbir_tf.evaluation.per_query`); NaN
+            where nothing was to be found.
+        others: the same of another run, for the same queries in the same order.
         resamples: number of resamples.
         seed: of the resampling.
 
+    Returns:
+        The difference in each figure that both have. Queries with a NaN are left out.
+
     Raises:
-        ValueError: another number of queries, or none that both have.
+        ValueError: no figure or no query that both have, or another number of queries.
+
+    Example:
+        >>> ours, theirs = {"map": np.array([0.5, 0.7, 0.9])}, {"map": np.array([0.4, 0.6, 0.8])}
+        >>> round(paired_bootstrap(ours, theirs)["map"].low, 3)
+        0.1
     """
-    if values.shape != others.shape:
-        raise ValueError(f"{values.shape} values beside {others.shape}: not the same queries")
-    differences = (values - others)[~np.isnan(values - others)]
+    names = [name for name in values if name in others]
+    if not names:
+        raise ValueError("no figure is in both runs")
+    lengths = {len(each[name]) for name in names for each in (values, others)}
+    if len(lengths) > 1:
+        raise ValueError(f"the figures are of {sorted(lengths)} queries: not the same ones")
+    differences = np.stack([values[name] - others[name] for name in names], axis=1)
+    differences = differences[~np.isnan(differences).any(axis=1)]
     if not len(differences):
         raise ValueError("no query has a figure in both runs")
-    mean = float(differences.mean())
-    random = np.random.default_rng(seed)
-    count, block = len(differences), 100
-    means = np.concatenate(
-        [
-            differences[random.integers(count, size=(block, count))].mean(axis=1)
-            for _ in range(-(-resamples // block))
-        ]
-    )
-    low, high = np.percentile(means, INTERVAL)
-    as_far = np.abs(means - mean) >= abs(mean) - 1e-12
-    return Difference(mean, float(low), float(high), float(as_far.mean()), len(differences))
+    mean = differences.mean(axis=0)
+    means = bootstrap_means(differences, resamples, seed)
+    low, high = np.percentile(means, INTERVAL, axis=0)
+    # What is equal but for rounding is as far.
+    as_far = (np.abs(means - mean) >= np.abs(mean) - 1e-12).sum(axis=0)
+    p_values = (as_far + 1) / (resamples + 1)
+    return {
+        name: Difference(
+            float(mean[column]),
+            float(low[column]),
+            float(high[column]),
+            float(p_values[column]),
+            len(differences),
+        )
+        for column, name in enumerate(names)
+    }

@@ -270,6 +270,11 @@ def bootstrap_intervals(values: np.ndarray, resamples: int, seed: int = 0) -> np
     Returns:
         (F, 2) low and high ends (Efron & Tibshirani 1993, An Introduction to the Bootstrap, 13.3).
     """
+    return np.percentile(bootstrap_means(values, resamples, seed), INTERVAL, axis=0).T
+
+
+def bootstrap_means(values: np.ndarray, resamples: int, seed: int = 0) -> np.ndarray:
+    """(resamples, F) means of rows drawn with replacement; arguments as `bootstrap_intervals`."""
     random = np.random.default_rng(seed)
     rows = len(values)
     at_once = max(1, BLOCK_DRAWS // rows)
@@ -279,4 +284,4 @@ def bootstrap_intervals(values: np.ndarray, resamples: int, seed: int = 0) -> np
         drawn = random.integers(rows, size=(size, rows)) + rows * np.arange(size)[:, None]
         times = np.bincount(drawn.ravel(), minlength=size * rows).reshape(size, rows)
         means.append(times @ values / rows)
-    return np.percentile(np.concatenate(means), INTERVAL, axis=0).T
+    return np.concatenate(means)

@@ -1,56 +1,93 @@
-"""Several runs side by side."""
+"""Several runs side by side: quality by rank, and quality by speed."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from cbir_tf.plots.style import MARKERS, MUTED, PALETTE, SMALL_SIZE, look, new_figure, save
+from matplotlib.axes import Axes
+
+from cbir_tf.plots.style import MUTED, SMALL_SIZE, appearance, look, new_figure, save, shortened
+
+BY_RANK = ("recall", "precision")
+NAME_LENGTH = 36
+Point = tuple[float, float, float]
+"""A value and the ends of its interval."""
 
 
-def comparison_plot(
-    path: Path,
-    ranks: Sequence[int],
-    series: Mapping[str, Mapping[str, Sequence[tuple[float, float, float]]]],
-) -> Path:
-    """Figures by rank, one panel a figure, one line a run, with intervals.
+@look()
+def comparison_plot(path: Path, runs: Sequence[Mapping[str, Any]]) -> Path:
+    """Recall and precision by k, and mAP by images a second; a colour for each run.
 
     Args:
         path: of the PNG file.
-        ranks: the k of each point.
-        series: figure -> run -> (value, low, high) at each rank.
+        runs: those of `cbir_tf.evaluation.report`.
 
     Raises:
         UserError: the file cannot be written.
     """
-    with look():
-        figure = new_figure(4.2 * len(series), 3.8, layout="constrained")
-        panels = figure.subplots(1, len(series), squeeze=False)[0]
-        for axes, (name, runs) in zip(panels, series.items(), strict=True):
-            for number, (run, points) in enumerate(runs.items()):
-                values, lows, highs = zip(*points, strict=True)
-                below = [max(0, value - low) for value, low in zip(values, lows, strict=True)]
-                above = [max(0, high - value) for value, high in zip(values, highs, strict=True)]
-                # Beside each other, or the intervals hide one another.
-                aside = 0.06 * (number - (len(runs) - 1) / 2)
-                places = [place + aside for place in range(len(ranks))]
-                axes.errorbar(
-                    places,
-                    values,
-                    yerr=[below, above],
-                    label=run,
-                    color=PALETTE[number % len(PALETTE)],
-                    marker=MARKERS[number // len(PALETTE) % len(MARKERS)][0],
-                    capsize=3,
-                )
-            axes.set_xticks(range(len(ranks)), [str(rank) for rank in ranks])
-            axes.set_xlabel("k", color=MUTED)
-            axes.set_title(name)
-            axes.set_ylim(top=min(1.02, axes.get_ylim()[1]))
-        figure.legend(
-            *panels[0].get_legend_handles_labels(),
-            loc="outside lower center",
-            ncols=min(3, len(next(iter(series.values())))),
-            fontsize=SMALL_SIZE,
-        )
-        return save(figure, path)
+    rows = -(-len(runs) // 3)
+    figure = new_figure(13, 3.9 + 0.22 * rows, layout="constrained")
+    *by_rank, by_speed = figure.subplots(1, len(BY_RANK) + 1)
+    names = runs[0]["figures"]
+    ranks = sorted(int(name.partition("@")[2]) for name in names if name.startswith("recall@"))
+    for axes, name in zip(by_rank, BY_RANK, strict=True):
+        for number, run in enumerate(runs):
+            # Beside each other, or the intervals hide one another.
+            aside = 0.3 * ((number + 0.5) / len(runs) - 0.5)
+            places = [place + aside for place in range(len(ranks))]
+            _draw(axes, places, [_point(run, f"{name}@{rank}") for rank in ranks], number, run)
+        axes.set_xticks(range(len(ranks)), [str(rank) for rank in ranks])
+        axes.set_xlim(-0.4, len(ranks) - 0.6)
+        _finish(axes, f"{name}@k", "k")
+    for number, run in enumerate(runs):
+        speed = run["images_per_second"]["median"]
+        _draw(by_speed, [speed], [_point(run, "map")], number, run)
+    by_speed.margins(x=0.15)
+    by_speed.set_xlim(left=0)
+    _finish(by_speed, "map", "images a second")
+    figure.legend(
+        *by_rank[0].get_legend_handles_labels(),
+        loc="outside lower center",
+        ncols=min(3, len(runs)),
+        fontsize=SMALL_SIZE,
+    )
+    return save(figure, path)
+
+
+def _point(run: Mapping[str, Any], name: str) -> Point:
+    value = run["figures"][name]
+    low, high = run["intervals"].get(name, (value, value))
+    return value, low, high
+
+
+def _draw(
+    axes: Axes,
+    places: Sequence[float],
+    points: Sequence[Point],
+    number: int,
+    run: Mapping[str, Any],
+) -> None:
+    values, lows, highs = zip(*points, strict=True)
+    # A percentile interval need not hold the mean.
+    below = [max(0, value - low) for value, low in zip(values, lows, strict=True)]
+    above = [max(0, high - value) for value, high in zip(values, highs, strict=True)]
+    colour, marker, _ = appearance(number)
+    axes.errorbar(
+        places,
+        values,
+        yerr=[below, above],
+        label=shortened(run["run"], NAME_LENGTH),
+        color=colour,
+        marker=marker,
+        markersize=5,
+        capsize=3,
+    )
+
+
+def _finish(axes: Axes, title: str, below: str) -> None:
+    axes.set_title(title)
+    axes.set_xlabel(below, color=MUTED)
+    axes.grid(axis="y")
+    axes.set_ylim(top=min(1.01, axes.get_ylim()[1]))
