@@ -78,6 +78,9 @@ class RandomResizedCrop(Section):
     """Range of the cropped share of the area."""
     ratio: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = (0.75, 4 / 3)
     """Range of the crop's width by height."""
+    size: int | None = Field(None, ge=8)
+    """Side in pixels of the square it is scaled to, which training then sees; null: the input's
+    size."""
 
     @field_validator("scale", "ratio")
     @classmethod

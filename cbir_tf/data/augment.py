@@ -2,7 +2,7 @@
 
 Every step takes and returns a uint8 (H, W, 3) image, with its section of the configuration and a
 seed of its own: two integers, for TensorFlow's stateless random operations. The size stays, but
-for that of a random_crop which names another.
+for that of a crop which names another.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def augment(
         seed: (2,) integers; the same seed gives the same picture.
 
     Returns:
-        uint8 (H, W, 3), or of the last random_crop's size.
+        uint8 (H, W, 3), or of the last crop's size.
 
     Raises:
         UserError: a crop or its padding does not fit the image.
@@ -78,6 +78,10 @@ def random_resized_crop(
 ) -> tf.Tensor:
     """Cut out a rectangle of random area, shape and place and scale it to the input's size.
 
+    A smaller `size` trains faster, and as crops show things larger than whole images do, it nears
+    their size in training to that in use (Touvron et al. 2019, Fixing the train-test resolution
+    discrepancy).
+
     Shapes are even in the logarithm of width by height, and kept to those that fit the image.
     """
     height, width, _ = image.shape
@@ -90,7 +94,8 @@ def random_resized_crop(
     top = _position(draws[2], height - crop_height)
     left = _position(draws[3], width - crop_width)
     crop = tf.slice(image, (top, left, 0), tf.stack([crop_height, crop_width, 3]))
-    return tf.ensure_shape(pixel_ops.scale_to(crop, height, width), image.shape)
+    to_height, to_width = (step.size, step.size) if step.size else (height, width)
+    return tf.ensure_shape(pixel_ops.scale_to(crop, to_height, to_width), (to_height, to_width, 3))
 
 
 def color_jitter(image: tf.Tensor, step: config.ColorJitter, seed: tf.Tensor) -> tf.Tensor:

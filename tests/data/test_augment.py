@@ -10,6 +10,7 @@ import tensorflow as tf
 from pydantic import TypeAdapter
 
 from cbir_tf.config import Augmentation, Data
+from cbir_tf.data import pixel_ops
 from cbir_tf.data.augment import STEPS, augment
 from cbir_tf.errors import UserError
 
@@ -147,6 +148,16 @@ def test_a_resized_crop_never_leaves_a_narrow_image():
     image = np.full((8, 64, 3), 90, np.uint8)
     crops = many(image, {"name": "random_resized_crop", "scale": (0.9, 1), "ratio": (0.5, 1)})
     assert (crops == 90).all()
+
+
+def test_a_resized_crop_of_another_size_shows_the_same_rectangle():
+    y, x = np.mgrid[:60, :80]
+    image = tf.constant(np.stack([3 * x, 4 * y, 0 * x], axis=-1).astype(np.uint8))
+    step = {"name": "random_resized_crop", "scale": (0.3, 0.6)}
+    whole, small = (augment(image, steps(each), (3, 4)) for each in (step, step | {"size": 30}))
+    assert whole.shape == image.shape and small.shape == (30, 30, 3)
+    rescaled = pixel_ops.scale_to(whole, 30, 30)
+    assert np.abs(small.numpy().astype(int) - rescaled.numpy()).max() <= 3
 
 
 def test_color_jitter_changes_brightness_within_bounds():
