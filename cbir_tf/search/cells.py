@@ -12,12 +12,15 @@ with everything is the faster way.
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 
-FEWEST_PER_CELL = 39  # below which FAISS warns
-VECTORS_PER_CELL, ROUNDS = 40, 5  # to find the centres with
+from cbir_tf.files import replacing
+
+FEWEST_PER_CELL = 39  # also what centres are found with
+ROUNDS = 5  # of clustering; better centres hardly leave out more
 FIRST_CELLS = 2  # looked into first, or as many as hold FIRST_VECTORS for each one wanted
 FIRST_VECTORS = 4
 # Cells are searched vector by vector. A matrix product with all vectors does about eight times as
@@ -26,46 +29,80 @@ WORTHWHILE = 1 / 8
 
 
 class Cells:
-    """Vectors by number, in cells.
+    """Vectors by number, in cells; `fit` finds centres for them.
 
     Args:
         faiss: the module.
-        vectors: (N, P) float32, numbered from 0.
-        seed: of clustering.
+        centres: (C, P) float32.
     """
 
-    def __init__(self, faiss: ModuleType, vectors: np.ndarray, seed: int) -> None:
-        count, dimension = vectors.shape
-        number = max(1, min(2 ** round(np.log2(4 * np.sqrt(count))), count // FEWEST_PER_CELL))
-        quantizer = faiss.IndexFlatL2(dimension)
-        self._faiss = faiss
-        self._index = faiss.IndexIVFFlat(quantizer, dimension, number)
-        self._index.cp.seed = seed + 1
-        self._index.cp.niter = ROUNDS
-        random = np.random.default_rng(seed)
-        training = random.choice(count, min(count, VECTORS_PER_CELL * number), replace=False)
-        self._index.train(vectors[np.sort(training)])
+    def __init__(self, faiss: ModuleType, centres: np.ndarray) -> None:
+        quantizer = faiss.IndexFlatL2(centres.shape[1])
+        quantizer.add(centres)
+        self._faiss, self._centres = faiss, centres
+        self._index = faiss.IndexIVFFlat(quantizer, *reversed(centres.shape))
         # The quantizer has to live as long as the index that points to it.
         self._index.own_fields = True
         quantizer.this.disown()
-        self._centres = quantizer.reconstruct_n(0, number)
-        self._radii = np.zeros(number, dtype=np.float32)
-        self._lock = threading.Lock()  # the number of cells to look into is the index's own
-        self.add(vectors, np.arange(count))
+        self._radii = np.zeros(len(centres), dtype=np.float32)
+        self._cells = np.empty(0, dtype=np.int64)  # by number
+        self._lock = threading.Lock()  # how many cells to look into is kept in the index
+
+    @classmethod
+    def fit(cls, faiss: ModuleType, vectors: np.ndarray, seed: int) -> Cells:
+        """Put (N, P) float32 vectors, numbered from 0, into cells made for them."""
+        count, dimension = vectors.shape
+        number = max(1, min(2 ** round(np.log2(4 * np.sqrt(count))), count // FEWEST_PER_CELL))
+        clustering = faiss.Kmeans(
+            dimension,
+            number,
+            niter=ROUNDS,
+            seed=seed + 1,
+            min_points_per_centroid=1,
+            max_points_per_centroid=FEWEST_PER_CELL,
+        )
+        clustering.train(vectors)
+        cells = cls(faiss, clustering.centroids)
+        cells.add(vectors)
+        return cells
 
     def __len__(self) -> int:
         return int(self._index.ntotal)
 
-    def add(self, vectors: np.ndarray, numbers: np.ndarray) -> None:
-        """Put more (N, P) vectors into their cells, under these numbers."""
-        squared, cell = self._index.quantizer.search(vectors, 1)
+    def add(self, vectors: np.ndarray) -> None:
+        """Put (N, P) more vectors into their cells, numbered on from those before."""
+        squared, cells = self._index.quantizer.search(vectors, 1)
         far = np.sqrt(squared[:, 0] + self._error(vectors))
-        np.maximum.at(self._radii, cell[:, 0], far)
-        self._index.add_with_ids(vectors, numbers.astype(np.int64))
+        np.maximum.at(self._radii, cells[:, 0], far)
+        self._put(vectors, cells[:, 0])
+
+    def _put(self, vectors: np.ndarray, cells: np.ndarray) -> None:
+        numbers = len(self._cells) + np.arange(len(cells))
+        pointers = (self._faiss.swig_ptr(each) for each in (vectors, numbers, cells))
+        self._index.add_core(len(vectors), *pointers)
+        self._cells = np.append(self._cells, cells)
 
     def remove(self, numbers: np.ndarray) -> None:
-        """Take vectors out."""
-        self._index.remove_ids(numbers.astype(np.int64))
+        """Take vectors out; their cells stay as large as they were."""
+        self._index.remove_ids(numbers)
+
+    def save(self, path: Path, numbers: np.ndarray) -> None:
+        """Write the cells of these (N,) numbers, all there are, which `load` counts from 0.
+
+        The vectors themselves are not written.
+        """
+        with replacing(path) as temporary:
+            cells = self._cells[numbers]
+            np.savez(temporary, centres=self._centres, radii=self._radii, cells=cells)
+
+    @classmethod
+    def load(cls, path: Path, faiss: ModuleType, vectors: np.ndarray) -> Cells:
+        """Put (N, P) float32 vectors back into the cells that `save` wrote."""
+        with np.load(path, allow_pickle=False) as saved:
+            cells = cls(faiss, saved["centres"])
+            cells._radii = saved["radii"]
+            cells._put(vectors, saved["cells"])
+        return cells
 
     def search(self, queries: np.ndarray, wanted: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The nearest vectors of those queries for which few cells have to be looked into.

@@ -14,12 +14,15 @@ import numpy as np
 from cbir_tf.errors import UserError, nearest
 from cbir_tf.files import replacing
 from cbir_tf.progress import logger
+from cbir_tf.search.cells import Cells
 from cbir_tf.search.distances import Metric
 from cbir_tf.search.recall import RecallSample, check_recall, efforts, log_recall
 
 FILE_NAME = "faiss.index"
 SLOTS_FILE_NAME = "faiss.slots.npy"
-KINDS = ("auto", "flat", "hnsw", "ivf", "ivf_pq")
+CELLS_FILE_NAME = "faiss.cells.npz"
+KINDS = ("auto", "flat", "cells", "hnsw", "ivf", "ivf_pq")
+EXACT = ("flat", "cells")
 
 # Below this number comparing with every vector takes about a millisecond.
 SMALL = 20_000
@@ -39,13 +42,15 @@ class FaissBackEnd:
     """FAISS's indexes (see `cbir_tf.search.gallery.BackEnd`).
 
     An exact flat index holds every vector as float32; beside it large galleries get an approximate
-    one, whose candidates the flat vectors rescore. How hard it searches is chosen when it is
-    fitted: the least effort whose measured recall@10, of stored vectors searched among the others,
-    is what was asked for. Filtered searches are exact and go to the flat index.
+    one, whose candidates the flat vectors rescore, or for a recall of 1 cells, which leave out
+    what cannot be near enough (`cbir_tf.search.cells`). How hard the approximate one searches is
+    chosen when it is fitted: the least effort whose measured recall@10, of stored vectors searched
+    among the others, is what was asked for. Filtered searches are exact and go to the flat index.
 
     Args:
-        kind: flat; hnsw (graph); ivf (clusters); ivf_pq (clusters of 4-bit codes); auto: flat up to
-            20,000 vectors or for a recall of 1, else ivf_pq.
+        kind: flat; cells; hnsw (graph); ivf (clusters); ivf_pq (clusters of 4-bit codes); auto:
+            flat up to 20,000 vectors and for distances that only it knows, else cells for a recall
+            of 1, and ivf_pq for less.
         recall: share of the true 10 nearest that has to be found, in (0, 1].
         seed: of clustering and sampling.
 
@@ -66,6 +71,7 @@ class FaissBackEnd:
         self.kind, self.recall, self.seed = kind, recall, seed
         self.reached = 1.0
         self._approximate: Any = None
+        self._cells: Cells | None = None
         self._effort, self._rescored = 0, RESCORED[0]
         self._fitted, self._fitted_kind = 0, "flat"
         self._slots = np.empty(0, dtype=np.int64)
@@ -78,6 +84,8 @@ class FaissBackEnd:
     @property
     def files(self) -> tuple[str, ...]:
         """What `save` writes."""
+        if self._cells is not None:
+            return (CELLS_FILE_NAME,)
         return () if self.is_exact else (FILE_NAME, SLOTS_FILE_NAME)
 
     def fit(self, vectors: np.ndarray, metric: Metric) -> None:
@@ -91,13 +99,16 @@ class FaissBackEnd:
         self._fill(vectors, metric)
         kind = self._kind_for(len(vectors))
         self._fitted, self._fitted_kind = len(vectors), kind
-        self._approximate, self.reached = None, 1.0
+        self._approximate, self._cells, self.reached = None, None, 1.0
         if kind == "flat":
             return
         if metric.order != 2:
             raise UserError(
                 f"faiss: {kind} knows no {metric.norm} distance; use kind flat, or another metric"
             )
+        if kind == "cells":
+            self._cells = Cells.fit(self._faiss, self._stored, self.seed)
+            return
         self._approximate = self._build(kind, self._stored)
         self._tune(self._stored)
         log_recall(f"faiss {'flat' if self.is_exact else kind}", len(vectors), start, self.reached)
@@ -111,6 +122,8 @@ class FaissBackEnd:
         self._flat.add(prepared)
         if self._approximate is not None:
             self._approximate.add(prepared)
+        if self._cells is not None:
+            self._cells.add(prepared)
         self._slots = np.insert(self._slots, positions - np.arange(len(positions)), slots)
         self._renumber()
 
@@ -119,6 +132,8 @@ class FaissBackEnd:
             self.fit(vectors, self._metric)
         else:
             # The slots stay and are passed over: not every kind of index can take vectors out.
+            if self._cells is not None:
+                self._cells.remove(self._slots[positions])
             self._slots = np.delete(self._slots, positions)
             self._renumber()
 
@@ -126,6 +141,8 @@ class FaissBackEnd:
         self, queries: np.ndarray, wanted: int, among: np.ndarray | None
     ) -> tuple[np.ndarray, np.ndarray]:
         prepared = self._prepare(queries)
+        if self._cells is not None and among is None:
+            return self._propose_by_cells(self._cells, prepared, wanted)
         if self._approximate is None or among is not None:
             return self._propose_exactly(prepared, wanted, among)
         passed_over = min(self._flat.ntotal - len(self._slots), wanted)
@@ -151,6 +168,8 @@ class FaissBackEnd:
         }
 
     def save(self, folder: Path) -> None:
+        if self._cells is not None:
+            self._cells.save(folder / CELLS_FILE_NAME, self._slots)
         if self._approximate is None:
             return
         with replacing(folder / FILE_NAME) as temporary:
@@ -167,6 +186,8 @@ class FaissBackEnd:
         self._fitted, self._fitted_kind = settings["fitted"], settings["fitted_kind"]
         if not settings["approximate"]:
             self._fill(vectors, metric)
+            if self._fitted_kind == "cells":
+                self._cells = Cells.load(folder / CELLS_FILE_NAME, self._faiss, self._stored)
             return
         self._approximate = self._faiss.read_index(str(folder / FILE_NAME))
         slots = np.load(folder / SLOTS_FILE_NAME, allow_pickle=False)
@@ -182,9 +203,9 @@ class FaissBackEnd:
             return "flat"
         if self.kind != "auto":
             return self.kind
-        if count <= SMALL or self.recall == 1 or self._metric.order != 2:
+        if count <= SMALL or self._metric.order != 2:
             return "flat"
-        return "ivf_pq"
+        return "cells" if self.recall == 1 else "ivf_pq"
 
     def _build(self, kind: str, stored: np.ndarray) -> Any:
         """The approximate index of (slots, P) vectors."""
@@ -265,6 +286,21 @@ class FaissBackEnd:
             k_factor=self._rescored, base_index_params=parameters
         )
         return refined.search(prepared, wanted, params=parameters)[1]
+
+    def _propose_by_cells(
+        self, cells: Cells, prepared: np.ndarray, wanted: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """As `_propose_exactly`, which does it for queries that would need too many cells."""
+        positions, bounds = np.empty((len(prepared), wanted), int), np.empty(len(prepared))
+        answered, distances, found = cells.search(prepared, wanted)
+        positions[answered] = self._position[found]
+        bounds[answered] = self._bound(prepared[answered], distances[:, -1])
+        others = ~answered
+        if others.any():
+            positions[others], bounds[others] = self._propose_exactly(
+                prepared[others], wanted, None
+            )
+        return positions, bounds
 
     def _propose_exactly(
         self, prepared: np.ndarray, wanted: int, among: np.ndarray | None

@@ -38,7 +38,7 @@ def test_what_is_answered_is_exact(count, wanted, dimension, clusters, spread, a
     vectors = clustered(count + 30, dimension, clusters, spread, seed) + np.float32(away)
     queries, vectors = vectors[:30], vectors[30:]
     wanted = min(wanted, count)
-    cells = Cells(faiss, vectors, seed)
+    cells = Cells.fit(faiss, vectors, seed)
     answered, squared, numbers = cells.search(queries, wanted)
     expected = nearest(queries[answered], vectors, wanted)
     sizes = np.square(queries).sum(axis=1).max() + np.square(vectors).sum(axis=1).max()
@@ -50,17 +50,17 @@ def test_what_is_answered_is_exact(count, wanted, dimension, clusters, spread, a
 
 def test_clusters_are_told_apart_and_noise_is_left_to_the_caller():
     close, apart = clustered(6_000, 16, 50, 0.05, 0), clustered(6_000, 16, 1, 1.0, 0)
-    answered, squared, _ = Cells(faiss, close, 0).search(close[:200], 10)
+    answered, squared, _ = Cells.fit(faiss, close, 0).search(close[:200], 10)
     assert answered.mean() > 0.9
     np.testing.assert_allclose(squared, nearest(close[:200][answered], close, 10), atol=1e-4)
-    assert Cells(faiss, apart, 0).search(apart[:200], 10)[0].mean() < 0.1
+    assert Cells.fit(faiss, apart, 0).search(apart[:200], 10)[0].mean() < 0.1
 
 
-def test_added_vectors_are_found_and_removed_ones_are_not():
+def test_added_vectors_are_found_and_removed_ones_are_not(tmp_path):
     vectors = clustered(3_000, 8, 30, 0.05, 1)
-    cells = Cells(faiss, vectors[:2_000], 0)
+    cells = Cells.fit(faiss, vectors[:2_000], 0)
     far = vectors[2_000:] + np.float32(3)  # beyond every radius so far
-    cells.add(far, np.arange(2_000, 3_000))
+    cells.add(far)
     cells.remove(np.arange(0, 1_000))
     assert len(cells) == 2_000
     left = np.concatenate([vectors[1_000:2_000], far])
@@ -68,3 +68,9 @@ def test_added_vectors_are_found_and_removed_ones_are_not():
     answered, squared, numbers = cells.search(queries, 5)
     assert answered.any() and numbers.min() >= 1_000
     np.testing.assert_allclose(squared, nearest(queries[answered], left, 5), atol=1e-4)
+    cells.save(tmp_path / "cells.npz", np.arange(1_000, 3_000))
+    again = Cells.load(tmp_path / "cells.npz", faiss, left)
+    for one, other in zip(
+        (answered, squared, numbers - 1_000), again.search(queries, 5), strict=True
+    ):
+        np.testing.assert_array_equal(one, other)
