@@ -23,6 +23,11 @@ from cbir_tf.errors import UserError
 from cbir_tf.metric_names import minkowski_order
 
 
+def _listed(value: Any) -> Any:
+    """One value is short for a list of it."""
+    return [value] if isinstance(value, (str, Path)) else value
+
+
 def _absolute(path: Path | None) -> Path | None:
     """A run is opened from other folders than the one it was started in."""
     return None if path is None else path.expanduser().resolve()
@@ -154,12 +159,43 @@ class Batch(Section):
     with a single image is left out."""
 
 
+Names = Annotated[tuple[str, ...], BeforeValidator(_listed)]
+
+
+class Coco(Section):
+    level: Literal["category", "supercategory"] = "category"
+    """What the label of an image is: the category it has most annotations of, or that category's
+    super-category."""
+    categories: Names = ()
+    """Only images whose category is one of these; none named: all."""
+    supercategories: Names = ()
+    """Only images whose category is of one of these super-categories; none named: all."""
+    categories_per_supercategory: int | None = Field(None, ge=1)
+    """Only so many categories of each super-category, those of most images; null: all."""
+
+    @model_validator(mode="after")
+    def _one_selection(self) -> Coco:
+        if self.categories and (self.supercategories or self.categories_per_supercategory):
+            raise ValueError(
+                "data.coco.categories says which; leave out supercategories and "
+                "categories_per_supercategory"
+            )
+        return self
+
+
 class Data(Section):
-    source: Literal["digits", "folder", "tfds"] = "folder"
+    source: Literal["digits", "folder", "tfds", "coco"] = "folder"
     """digits: scikit-learn's; folder: class sub-folders or manifest.csv; tfds: TensorFlow
-    Datasets."""
+    Datasets; coco: images with annotations in COCO's format."""
     path: Annotated[Path | None, AfterValidator(_absolute)] = None
-    """folder: the folder, or its manifest.csv; tfds: where its data sets are kept."""
+    """folder: the folder, or its manifest.csv; tfds: where its data sets are kept; coco: the folder
+    of the images, at any depth."""
+    annotations: Annotated[
+        tuple[Annotated[Path, AfterValidator(_absolute)], ...], BeforeValidator(_listed)
+    ] = ()
+    """coco: the instances file, or several; none named: annotations/instances_*.json in path."""
+    coco: Coco = Coco()
+    """coco: which images, and what is their label."""
     dataset: str | None = None
     """tfds: the data set's name, as tf_flowers or cifar10."""
     split: Split = Split()
@@ -184,10 +220,13 @@ class Data(Section):
 
     @model_validator(mode="after")
     def _complete(self) -> Data:
-        if self.source == "folder" and self.path is None:
-            raise ValueError("data.path is needed with data.source: folder")
+        if self.source in ("folder", "coco") and self.path is None:
+            raise ValueError(f"data.path is needed with data.source: {self.source}")
         if self.source == "tfds" and self.dataset is None:
             raise ValueError("data.dataset is needed with data.source: tfds")
+        if self.source != "coco" and (self.annotations or self.coco != Coco()):
+            key = "annotations" if self.annotations else "coco"
+            raise ValueError(f"data.{key} goes with data.source: coco; leave it out, or set that")
         return self
 
 

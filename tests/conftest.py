@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import tarfile
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -25,6 +26,15 @@ def shared_data() -> Path:
     folder = Path(__file__).resolve().parents[2] / "shared" / "data"
     if not folder.is_dir():
         pytest.skip("the folder ../shared/data is not here")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def coco128(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """128 photos of COCO with their annotations."""
+    folder = tmp_path_factory.mktemp("coco128")
+    with tarfile.open(shared_data / "coco128.tar") as archive:
+        archive.extractall(folder, filter="data")
     return folder
 
 

@@ -49,6 +49,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="CSV",
         help="also at the levels of a hierarchy: a table of the columns class,super-category,...",
     )
+    parser.add_argument(
+        "--level-column",
+        metavar="NAME",
+        help="also at the level that a column of metadata gives: all images of a class have one "
+        "value in it, such as supercategory",
+    )
+    parser.add_argument(
+        "--label-column",
+        metavar="NAME",
+        help="also with several labels an image: the comma-separated values of a column of "
+        "metadata; relevant is what shares one",
+    )
     parser.add_argument("--json", action="store_true", help="one JSON document on standard output")
 
 
@@ -62,14 +74,17 @@ def main(arguments: argparse.Namespace) -> None:
     import_tensorflow()
     split = arguments.split or run.config.evaluation.split
     gallery = gallery_split(arguments.gallery or run.config.evaluation.gallery, split)
-    result, written = measure(run, split, gallery, levels, arguments.trec)
+    columns = (arguments.level_column, arguments.label_column)
+    result, written = measure(run, split, gallery, levels, arguments.trec, *columns)
     if arguments.json:
         print(json.dumps(result, ensure_ascii=False))
         return
     print(format_table(result), format_classes(result, CLASS_FIGURES), sep="\n\n", end="\n\n")
-    for level, at_level in result.get("levels", {}).items():
-        print(f"by {level}: {format_table(at_level)}", end="\n\n")
-        print(format_classes(at_level, CLASS_FIGURES), end="\n\n")
+    by_column = {f"sharing {name}": each for name, each in result.get("label_sets", {}).items()}
+    by_level = {f"by {name}": each for name, each in result.get("levels", {}).items()}
+    for name, figures in (by_level | by_column).items():
+        print(f"{name}: {format_table(figures)}", end="\n\n")
+        print(format_classes(figures, CLASS_FIGURES), end="\n\n")
     for path in (run.metrics, *written):
         print(path)
 
@@ -80,7 +95,13 @@ def gallery_split(name: str | None, split: str) -> str | None:
 
 
 def measure(
-    run: Run, split: str, gallery: str | None, levels: Levels, trec: Path | None = None
+    run: Run,
+    split: str,
+    gallery: str | None,
+    levels: Levels,
+    trec: Path | None = None,
+    level_column: str | None = None,
+    label_column: str | None = None,
 ) -> tuple[dict[str, Any], list[Path]]:
     """Evaluate queries of one split against another, or against the rest of their own.
 
@@ -92,11 +113,14 @@ def measure(
         gallery: split searched; None: the queries' own, each left out of it.
         levels: of a hierarchy of classes, at which to measure too.
         trec: folder for trec_eval's files; None: none are written.
+        level_column: column of metadata that gives one more level.
+        label_column: column of metadata with all labels of each image, at which to measure too.
 
     Returns:
         The figures (`cbir_tf.evaluation.evaluate`) and the files written besides metrics.json.
     """
     from cbir_tf.evaluation import evaluate, evaluate_levels
+    from cbir_tf.evaluation.columns import label_sets_of, level_of
 
     task = Task.open(run, split, gallery)
     settings = run.config.evaluation
@@ -108,9 +132,15 @@ def measure(
         "seed": run.config.seed,
     }
     result: dict[str, Any] = {"split": split, "gallery_split": gallery or split}
+    if level_column:
+        levels = {**levels, level_column: level_of(task.images, level_column)}
+    sets = label_sets_of(task.images, label_column) if label_column else None
     result |= evaluate(task.queries, task.gallery, class_names=names, **options)
     if levels:
         result["levels"] = evaluate_levels(task.queries, task.gallery, levels, names, **options)
+    if sets is not None:
+        shared = evaluate(task.queries, task.gallery, label_sets=sets, **options)
+        result["label_sets"] = {label_column: shared}
     _keep(run, result)
     written = _draw(task)
     if trec is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -110,8 +111,8 @@ def split_images(run: Run, *splits: str) -> ImageSet:
 def folder_images(run: Run, folder: Path) -> ImageSet:
     """The images of any folder, ready to be stored with a run.
 
-    An image that belongs to the run's own data keeps its id, label and split. Any other goes by
-    its whole path, as two folders may hold files of one name.
+    An image that belongs to the run's own data keeps its id, label, split and metadata. Any other
+    goes by its whole path, as two folders may hold files of one name.
 
     Raises:
         UserError: no such folder, or no images in it.
@@ -122,11 +123,12 @@ def folder_images(run: Run, folder: Path) -> ImageSet:
     root = folder.expanduser().resolve()
     ids = [(root / id_).as_posix() for id_ in images.ids]
     labels, split = images.labels.copy(), images.split.copy().astype("U10")
-    names = list(images.class_names)
+    names, metadata = list(images.class_names), list(images.metadata)
     own = _own_images(run, root)
     for row, path in enumerate(ids):
         if path in own:
-            ids[row], label, split[row] = own[path]
+            ids[row], label, split[row], columns = own[path]
+            metadata[row] = {**columns, **metadata[row]}
             if label and label not in names:
                 names.append(label)
             labels[row] = names.index(label) if label else UNLABELLED
@@ -136,13 +138,14 @@ def folder_images(run: Run, folder: Path) -> ImageSet:
         labels=labels,
         split=split,
         class_names=tuple(names),
+        metadata=tuple(metadata),
     )
 
 
-def _own_images(run: Run, root: Path) -> dict[str, tuple[str, str, str]]:
-    """Id, label and split of the run's own images, by path, if they may lie in that folder."""
+def _own_images(run: Run, root: Path) -> dict[str, tuple[str, str, str, Mapping[str, str | float]]]:
+    """Id, label, split and metadata of the run's own images, by path, if they may lie there."""
     data = run.config.data
-    if data.source != "folder" or data.path is None:
+    if data.source not in ("folder", "coco") or data.path is None:
         return {}
     home = data.path.resolve()
     if not (home.is_relative_to(root) or root.is_relative_to(home)) or not home.exists():
@@ -150,9 +153,14 @@ def _own_images(run: Run, root: Path) -> dict[str, tuple[str, str, str]]:
     images = split_images(run, "all")
     names = (*images.class_names, "")
     return {
-        source.as_posix(): (id_, names[label], split)
-        for id_, source, label, split in zip(
-            images.ids.tolist(), images.sources, images.labels, images.split.tolist(), strict=True
+        source.as_posix(): (id_, names[label], split, columns)
+        for id_, source, label, split, columns in zip(
+            images.ids.tolist(),
+            images.sources,
+            images.labels,
+            images.split.tolist(),
+            images.metadata,
+            strict=True,
         )
         if isinstance(source, Path)
     }

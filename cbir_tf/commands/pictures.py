@@ -10,24 +10,32 @@ import numpy as np
 
 from cbir_tf.data.augment import augment
 from cbir_tf.data.decode import ImageError, decode_image, decode_original
+from cbir_tf.plots.classes import class_counts
 from cbir_tf.plots.curves import learning_rate_curve, loss_curves
 from cbir_tf.plots.embedding_map import embedding_map_html, embedding_map_png
 from cbir_tf.plots.grids import NeighbourRow, augmentation_grid, query_grid, sample_grid
 from cbir_tf.plots.pictures import thumbnail
-from cbir_tf.plots.projection import possible_method, project
+from cbir_tf.plots.projection import possible_method, principal_components, project
+from cbir_tf.plots.variance import explained_variance, variance_curve
 from cbir_tf.progress import progress
 from cbir_tf.types import ImageSet, Run
 
 if TYPE_CHECKING:
     from callbacks import ScheduledRate
     from cbir_tf.retriever import Retriever
-    from cbir_tf.types import Neighbours
+    from cbir_tf.types import Embeddings, Neighbours
 
 SAMPLES = 20
 AUGMENTED_IMAGES = 4
 AUGMENTED_VARIANTS = 6
 GRID_SIDE = 224
 THUMBNAIL_SIDE = 64
+
+
+def draw_classes(run: Run, images: ImageSet) -> None:
+    """How many images each class has."""
+    title = f"{run.config.name}: {len(images):,} images by class"
+    class_counts(run.plots / "classes.png", images.labels, images.split, images.class_names, title)
 
 
 def draw_samples(run: Run, training: ImageSet) -> None:
@@ -67,7 +75,10 @@ def draw_curves(
 
 
 def draw_map(retriever: Retriever, ids: np.ndarray) -> list[Path]:
-    """The embedding map of some stored images, still and interactive, and a grid of queries."""
+    """The embedding map of some stored images, still and interactive, and a grid of queries.
+
+    With `plots.projection: pca`, also what the principal components hold, and the first three.
+    """
     config, plots = retriever.run.config, retriever.run.plots
     shown = retriever.embeddings.take(np.isin(retriever.embeddings.ids, ids))
     method = config.plots.projection
@@ -85,12 +96,30 @@ def draw_map(retriever: Retriever, ids: np.ndarray) -> list[Path]:
             plots / "embedding_map.html", points, shown.labels, names, shown.ids, thumbnails, title
         ),
     ]
+    if method == "pca":
+        pictures += _draw_components(retriever, shown)
     k = min(retriever.search_config.k, len(retriever.embeddings) - 1)
     if k:
         chosen = shown.ids[spread(shown.labels, config.plots.queries, config.seed)]
         rows = [neighbour_row(retriever, str(id_), retriever.search(str(id_), k)) for id_ in chosen]
         pictures.append(query_grid(plots / "query_grid.png", rows))
     return pictures
+
+
+def _draw_components(retriever: Retriever, shown: Embeddings) -> list[Path]:
+    """The variance over the number of principal components, and the space of the first three."""
+    config, plots = retriever.run.config, retriever.run.plots
+    shares = explained_variance(shown.vectors)
+    title = f"{config.name}: principal components of {len(shown)} images"
+    own = [*np.diff(shares, prepend=0), 0, 0, 0]  # alike vectors have none
+    names = [f"component {number + 1}: {own[number]:.0%} of the variance" for number in range(3)]
+    points = principal_components(shown.vectors, 3, config.seed)
+    return [
+        variance_curve(plots / "variance.png", shares, title),
+        embedding_map_png(
+            plots / "components.png", points, shown.labels, retriever.class_names, title, names
+        ),
+    ]
 
 
 def neighbour_row(retriever: Retriever, query: str, neighbours: Neighbours) -> NeighbourRow:

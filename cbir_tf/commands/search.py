@@ -28,7 +28,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="CONDITION",
         help="search only images that meet it: label=rose,tulip or year>=2020, by label, split, "
-        "id, path or a column of the manifest; may be given several times",
+        "id, path or a column of metadata, or tags~cat where that column is a list as cat,dog; "
+        "may be given several times",
     )
     parser.add_argument("--split", choices=SPLITS, help="short for --where split=...")
     parser.add_argument(

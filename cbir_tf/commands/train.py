@@ -91,7 +91,7 @@ def train(run: Run, restart: bool = False) -> None:
     """
     import keras
 
-    from cbir_tf.commands.pictures import draw_samples
+    from cbir_tf.commands.pictures import draw_classes, draw_samples
     from cbir_tf.data.sources import load_images
     from cbir_tf.models import build_embedder
 
@@ -117,6 +117,7 @@ def train(run: Run, restart: bool = False) -> None:
             "by; it needs two of one class, so give it more"
         )
     _begin(run, restart, inspection)
+    draw_classes(run, images)
     draw_samples(run, training)
 
     report: dict[str, Any] = {"epochs": 0, "best_epoch": 0, "best": {}, "seconds": 0.0}

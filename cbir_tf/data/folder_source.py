@@ -7,7 +7,7 @@ import logging
 import math
 import os
 import posixpath
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -31,8 +31,15 @@ _LAYOUT = "expected class sub-folders with images, or a manifest.csv with path,l
 
 
 @dataclass(frozen=True)
-class _Entry:
-    """One image: its path below the root, its class and split, empty where it has none."""
+class Entry:
+    """One image.
+
+    Attributes:
+        path: below the root.
+        label: name of its class, empty where it has none.
+        split: train, validation, test, or empty.
+        metadata: further columns, text or numbers by name.
+    """
 
     path: str
     label: str
@@ -59,10 +66,10 @@ def folder(data: Data) -> ImageSet:
     assert data.path is not None  # config.Data sees to it
     root = data.path.expanduser()
     if root.suffix.lower() == ".csv":
-        return _image_set(root.parent, _read_manifest(root))
-    _check_folder(root, "check data.path")
+        return image_set(root.parent, _read_manifest(root))
+    check_folder(root, "check data.path")
     manifest = root / "manifest.csv"
-    return _image_set(root, _read_manifest(manifest) if manifest.is_file() else _walk_classes(root))
+    return image_set(root, _read_manifest(manifest) if manifest.is_file() else _walk_classes(root))
 
 
 def images_in_folder(path: Path) -> ImageSet:
@@ -72,16 +79,17 @@ def images_in_folder(path: Path) -> ImageSet:
         UserError: there is no such folder, or no image in it.
     """
     root = path.expanduser()
-    _check_folder(root, "check --images")
+    check_folder(root, "check --images")
     if (root / "manifest.csv").is_file():
-        return _image_set(root, _read_manifest(root / "manifest.csv"))
+        return image_set(root, _read_manifest(root / "manifest.csv"))
     paths = _image_paths(root)
     if not paths:
         raise UserError(f"{root}: no images found; known are {_suffixes()}")
-    return _image_set(root, [_Entry(each, "", "") for each in paths])
+    return image_set(root, [Entry(each, "", "") for each in paths])
 
 
-def _image_set(root: Path, entries: list[_Entry]) -> ImageSet:
+def image_set(root: Path, entries: list[Entry]) -> ImageSet:
+    """Files below a folder, their paths the ids; classes in order of their names."""
     class_names = tuple(sorted({each.label for each in entries} - {""}))
     numbers = {name: number for number, name in enumerate(class_names)} | {"": UNLABELLED}
     return ImageSet(
@@ -98,7 +106,8 @@ def _suffixes() -> str:
     return " ".join(sorted(IMAGE_SUFFIXES))
 
 
-def _check_folder(root: Path, advice: str) -> None:
+def check_folder(root: Path, advice: str) -> None:
+    """Raise a UserError unless there is such a folder."""
     if not root.exists():
         raise UserError(f"{root}: no such folder; {advice}")
     if not root.is_dir():
@@ -108,7 +117,7 @@ def _check_folder(root: Path, advice: str) -> None:
 # --- class folders ------------------------------------------------------------------------------
 
 
-def _walk_classes(root: Path) -> list[_Entry]:
+def _walk_classes(root: Path) -> list[Entry]:
     tops = _class_folders(root)
     if not tops:
         raise UserError(f"{root}: no sub-folders; {_LAYOUT}")
@@ -118,7 +127,7 @@ def _walk_classes(root: Path) -> list[_Entry]:
         parts = path.split("/")
         split = SPLIT_NAMES[parts.pop(0).lower()] if by_split and len(parts) > 1 else ""
         if len(parts) > 1:
-            entries.append(_Entry(path, parts[0], split))
+            entries.append(Entry(path, parts[0], split))
         else:
             strays.append(path)
     if not entries:
@@ -137,8 +146,28 @@ def _class_folders(root: Path) -> list[str]:
 
 
 def _image_paths(root: Path) -> list[str]:
-    """Paths of the image files below a folder, relative to it, sorted; links are followed."""
-    paths, others, unnameable, seen = [], 0, 0, set()
+    """Paths of the image files below a folder, relative to it, sorted."""
+    paths, others, unnameable = [], 0, 0
+    for path in files_below(root):
+        if Path(path).suffix.lower() not in IMAGE_SUFFIXES:
+            others += 1
+        elif not is_unicode(path):
+            unnameable += 1
+        else:
+            paths.append(path)
+    if others:
+        log.info("%s: %d files without an image suffix left out", root, others)
+    if unnameable:
+        log.warning("%s: %d images left out, their names are not Unicode", root, unnameable)
+    return sorted(paths)
+
+
+def files_below(root: Path) -> Iterator[str]:
+    """Paths of the files below a folder, relative to it; hidden ones are passed over.
+
+    Links are followed.
+    """
+    seen = set()
     for folder_name, inner, files in os.walk(root, followlinks=True):
         real = os.path.realpath(folder_name)
         if real in seen:  # a link back up would go round for ever
@@ -147,24 +176,10 @@ def _image_paths(root: Path) -> list[str]:
         seen.add(real)
         inner[:] = sorted(each for each in inner if not each.startswith("."))
         below = Path(folder_name).relative_to(root)
-        for name in files:
-            path = (below / name).as_posix()
-            if name.startswith("."):
-                continue
-            if Path(name).suffix.lower() not in IMAGE_SUFFIXES:
-                others += 1
-            elif not _is_unicode(path):
-                unnameable += 1
-            else:
-                paths.append(path)
-    if others:
-        log.info("%s: %d files without an image suffix left out", root, others)
-    if unnameable:
-        log.warning("%s: %d images left out, their names are not Unicode", root, unnameable)
-    return sorted(paths)
+        yield from ((below / name).as_posix() for name in files if not name.startswith("."))
 
 
-def _is_unicode(path: str) -> bool:
+def is_unicode(path: str) -> bool:
     """Whether a path can be an id; Python stands in surrogates for bytes that are no UTF-8."""
     try:
         path.encode()
@@ -176,7 +191,7 @@ def _is_unicode(path: str) -> bool:
 # --- manifest -----------------------------------------------------------------------------------
 
 
-def _read_manifest(manifest: Path) -> list[_Entry]:
+def _read_manifest(manifest: Path) -> list[Entry]:
     entries = []
     try:
         with manifest.open(encoding="utf-8-sig", newline="") as file:
@@ -199,7 +214,7 @@ def _read_manifest(manifest: Path) -> list[_Entry]:
     return entries
 
 
-def _manifest_entry(row: dict[str, str | None], where: str) -> _Entry:
+def _manifest_entry(row: dict[str, str | None], where: str) -> Entry:
     path = posixpath.normpath(row["path"] or "")
     label = (row["label"] or "").strip()
     split = (row.get("split") or "").strip()
@@ -217,7 +232,7 @@ def _manifest_entry(row: dict[str, str | None], where: str) -> _Entry:
         for name, value in row.items()
         if name and name not in ("path", "label", "split") and value and value.strip()
     }
-    return _Entry(path, label, SPLIT_NAMES.get(split.lower(), ""), metadata)
+    return Entry(path, label, SPLIT_NAMES.get(split.lower(), ""), metadata)
 
 
 def _number(text: str) -> str | float:
@@ -231,7 +246,7 @@ def _number(text: str) -> str | float:
     return text
 
 
-def _check_listed(manifest: Path, entries: list[_Entry]) -> None:
+def _check_listed(manifest: Path, entries: list[Entry]) -> None:
     seen = set()
     for each in entries:
         if each.path in seen:

@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from cbir_tf.config import Data
+from cbir_tf.data.coco_source import coco
 from cbir_tf.data.folder_source import folder, images_in_folder
 from cbir_tf.data.splits import apply_split
 from cbir_tf.data.tfds_source import tensorflow_dataset
@@ -46,6 +47,7 @@ SOURCES: dict[str, Callable[[Data], ImageSet]] = {
     "digits": digits,
     "folder": folder,
     "tfds": tensorflow_dataset,
+    "coco": coco,
 }
 
 
@@ -70,7 +72,7 @@ def load_images(data: Data, seed: int) -> ImageSet:
             cannot be split as asked.
     """
     images = all_images(data)
-    where = data.path if data.source == "folder" else data.dataset or data.source
+    where = data.dataset if data.source == "tfds" else data.path or data.source
     counts = np.bincount(images.labels[images.labels != UNLABELLED], minlength=1)
     present = np.flatnonzero(counts)
     if not len(present):

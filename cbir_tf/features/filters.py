@@ -5,6 +5,8 @@ A condition is one comparison, several of them all have to hold:
     label=rose,tulip     any of several
     label!=rose          none of them
     year>=2020           numbers are compared as numbers, text as text
+    tags~cat,dog         any of several among the comma-separated values of a column of metadata:
+                         `tags=cat` asks for cat alone, `tags~cat` for cat,sofa too
     split=test, id=..., path=..., and every column of metadata by its name
 """
 
@@ -17,7 +19,7 @@ from cbir_tf.errors import UserError, nearest
 
 COLUMNS = ("id", "path", "label", "split")
 _CONDITION = re.compile(
-    r"(?P<name>[^=<>!]+?)\s*(?P<operator>!=|>=|<=|=|>|<)\s*(?P<values>.*)", re.S
+    r"(?P<name>[^=<>!~]+?)\s*(?P<operator>!=|>=|<=|=|>|<|~)\s*(?P<values>.*)", re.S
 )
 
 Value = str | float
@@ -62,13 +64,30 @@ def _compile(
         known = [*COLUMNS, *sorted(metadata_names)]
         raise UserError(f"--where {condition!r}: no column {name!r}; {nearest(name, known)}")
     values = [each.strip() for each in text.split(",")] if operator in ("=", "!=") else [text]
+    if operator == "~" and name in COLUMNS:
+        raise UserError(f"--where {condition!r}: an image has one {name}; use =")
     if name == "label":
         return _labels(condition, operator, values, class_names)
     if name in COLUMNS:
         return _comparison(name, [], operator, list(values))
     # Not json_extract: in its paths a name cannot hold a quotation mark.
     column = "(SELECT value FROM json_each(metadata) WHERE key = ?)"
+    if operator == "~":
+        return _any_of(column, name, listed(text))
     return _comparison(column, [name], operator, list(map(_number, values)))
+
+
+def listed(value: Value) -> list[str]:
+    """The comma-separated values of a column, spaces around them and empty ones left out."""
+    return [each.strip(" ") for each in str(value).split(",") if each.strip(" ")]
+
+
+def _any_of(column: str, name: str, values: Sequence[str]) -> tuple[str, list[Value]]:
+    # The text as JSON, where its commas then part the items of an array.
+    items = f"""'[' || replace(json_quote(CAST({column} AS TEXT)), ',', '","') || ']'"""
+    marks = ", ".join("?" * len(values))
+    expression = f"EXISTS (SELECT 1 FROM json_each({items}) WHERE trim(value) IN ({marks}))"
+    return expression, [name, *values]
 
 
 def _labels(

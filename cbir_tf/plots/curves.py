@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from cbir_tf.plots.style import (
@@ -20,6 +19,7 @@ from cbir_tf.plots.style import (
     look,
     new_figure,
     note,
+    padded,
     save,
     shortened,
 )
@@ -78,7 +78,7 @@ def _loss_figure(history: Mapping[str, Sequence[float]], monitor: str | None) ->
     if monitor is None:
         monitor = losses[-1] if losses else metrics[0]
     best = _best_epoch(history.get(monitor, ()), lowest=monitor.endswith("loss"))
-    figure = new_figure(0.8 + 4.8 * len(panels), 4.2, layout=_layout())
+    figure = new_figure(0.8 + 4.8 * len(panels), 4.2, layout=padded())
     every_axes = np.atleast_1d(figure.subplots(1, len(panels)))
     for axes, names in zip(every_axes, panels, strict=True):
         of_loss = names is losses
@@ -114,7 +114,7 @@ def _rate_figure(steps: Sequence[int], rates: Sequence[float], steps_per_epoch: 
         raise ValueError(f"steps {epochs.shape} and rates {values.shape} must both be (N,)")
     if not len(values):
         return note("No step has been recorded yet.", "Learning rate")
-    figure = new_figure(6.4, 4.0, layout=_layout())
+    figure = new_figure(6.4, 4.0, layout=padded())
     axes = figure.subplots()
     few = len(values) <= _FEW_EPOCHS
     # The last rate holds for as long as the shortest before it.
@@ -138,10 +138,6 @@ def _rate_figure(steps: Sequence[int], rates: Sequence[float], steps_per_epoch: 
     axes.xaxis.set_major_locator(MaxNLocator(integer=end >= 3, steps=[1, 2, 5, 10]))
     axes.grid(axis="y", which="major")
     return figure
-
-
-def _layout() -> ConstrainedLayoutEngine:
-    return ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12, wspace=0.06)
 
 
 def _rate_name(rate: float, _: int | None = None) -> str:

@@ -17,11 +17,11 @@ from cbir_tf.plots.projection import Method, project
 from cbir_tf.plots.style import (
     MUTED,
     SMALL_SIZE,
-    TITLE_SIZE,
     appearance,
     class_name,
     clean,
     fitted,
+    heading,
     look,
     new_figure,
     save,
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Method", "embedding_map_html", "embedding_map_png", "project", "thumbnail"]
 
+AXIS_NAMES = ("first dimension", "second dimension")
 _LEGEND_ROWS = 30
 _LEGEND_ENTRIES = 120
 
@@ -77,20 +78,22 @@ def embedding_map_png(
     labels: np.ndarray,
     class_names: Sequence[str],
     title: str = "Embedding map",
+    axis_names: Sequence[str] = AXIS_NAMES,
 ) -> Path:
     """Write the map as a picture, one colour (from the eleventh class on: and shape) a class.
 
     Args:
         path: where to write.
-        points: (N, 2) as `project` gives them.
+        points: (N, 2) as `project` gives them; or (N, 3), drawn in perspective.
         labels: (N,) integers into `class_names`, -1 for unlabelled.
         class_names: C names.
         title: above the map.
+        axis_names: of each dimension.
 
     Raises:
         UserError: the place cannot be written to.
     """
-    return save(_figure(points, labels, class_names, title), path)
+    return save(_figure(points, labels, class_names, title, axis_names), path)
 
 
 def embedding_map_html(
@@ -136,9 +139,13 @@ def embedding_map_html(
 
 @look()
 def _figure(
-    points: np.ndarray, labels: np.ndarray, class_names: Sequence[str], title: str
+    points: np.ndarray,
+    labels: np.ndarray,
+    class_names: Sequence[str],
+    title: str,
+    axis_names: Sequence[str] = AXIS_NAMES,
 ) -> Figure:
-    labels = _checked(points, labels, class_names)
+    labels = _checked(points, labels, class_names, len(axis_names))
     present, counts = np.unique(labels, return_counts=True)
     names = [fitted(class_name(each, class_names), 1.6, SMALL_SIZE) for each in present]
     columns = -(-min(len(present), _LEGEND_ENTRIES) // _LEGEND_ROWS)
@@ -146,39 +153,47 @@ def _figure(
     legend_width = max(columns * (name_width + 0.4) + 0.15, 1.2)
     figure = new_figure(7.2 + legend_width, 7.0)
     width, height = figure.get_size_inches()
-    axes = figure.add_axes((0.45 / width, 0.5 / height, 6.6 / width, 5.9 / height))
-    size = np.clip(30_000 / max(len(points), 1), 7, 48)
-    # Unlabelled images, -1, come first and so lie beneath the others.
-    for label, name in zip(present, names, strict=True):
-        colour, marker, _ = appearance(label)
-        x, y = points[labels == label].T
-        axes.scatter(
-            x,
-            y,
-            s=size,
-            c=colour,
-            marker=marker,
-            alpha=0.8,
-            linewidths=0.3 if size > 20 else 0,
-            edgecolors="white",
-            label=name,
-        )
-    # Neither direction nor unit of the axes means anything, only what is near to what.
-    axes.set(xticks=[], yticks=[], xlabel="first dimension", ylabel="second dimension")
-    axes.set_aspect("equal", adjustable="datalim")
-    axes.margins(0.04)
-    axes.spines[:].set_visible(True)
-    figure.text(
-        0.45 / width,
-        1 - 0.36 / height,
-        fitted(title, width - 0.7, TITLE_SIZE, "bold"),
-        size=TITLE_SIZE,
-        weight="bold",
-        va="center",
+    axes = figure.add_axes(
+        (0.45 / width, 0.5 / height, 6.6 / width, 5.9 / height),
+        projection="3d" if len(axis_names) == 3 else None,
     )
+    _draw_points(axes, points, labels, dict(zip(present.tolist(), names, strict=True)), axis_names)
+    heading(figure, title, left=0.45, below=0.36)
     if len(present):
         _draw_legend(axes, present, counts, columns)
     return figure
+
+
+def _draw_points(
+    axes: Axes,
+    points: np.ndarray,
+    labels: np.ndarray,
+    names: dict[int, str],
+    axis_names: Sequence[str],
+) -> None:
+    """The points of each label, and axes without numbers."""
+    size = np.clip(30_000 / max(len(points), 1), 7, 48)
+    # Unlabelled images, -1, come first and so lie beneath the others.
+    for label, name in names.items():
+        colour, marker, _ = appearance(label)
+        style: dict[str, Any] = {
+            "s": size,
+            "c": colour,
+            "marker": marker,
+            "alpha": 0.8,
+            "linewidths": 0.3 if size > 20 else 0,
+            "edgecolors": "white",
+            "label": name,
+        }
+        axes.scatter(*points[labels == label].T, **style)
+    # Neither direction nor unit of the axes means anything, only what is near to what.
+    for letter, name in zip("xyz", axis_names, strict=False):
+        axes.set(**{f"{letter}ticks": [], f"{letter}label": name})
+        if len(axis_names) == 3:
+            getattr(axes, f"{letter}axis").labelpad = -10  # where the numbers would be
+    axes.set_aspect("equal", adjustable="datalim")
+    axes.margins(0.04)
+    axes.spines[:].set_visible(True)
 
 
 def _draw_legend(axes: Axes, present: np.ndarray, counts: np.ndarray, columns: int) -> None:
@@ -222,8 +237,8 @@ def _interactive(
         match_aspect=True,
         tools="pan,wheel_zoom,box_zoom,reset,save",
         active_scroll="wheel_zoom",
-        x_axis_label="first dimension",
-        y_axis_label="second dimension",
+        x_axis_label=AXIS_NAMES[0],
+        y_axis_label=AXIS_NAMES[1],
     )
     hint = Title(text=PlainText(text=_HINT), text_font_size="13px", text_color=MUTED)
     hint.text_font_style = "normal"
@@ -278,10 +293,12 @@ def _interactive(
     return plot
 
 
-def _checked(points: np.ndarray, labels: np.ndarray, class_names: Sequence[str]) -> np.ndarray:
+def _checked(
+    points: np.ndarray, labels: np.ndarray, class_names: Sequence[str], dimensions: int = 2
+) -> np.ndarray:
     labels = np.asarray(labels, dtype=np.int64)
-    if np.shape(points) != (len(labels), 2):
-        raise ValueError(f"points must be ({len(labels)}, 2), got {np.shape(points)}")
+    if np.shape(points) != (len(labels), dimensions):
+        raise ValueError(f"points must be ({len(labels)}, {dimensions}), got {np.shape(points)}")
     if len(labels) and not -1 <= labels.min() <= labels.max() < len(class_names):
         raise ValueError(f"labels must be within -1..{len(class_names) - 1}")
     return labels

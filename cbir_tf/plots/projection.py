@@ -84,8 +84,13 @@ def _tsne(vectors: np.ndarray, seed: int) -> np.ndarray:
 
 
 def _pca(vectors: np.ndarray, seed: int) -> np.ndarray:
-    points = np.zeros((len(vectors), 2))
-    components = min(2, *vectors.shape)
+    return principal_components(vectors, 2, seed)
+
+
+def principal_components(vectors: np.ndarray, dimensions: int, seed: int = 0) -> np.ndarray:
+    """(N, dimensions) vectors along their first principal components; 0 where there are fewer."""
+    points = np.zeros((len(vectors), dimensions))
+    components = min(dimensions, *vectors.shape)
     # Alike vectors have no direction to find: all points stay at the origin.
     if len(vectors) > 1 and components and np.ptp(vectors, axis=0).any():
         points[:, :components] = PCA(components, random_state=seed).fit_transform(vectors)

@@ -16,6 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg, RendererAgg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from cbir_tf.errors import UserError, nearest
 from cbir_tf.files import replacing
@@ -138,6 +139,11 @@ def new_figure(width: float, height: float, **options: Any) -> Figure:
     return figure
 
 
+def padded() -> ConstrainedLayoutEngine:
+    """The layout of curves: nothing overlaps, and there is some room at the edges."""
+    return ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12, wspace=0.06)
+
+
 @look()
 def note(text: str, title: str = "") -> Figure:
     """A small figure that says why there is nothing to draw."""
@@ -232,6 +238,19 @@ def text_width(text: str, size: float, weight: str = "normal") -> float:
 @functools.cache
 def _ruler() -> RendererAgg:
     return RendererAgg(1, 1, 72)
+
+
+def heading(figure: Figure, title: str, left: float, below: float) -> None:
+    """Write a title that fits, so many inches from the figure's left and upper edge."""
+    width, height = figure.get_size_inches()
+    figure.text(
+        left / width,
+        1 - below / height,
+        fitted(title, width - left - 0.2, TITLE_SIZE, "bold"),
+        size=TITLE_SIZE,
+        weight="bold",
+        va="center",
+    )
 
 
 def bare(axes: Axes) -> None:

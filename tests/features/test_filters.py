@@ -6,10 +6,11 @@ import operator
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cbir_tf.errors import UserError
+from cbir_tf.features.filters import listed
 from cbir_tf.features.store import FeatureStore, Record
 
 CLASSES = ["rose", "tulip", 'it\'s; a -- "daisy"']
@@ -92,6 +93,45 @@ def test_labels_go_by_their_names_whatever_these_hold(garden):
     assert store.select(["label!=rose", "id=03,05"]).tolist() == ["03"]
 
 
+def test_a_value_of_a_list_is_found_wherever_it_stands(tmp_path):
+    tags = ["cat", "cat,dog", "hot dog, cat", "dog", "catfish", 7, 'a "b"\\,[1]', ""]
+    records = [
+        Record(f"{number}", None, 0, "", "digest", {"tags": text})
+        for number, text in enumerate(tags)
+    ]
+    records.append(Record("8", None, 0, "", "digest"))
+    with store_of(tmp_path / "features.db", records) as store:
+
+        def found(condition: str) -> str:
+            return "".join(store.select([condition]))
+
+        assert found("tags~cat") == "012"
+        assert found("tags ~ dog") == "13"
+        assert found("tags~catfish, hot dog") == "24"
+        assert found("tags~7") == "5"
+        assert found('tags~a "b"\\') == "6"
+        assert found("tags~") == ""
+        assert found("tags=cat") == "0"
+        assert store.select(["tags~cat", "tags~dog"]).tolist() == ["1"]
+
+
+WORDS = st.text(st.sampled_from("ab ,\"\\[]é'%_"), max_size=8)
+
+
+@settings(max_examples=40)
+@given(st.lists(WORDS, min_size=1, max_size=5), WORDS)
+def test_a_list_holds_what_it_holds_in_python(tmp_path_factory, texts, asked):
+    records = [
+        Record(f"{number}", None, 0, "", "digest", {"tags": text})
+        for number, text in enumerate(texts)
+    ]
+    with store_of(tmp_path_factory.mktemp("lists") / "features.db", records) as store:
+        expected = [
+            each.id for each in records if set(listed(each.metadata["tags"])) & set(listed(asked))
+        ]
+        assert store.select([f"tags~{asked}"]).tolist() == expected
+
+
 @pytest.mark.parametrize(
     ("condition", "message"),
     [
@@ -101,6 +141,8 @@ def test_labels_go_by_their_names_whatever_these_hold(garden):
         ("yaer>=2020", "no column 'yaer'; did you mean 'year'"),
         ("label=rosé", "no class 'rosé'; did you mean 'rose'"),
         ("label>rose", "labels have no order"),
+        ("label~rose", "an image has one label; use ="),
+        ("path~photos", "an image has one path; use ="),
         ("year; DROP TABLE features >= 1", "no column"),
     ],
 )

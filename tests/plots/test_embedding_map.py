@@ -44,6 +44,25 @@ def test_each_point_has_the_colour_of_its_class():
     }
 
 
+def test_points_in_space_have_the_colour_of_their_class(tmp_path):
+    points = np.arange(18, dtype=np.float32).reshape(6, 3)
+    names = ("first", "second", "third")
+    (axes,) = _figure(points, LABELS, NAMES, "space", names).axes
+    assert (axes.get_xlabel(), axes.get_ylabel(), axes.get_zlabel()) == names
+    drawn = {
+        dots.get_label(): np.stack([np.ma.getdata(each) for each in dots._offsets3d], axis=1)
+        for dots in axes.collections
+    }
+    assert drawn.keys() == {"unlabelled", *NAMES}
+    for label, name in enumerate(NAMES):
+        np.testing.assert_array_equal(drawn[name], points[label == LABELS])
+    path = embedding_map_png(tmp_path / "space.png", points, LABELS, NAMES, "space", names)
+    with Image.open(path) as picture:
+        assert min(picture.size) > 900
+    with pytest.raises(ValueError, match=r"\(6, 3\)"):
+        embedding_map_png(path, points[:, :2], LABELS, NAMES, "space", names)
+
+
 def test_the_legend_names_the_classes_that_are_there():
     names = ["a_$x$_b", "nobody", "a name far too long for any legend, of " + "x" * 80]
     figure = _figure(POINTS[:2], np.array([0, 2]), names, "map")

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from cbir_tf.plots.projection import FEWEST, project
+from cbir_tf.plots.projection import FEWEST, principal_components, project
 
 # Both take a second on a free machine, many on a busy one.
 SLOW = [pytest.param(each, marks=pytest.mark.slow) for each in ("umap", "tsne")]
@@ -51,6 +51,15 @@ def test_pca_is_the_projection_on_the_leading_singular_vectors():
     points = project(vectors, "pca")
     signs = np.sign((points * expected).sum(axis=0))
     np.testing.assert_allclose(points * signs, expected, atol=1e-4)
+
+
+def test_three_components_are_those_of_the_plane_and_one_more():
+    vectors = np.random.default_rng(0).normal(size=(30, 6)) * [9, 5, 3, 1, 1, 1]
+    points = principal_components(vectors, 3)
+    np.testing.assert_allclose(points[:, :2], project(vectors, "pca"), atol=1e-4)
+    assert (np.diff(points.var(axis=0)) < 0).all()
+    np.testing.assert_allclose(np.corrcoef(points.T), np.eye(3), atol=1e-6)
+    assert not principal_components(vectors[:, :2], 3)[:, 2].any()
 
 
 @pytest.mark.parametrize("method", ["umap", "tsne", "pca"])
