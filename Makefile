@@ -57,12 +57,14 @@ PYTHON311 ?= python3.11
 ADDONS := .venv-conformance-losses
 TRANSFORMERS := .venv-conformance-bit
 
-conformance: .venv/runtime $(ADDONS)/ready $(TRANSFORMERS)/ready
+conformance: .venv/development $(ADDONS)/ready $(TRANSFORMERS)/ready
 	mkdir -p build
 	$(ADDONS)/bin/python conformance/losses/record.py build/losses.npz
 	PYTHONPATH=. $(RUN) conformance/losses/check.py build/losses.npz
 	$(TRANSFORMERS)/bin/python conformance/bit/reference.py build/bit.npz 128x128 160x160 224x224 160x224 97x131
 	PYTHONPATH=. $(RUN) conformance/bit/check.py build/bit.npz
+	$(TRANSFORMERS)/bin/python conformance/residual/reference.py build/residual.npz 64x64 224x224 97x131
+	PYTHONPATH=. $(RUN) conformance/residual/check.py build/residual.npz
 
 benchmark: .venv/runtime $(ADDONS)/ready
 	PYTHONPATH=. $(RUN) benchmarks/triplet_loss.py --addons $(ADDONS)/bin/python

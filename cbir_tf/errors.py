@@ -23,3 +23,8 @@ def nearest(name: str, names: Iterable[str]) -> str:
         return f"did you mean {close[0]!r}?"
     more = [f"... ({len(names)} in all)"] if len(names) > LISTED else []
     return f"choose one of: {', '.join(names[:LISTED] + more)}"
+
+
+def first_line(error: Exception) -> str:
+    """What an error of another package says, as a part of our one line."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")

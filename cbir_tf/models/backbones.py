@@ -17,7 +17,10 @@ from keras import applications
 
 from cbir_tf.errors import UserError, nearest
 from cbir_tf.models.bit import build_bit_r50x1, load_bit_weights
+from cbir_tf.models.mini_densenet import build_mini_densenet
 from cbir_tf.models.preprocessing import Preprocessing
+from cbir_tf.models.pytorch_weights import load_pytorch_weights
+from cbir_tf.models.residual import ARCHITECTURES, build_residual
 from cbir_tf.models.small_cnn import build_small_cnn
 from cbir_tf.models.weights import is_weights_file, load_imagenet, load_weights_file
 
@@ -122,9 +125,15 @@ def _normalized_input(model: keras.Model) -> keras.KerasTensor:
     return next(layer.output for layer in model.layers if isinstance(layer, kind))
 
 
-def _load_bit_file(model: keras.Model, source: str) -> None:
-    load = load_weights_file if is_weights_file(source) else load_bit_weights
-    load(model, source)
+def _keras_file_or(
+    load_other: Callable[[keras.Model, str], None],
+) -> Callable[[keras.Model, str], None]:
+    """Reads Keras' own files of weights, and any other source with the function given."""
+
+    def load(model: keras.Model, source: str) -> None:
+        (load_weights_file if is_weights_file(source) else load_other)(model, source)
+
+    return load
 
 
 def _load_bit_imagenet21k(model: keras.Model, _options: Mapping[str, Any]) -> None:
@@ -135,11 +144,20 @@ _efficientnet = partial(_application, preprocessing="imagenet", entry=_normalize
 
 BACKBONES: dict[str, Backbone] = {
     "small_cnn": Backbone(build_small_cnn, "signed", ("width", "blocks")),
+    "mini_densenet": Backbone(build_mini_densenet, "signed", ("growth", "layers_per_block")),
+    **{
+        name: Backbone(
+            partial(build_residual, architecture),
+            "imagenet",
+            load_file=_keras_file_or(load_pytorch_weights),
+        )
+        for name, architecture in ARCHITECTURES.items()
+    },
     "bit_m_r50x1": Backbone(
         build_bit_r50x1,
         "signed",
         pretrained={"imagenet21k": _load_bit_imagenet21k},
-        load_file=_load_bit_file,
+        load_file=_keras_file_or(load_bit_weights),
     ),
     "vgg16": _application(applications.VGG16, "caffe"),
     "vgg19": _application(applications.VGG19, "caffe"),

@@ -20,7 +20,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from cbir_tf.errors import UserError
+from cbir_tf.errors import UserError, first_line
 
 UNITS = (3, 4, 6, 3)
 IMAGENET21K = "https://tfhub.dev/google/bit/m-r50x1/1"
@@ -152,7 +152,7 @@ def _read_npz(path: Path, model: keras.Model) -> dict[str, np.ndarray]:
         with np.load(path, allow_pickle=False) as archive:
             return _select(archive, model, str(path))
     except DAMAGE as error:
-        raise UserError(f"{path}: damaged: {_line(error)}; {NPZ_HINT}") from None
+        raise UserError(f"{path}: damaged: {first_line(error)}; {NPZ_HINT}") from None
 
 
 def _read_saved_model(source: str, model: keras.Model) -> dict[str, np.ndarray]:
@@ -163,11 +163,11 @@ def _read_saved_model(source: str, model: keras.Model) -> dict[str, np.ndarray]:
     try:
         folder = tensorflow_hub.resolve(handle)
     except (OSError, ValueError, RuntimeError, tf.errors.OpError) as error:
-        raise UserError(f"{handle}: cannot be fetched: {_line(error)}; {NPZ_HINT}") from None
+        raise UserError(f"{handle}: cannot be fetched: {first_line(error)}; {NPZ_HINT}") from None
     try:
         loaded = tf.saved_model.load(folder)
     except (OSError, ValueError, RuntimeError, tf.errors.OpError) as error:
-        raise UserError(f"{folder}: not a SavedModel: {_line(error)}; {NPZ_HINT}") from None
+        raise UserError(f"{folder}: not a SavedModel: {first_line(error)}; {NPZ_HINT}") from None
     variables = {
         each.name: each
         for each in tf.train.TrackableView(loaded).descendants()
@@ -202,8 +202,3 @@ def _select(found: Mapping[str, Any], model: keras.Model, source: str) -> dict[s
             )
         arrays[key] = squeezed
     return arrays
-
-
-def _line(error: Exception) -> str:
-    """An error's first line."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")

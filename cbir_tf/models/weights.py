@@ -17,7 +17,7 @@ import h5py
 import keras
 import numpy as np
 
-from cbir_tf.errors import UserError
+from cbir_tf.errors import UserError, first_line
 
 # What classifiers of keras.applications have beyond their features, in layers with weights.
 _LARGEST_TOP = 3
@@ -63,7 +63,7 @@ def load_weights_file(model: keras.Model, source: str) -> None:
                 stored = _keras_3_layers(file)
     except (OSError, KeyError, TypeError, RuntimeError, zipfile.BadZipFile) as error:
         raise UserError(
-            f"{path}: not a file of weights, or damaged ({_first_line(error)}); fetch it again"
+            f"{path}: not a file of weights, or damaged ({first_line(error)}); fetch it again"
         ) from error
     _assign(model, stored, str(path))
 
@@ -92,7 +92,7 @@ def load_imagenet(
         with contextlib.redirect_stdout(sys.stderr):
             donor = constructor(include_top=False, weights="imagenet", input_shape=shape, **options)
     except Exception as error:  # Keras raises bare Exception when a download fails
-        raise UserError(f"{name}: cannot be had: {_first_line(error)}; {_remedy()}") from error
+        raise UserError(f"{name}: cannot be had: {first_line(error)}; {_remedy()}") from error
     stored = {each: _own_weights(layer) for each, layer in _numbered_layers(donor)}
     _assign(model, stored, name)
 
@@ -214,7 +214,3 @@ def _listed(shapes: Mapping[str, tuple[int, ...]]) -> str:
 
 def _texts(values: Any) -> list[str]:
     return [each.decode() if isinstance(each, bytes) else str(each) for each in values]
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")

@@ -35,6 +35,7 @@ def saved(tmp_path):
         {"backbone": "resnet50"},
         {"backbone": "vgg16", "normalize": False},
         {"backbone": "bit_m_r50x1"},
+        {"backbone": "resnext50_32x4d"},
     ],
     ids=lambda model: model["backbone"],
 )

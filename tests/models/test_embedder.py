@@ -15,6 +15,7 @@ from cbir_tf.models import build_embedder, frozen_batch_norm_digest, load_embedd
 
 CHEAP = {
     "small_cnn": {"width": 8},
+    "mini_densenet": {"growth": 4, "layers_per_block": 2},
     "mobilenet": {"alpha": 0.25},
     "mobilenet_v2": {"alpha": 0.35},
 }
@@ -23,6 +24,8 @@ SLOW = (
     "resnet50",
     "densenet121",
     "bit_m_r50x1",
+    "resnet18",
+    "resnext50_32x4d",
     "mobilenet_v3_small",
     "efficientnet_b0",
     "efficientnet_v2_b0",
@@ -156,7 +159,15 @@ def test_training_the_head_changes_the_head_alone():
     }
 
 
-@pytest.mark.parametrize("backbone", ["small_cnn", "mobilenet_v2"])
+@pytest.mark.parametrize(
+    "backbone",
+    [
+        "small_cnn",
+        "mini_densenet",
+        "mobilenet_v2",
+        pytest.param("resnext50_32x4d", marks=pytest.mark.slow),
+    ],
+)
 def test_frozen_batch_norm_does_not_change_while_the_rest_trains(backbone):
     embedder = build_embedder(model_config(backbone, batch_norm="frozen"))
     digest = frozen_batch_norm_digest(embedder)

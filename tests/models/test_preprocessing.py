@@ -9,6 +9,7 @@ from keras import applications
 
 from cbir_tf.models.backbones import BACKBONES
 from cbir_tf.models.preprocessing import preprocess
+from cbir_tf.models.residual import ARCHITECTURES
 
 MODULES = {
     "vgg16": applications.vgg16,
@@ -25,13 +26,16 @@ MODULES = {
     "inception_v3": applications.inception_v3,
     "inception_resnet_v2": applications.inception_resnet_v2,
 }
-# Backbones of Keras that are not in a module of their own name: as their modules are called.
+# Backbones that are not in a module of their own name: as their modules are called. PyTorch's
+# networks are fed as Keras feeds DenseNet, whose weights come from PyTorch too.
 MODULE_OF = {
+    **dict.fromkeys(ARCHITECTURES, "densenet"),
     **{f"resnet{depth}_v2": "resnet_v2" for depth in (50, 101, 152)},
     **{f"resnet{depth}": "resnet" for depth in (50, 101, 152)},
     **{f"densenet{depth}": "densenet" for depth in (121, 169, 201)},
 }
-APART = {"small_cnn", "bit_m_r50x1", *(f"efficientnet_b{size}" for size in range(8))}
+FROM_MINUS_ONE = ["small_cnn", "mini_densenet", "bit_m_r50x1"]
+APART = {*FROM_MINUS_ONE, *(f"efficientnet_b{size}" for size in range(8))}
 
 
 def prepared(kind: str, images: np.ndarray) -> np.ndarray:
@@ -53,7 +57,7 @@ def test_each_backbone_is_fed_as_its_module_says(name):
     np.testing.assert_allclose(pixels, expected, rtol=1e-5, atol=2e-6)
 
 
-@pytest.mark.parametrize("name", ["small_cnn", "bit_m_r50x1"])
+@pytest.mark.parametrize("name", FROM_MINUS_ONE)
 def test_our_own_backbones_are_fed_from_minus_one_to_one(name):
     images = np.array([[[[0, 127, 255]]]], dtype=np.uint8)
     pixels = prepared(BACKBONES[name].preprocessing, images)
