@@ -20,11 +20,20 @@ from pydantic import (
 
 from cbir_tf.config_text import apply_override, explain, flat, location, named, read_yaml
 from cbir_tf.errors import UserError
+from cbir_tf.metric_names import minkowski_order
 
 
 def _absolute(path: Path | None) -> Path | None:
     """A run is opened from other folders than the one it was started in."""
     return None if path is None else path.expanduser().resolve()
+
+
+def _metric(name: str) -> str:
+    try:
+        minkowski_order(name)
+    except UserError as error:
+        raise ValueError(f"search.{error}") from None
+    return name
 
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -321,14 +330,17 @@ class Training(Section):
 
 
 class Search(Section):
-    index: Literal["nearest_neighbors", "faiss"] = "nearest_neighbors"
-    """nearest_neighbors: scikit-learn's, exact; faiss: for large galleries."""
-    metric: Literal["euclidean", "cosine", "manhattan"] = "cosine"
-    """Distance between a query and the gallery."""
+    index: Literal["nearest_neighbors", "faiss", "annoy"] = "nearest_neighbors"
+    """nearest_neighbors: scikit-learn's, exact; faiss: for large galleries; annoy: 10 random trees,
+    as in older systems."""
+    metric: Annotated[str, AfterValidator(_metric)] = "cosine"
+    """Distance between a query and the gallery: cosine, euclidean, manhattan, or minkowski-P with a
+    number P from 1 up, as minkowski-3."""
     k: int = Field(5, ge=1)
     """Neighbours returned."""
     recall: float = Field(0.99, gt=0, le=1)
-    """Share of the true 10 nearest that faiss has to find; 1: exact, as are small galleries."""
+    """Share of the true 10 nearest that faiss and annoy have to find; 1: exact, as are small
+    galleries."""
     re_ranking: Literal["none", "query_expansion", "k_reciprocal"] = "none"
     """A second look at the first results: search again for the mean of the query and its 10
     nearest, or order them by the neighbours they share."""

@@ -25,7 +25,7 @@ def nearest_centroid(
     Args:
         queries: labelled.
         gallery: where the classes are; None: the queries themselves (leave-one-out).
-        metric: cosine, euclidean or manhattan.
+        metric: cosine, euclidean, manhattan or minkowski-P.
 
     Returns:
         (Q,) float64: 1 or 0; NaN for a query whose class has nothing else in the gallery.

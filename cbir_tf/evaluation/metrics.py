@@ -43,7 +43,7 @@ def evaluate(
             ranking (leave-one-out). A gallery item with a query's id is left out of that query's
             ranking too; unlabelled items are ranked and never relevant.
         k: ranks for recall@k, precision@k, map@k and ndcg@k.
-        metric: cosine, euclidean or manhattan; ties in distance are ranked by id.
+        metric: cosine, euclidean, manhattan or minkowski-P; ties in distance are ranked by id.
         bootstrap: resamples of the queries behind the 95 % percentile intervals; 0: none.
         seed: of the resampling.
         class_names: names by label, for the figures by class; None: the labels as text.

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cbir_tf.errors import UserError, nearest
+from cbir_tf.search.annoy_back_end import AnnoyBackEnd
 from cbir_tf.search.distances import METRICS
 from cbir_tf.search.faiss_back_end import FaissBackEnd
 from cbir_tf.search.gallery import BackEnd, GalleryIndex
@@ -20,6 +21,7 @@ __all__ = ["INDEXES", "METRICS", "Index", "check_k", "load_index", "make_index"]
 INDEXES: dict[str, Callable[..., BackEnd]] = {
     "nearest_neighbors": NearestNeighborsBackEnd,
     "faiss": FaissBackEnd,
+    "annoy": AnnoyBackEnd,
 }
 
 
@@ -28,7 +30,7 @@ def make_index(name: str = "nearest_neighbors", metric: str = "cosine", **option
 
     Args:
         name: back end, one of `INDEXES`.
-        metric: distance, one of `METRICS`.
+        metric: distance, one of `METRICS` or minkowski-P, as minkowski-3.
         options: further arguments of that back end.
 
     Raises:

@@ -15,6 +15,7 @@ from cbir_tf.errors import UserError, nearest
 from cbir_tf.files import replacing
 from cbir_tf.progress import logger
 from cbir_tf.search.distances import Metric
+from cbir_tf.search.recall import RecallSample, check_recall, efforts, log_recall
 
 FILE_NAME = "faiss.index"
 SLOTS_FILE_NAME = "faiss.slots.npy"
@@ -26,8 +27,6 @@ SMALL = 20_000
 # time. Below 39 it warns.
 VECTORS_PER_CLUSTER, FEWEST_PER_CLUSTER = 64, 39
 LINKS, BUILD_EFFORT = 32, 120  # of HNSW
-SAMPLE, SAMPLE_K = 400, 10  # queries on which the recall is measured, and neighbours of each
-RECALL_MARGIN = 0.2  # aimed above the recall asked for, as a share of what it leaves to 1
 MOST_EFFORT = 4096
 RESCORED = (8, 16, 32)  # candidates fetched by their codes for each one wanted
 # Trained for so many vectors, it is trained anew for so many times more, or so small a share.
@@ -63,8 +62,7 @@ class FaissBackEnd:
         self._faiss = _import_faiss()
         if kind not in KINDS:
             raise UserError(f"faiss: no kind {kind!r}; {nearest(kind, KINDS)}")
-        if not 0 < recall <= 1:
-            raise UserError(f"recall={recall}: must be above 0 and at most 1")
+        check_recall(recall)
         self.kind, self.recall, self.seed = kind, recall, seed
         self.reached = 1.0
         self._approximate: Any = None
@@ -84,27 +82,25 @@ class FaissBackEnd:
 
     def fit(self, vectors: np.ndarray, metric: Metric) -> None:
         start = time.monotonic()
+        if metric.order not in (1, 2):
+            # Its sums of powers are float32, which large ones overflow and small ones vanish from.
+            raise UserError(
+                f"faiss: knows no {metric.norm} distance; use search.index nearest_neighbors, or "
+                "another metric"
+            )
         self._fill(vectors, metric)
         kind = self._kind_for(len(vectors))
         self._fitted, self._fitted_kind = len(vectors), kind
         self._approximate, self.reached = None, 1.0
         if kind == "flat":
             return
-        if metric.norm != "euclidean":
+        if metric.order != 2:
             raise UserError(
-                f"faiss: {kind} knows no manhattan distance; use kind flat, or another metric"
+                f"faiss: {kind} knows no {metric.norm} distance; use kind flat, or another metric"
             )
         self._approximate = self._build(kind, self._stored)
         self._tune(self._stored)
-        logger.info(
-            "faiss %s over %d vectors in %.1f s: recall@%d of %.3f, measured on %d of them",
-            "flat" if self.is_exact else kind,
-            len(vectors),
-            time.monotonic() - start,
-            SAMPLE_K,
-            self.reached,
-            min(SAMPLE, len(vectors)),
-        )
+        log_recall(f"faiss {'flat' if self.is_exact else kind}", len(vectors), start, self.reached)
 
     def insert(self, vectors: np.ndarray, positions: np.ndarray) -> None:
         if len(vectors) > GROWN * self._fitted or self._kind_for(len(vectors)) != self._fitted_kind:
@@ -165,6 +161,7 @@ class FaissBackEnd:
     def load(
         self, folder: Path, vectors: np.ndarray, metric: Metric, settings: dict[str, Any]
     ) -> None:
+        self.kind, self.recall, self.seed = (settings[name] for name in ("kind", "recall", "seed"))
         self.reached = settings["reached"]
         self._effort, self._rescored = settings["effort"], settings["rescored"]
         self._fitted, self._fitted_kind = settings["fitted"], settings["fitted_kind"]
@@ -185,7 +182,7 @@ class FaissBackEnd:
             return "flat"
         if self.kind != "auto":
             return self.kind
-        if count <= SMALL or self.recall == 1 or self._metric.norm != "euclidean":
+        if count <= SMALL or self.recall == 1 or self._metric.order != 2:
             return "flat"
         return "ivf_pq"
 
@@ -218,25 +215,18 @@ class FaissBackEnd:
 
     def _tune(self, stored: np.ndarray) -> None:
         """Choose the least effort that finds what was asked for, and measure what it finds."""
-        count = len(stored)
-        random = np.random.default_rng(self.seed)
-        slots = np.sort(random.choice(count, min(SAMPLE, count), replace=False))
-        queries, k = stored[slots], min(SAMPLE_K, count - 1)
-        # Each query is itself in the index: one more is fetched, and the nearest is it.
-        farthest = self._flat.search(queries, k + 1)[0][:, -1]
-        wanted = self.recall + RECALL_MARGIN * (1 - self.recall)
-        for effort in _efforts(MOST_EFFORT):
-            for rescored in RESCORED if self._rescores else RESCORED[:1]:
-                self._effort, self._rescored = effort, rescored
-                found = self._propose_nearly(queries, k + 1)
-                distances = np.square(stored[found] - queries[:, None]).sum(axis=-1)
-                distances[found < 0] = np.inf
-                hits = (distances <= farthest[:, None] * (1 + 1e-4) + 1e-6).sum(axis=1) - 1
-                self.reached = float(np.mean(np.clip(hits, 0, k)) / k)
-                if self.reached >= wanted:
-                    return
-            if effort >= self._most_effort:
-                break
+
+        def exactly(rows: np.ndarray, wanted: int) -> np.ndarray:
+            return self._flat.search(stored[rows], wanted)[1]
+
+        def nearly(rows: np.ndarray, wanted: int, attempt: tuple[int, int]) -> np.ndarray:
+            self._effort, self._rescored = attempt
+            return self._propose_nearly(stored[rows], wanted)
+
+        sample = RecallSample(stored, self._metric.order, exactly, self.recall, self.seed)
+        _, self.reached = sample.least(self._attempts(), nearly)
+        if self.reached >= sample.wanted:
+            return
         if self.kind == "auto":
             self._approximate, self.reached = None, 1.0
         elif self.reached < self.recall:
@@ -248,14 +238,18 @@ class FaissBackEnd:
                 self.recall,
             )
 
+    def _attempts(self) -> Iterator[tuple[int, int]]:
+        """Efforts, and candidates fetched by their codes for each one wanted, upwards."""
+        for effort in efforts(MOST_EFFORT):
+            for rescored in RESCORED if self._rescores else RESCORED[:1]:
+                yield effort, rescored
+            # More than there are clusters changes nothing.
+            if effort >= getattr(self._approximate, "nlist", MOST_EFFORT):
+                return
+
     @property
     def _rescores(self) -> bool:
         return isinstance(self._approximate, self._faiss.IndexIVFPQFastScan)
-
-    @property
-    def _most_effort(self) -> int:
-        """Where more effort changes nothing."""
-        return getattr(self._approximate, "nlist", MOST_EFFORT)
 
     def _propose_nearly(self, prepared: np.ndarray, wanted: int) -> np.ndarray:
         """(Q, wanted) slots, -1 for none."""
@@ -296,7 +290,7 @@ class FaissBackEnd:
     def _bound(self, prepared: np.ndarray, distances: np.ndarray) -> np.ndarray:
         """Least norm to what lies beyond these distances, in spite of float32's rounding."""
         error = prepared.shape[1] * np.finfo(np.float32).eps
-        if self._metric.norm == "manhattan":
+        if self._metric.order == 1:
             return distances * (1 - error)
         sizes = np.square(prepared).sum(axis=1) + self._longest**2
         return np.sqrt(np.maximum(distances - error * sizes, 0).astype(np.float64))
@@ -304,7 +298,7 @@ class FaissBackEnd:
     def _fill(self, vectors: np.ndarray, metric: Metric, order: np.ndarray | None = None) -> None:
         """A flat index of the vectors, in this order of slots."""
         self._metric = metric
-        kind = self._faiss.METRIC_L2 if metric.norm == "euclidean" else self._faiss.METRIC_L1
+        kind = self._faiss.METRIC_L2 if metric.order == 2 else self._faiss.METRIC_L1
         slots = np.arange(len(vectors)) if order is None else order
         self._flat = self._faiss.IndexFlat(self._prepare(vectors[:1]).shape[1], kind)
         for start in range(0, len(slots), 2**16):
@@ -330,16 +324,6 @@ class FaissBackEnd:
         flat = self._flat
         values = self._faiss.rev_swig_ptr(flat.get_xb(), flat.ntotal * flat.d)
         return values.reshape(flat.ntotal, flat.d)
-
-
-def _efforts(most: int) -> Iterator[int]:
-    """1, 2, 3, 4, 6, 8, 12, ...: halves between the powers of two."""
-    effort = 1
-    while effort <= most:
-        yield effort
-        if effort > 1:
-            yield effort * 3 // 2
-        effort *= 2
 
 
 @contextlib.contextmanager

@@ -92,7 +92,7 @@ class GalleryIndex:
 
     Args:
         back_end: proposes the candidates.
-        metric: cosine, euclidean or manhattan.
+        metric: cosine, euclidean, manhattan or minkowski-P.
 
     Raises:
         UserError: no such metric.
@@ -211,7 +211,7 @@ class GalleryIndex:
             if len(self):
                 self.back_end.save(folder)
         except OSError as error:
-            raise UserError(f"{folder}: cannot be written ({error.strerror})") from None
+            raise UserError(f"{folder}: cannot be written ({error.strerror or error})") from None
         Manifest.of(self.back_end, self.metric, self._gallery, folder).write(folder)
 
     def load(self, folder: str | Path, embeddings: Embeddings, settings: dict[str, Any]) -> None:

@@ -16,7 +16,7 @@ class Index(Protocol):
     """A gallery that can be searched.
 
     Attributes:
-        metric: name of the distance, one of `cbir_tf.search.METRICS`.
+        metric: name of the distance: cosine, euclidean, manhattan or minkowski-P.
     """
 
     metric: str

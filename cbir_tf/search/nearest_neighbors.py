@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 from sklearn.neighbors import NearestNeighbors
 
-from cbir_tf.search.distances import Metric
+from cbir_tf.search.distances import Metric, p_norms
 
 # scikit-learn computes euclidean norms from dot products. Their error is below this share of the
 # two vectors' lengths: its square, 1e-12, is above float64's epsilon times 4,500 dimensions.
 NORM_ERROR = 1e-6
+# Sums of powers up to this one stay within float64, whatever the float32 vectors.
+SAFE_ORDER = 7
 
 
 class NearestNeighborsBackEnd:
@@ -37,11 +39,12 @@ class NearestNeighborsBackEnd:
         self, queries: np.ndarray, wanted: int, among: np.ndarray | None
     ) -> tuple[np.ndarray, np.ndarray]:
         prepared = self._metric.prepare(queries)
-        norms, candidates = self._model(among).kneighbors(prepared, wanted)
+        scale = self._scale(max(self._largest, np.abs(prepared).max(initial=0)))
+        norms, candidates = self._model(among, scale).kneighbors(prepared / scale, wanted)
         if among is not None:
             candidates = among[candidates]
         error = NORM_ERROR * (self._lengths(prepared) + self._longest)
-        return candidates, norms[:, -1] - error
+        return candidates, norms[:, -1] * scale - error
 
     def settings(self) -> dict[str, Any]:
         return {}
@@ -56,15 +59,24 @@ class NearestNeighborsBackEnd:
 
     def _take(self, prepared: np.ndarray) -> None:
         self._prepared = prepared
-        self._everything = self._model_of(prepared)
+        self._largest = float(np.abs(prepared).max(initial=0))
         self._longest = self._lengths(prepared).max(initial=0)
+        self._everything = self._fitted(prepared, self._scale(self._largest))
 
-    def _model(self, among: np.ndarray | None) -> NearestNeighbors:
-        return self._everything if among is None else self._model_of(self._prepared[among])
+    def _model(self, among: np.ndarray | None, scale: float) -> NearestNeighbors:
+        if among is not None:
+            return self._fitted(self._prepared[among], scale)
+        if scale == self._scale(self._largest):
+            return self._everything
+        return self._fitted(self._prepared, scale)
 
-    def _model_of(self, prepared: np.ndarray) -> NearestNeighbors:
-        return NearestNeighbors(algorithm="brute", metric=self._metric.norm).fit(prepared)
+    def _fitted(self, prepared: np.ndarray, scale: float) -> NearestNeighbors:
+        model = NearestNeighbors(algorithm="brute", metric="minkowski", p=self._metric.order)
+        return model.fit(prepared / scale)
+
+    def _scale(self, largest: float) -> float:
+        """What values up to this are divided by, so that powers of differences do not overflow."""
+        return 1.0 if self._metric.order <= SAFE_ORDER or largest == 0 else 2 * largest
 
     def _lengths(self, prepared: np.ndarray) -> np.ndarray:
-        order = 2 if self._metric.norm == "euclidean" else 1
-        return np.linalg.norm(prepared, ord=order, axis=1)
+        return p_norms(prepared, self._metric.order)

@@ -54,7 +54,7 @@ class NoMatch:
         Args:
             queries: labelled embeddings, not used in training.
             gallery: labelled embeddings; those of a query's own class stand aside for it.
-            metric: cosine, euclidean or manhattan.
+            metric: cosine, euclidean, manhattan or minkowski-P.
             rate: wanted false-match rate, above 0 and below 1.
             model: digest of the model that made the vectors.
 
@@ -111,7 +111,7 @@ def nearest_of_other_classes(queries: Embeddings, gallery: Embeddings, metric: s
     Args:
         queries: Q labelled embeddings.
         gallery: labelled embeddings; unlabelled ones stand aside, as they may be of any class.
-        metric: cosine, euclidean or manhattan.
+        metric: cosine, euclidean, manhattan or minkowski-P.
 
     Returns:
         (Q,) float32.

@@ -93,7 +93,7 @@ def k_reciprocal(
     Args:
         query: (D,).
         candidates: C vectors, the first results of a search.
-        metric: cosine, euclidean or manhattan.
+        metric: cosine, euclidean, manhattan or minkowski-P.
         k1: neighbours that make a neighbourhood.
         k2: neighbourhoods that are averaged (local query expansion); 1: none.
         weight: share of the original distance in the final one, lambda in the paper.

@@ -42,6 +42,11 @@ def test_numbers_like_1e_4_which_yaml_reads_as_text_are_numbers(file):
     assert Config.load(file, ["optimizer.learning_rate=1e-4"]).optimizer.learning_rate == 1e-4
 
 
+@pytest.mark.parametrize("metric", ["manhattan", "minkowski-1", "minkowski-1.5", "minkowski-3"])
+def test_a_distance_is_a_name_or_minkowski_with_its_order(file, metric):
+    assert Config.load(file, [f"search.metric={metric}"]).search.metric == metric
+
+
 def test_a_schedule_is_a_name_or_a_section(file):
     assert Config.load(file, ["schedule=warmup_decay"]).schedule.ramp_up == 5
     config = Config.load(file, ["schedule=warmup_decay", "schedule.ramp_up=2"])
@@ -69,6 +74,11 @@ def test_a_schedule_is_a_name_or_a_section(file):
         ("nonsense", ["section.key=value"]),
         ("loss.margin=[", ["loss.margin=["]),
         ("name=a/b", ["name"]),
+        ("search.metric=euclid", ["search.metric: no 'euclid'", "'euclidean'"]),
+        ("search.metric=minkowski", ["search.metric", "a number from 1 up, as in minkowski-3"]),
+        ("search.metric=minkowski-0.5", ["'minkowski-0.5'", "a number from 1 up"]),
+        ("search.metric=3", ["search.metric", "string", "3"]),
+        ("search.index=anoy", ["search.index", "'annoy'"]),
     ],
 )
 def test_a_wrong_override_is_one_line_that_names_the_place_and_the_remedy(file, override, parts):

@@ -8,7 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from cbir_tf.search.distances import METRICS, between, pairwise
+from cbir_tf.metric_names import METRIC_NAMES, minkowski_order
+from cbir_tf.search.distances import METRICS, between, find_metric, pairwise
+
+NAMES = [*METRICS, "minkowski-1.5", "minkowski-3", "minkowski-12", "minkowski-200.5"]
 
 
 def exact(name: str, queries: np.ndarray, gallery: np.ndarray) -> np.ndarray:
@@ -20,6 +23,9 @@ def exact(name: str, queries: np.ndarray, gallery: np.ndarray) -> np.ndarray:
     difference = queries[:, None] - gallery
     if name == "manhattan":
         return np.abs(difference).sum(axis=-1)
+    order = minkowski_order(name)
+    if order:
+        return (np.abs(difference) ** order).sum(axis=-1) ** (1 / np.longdouble(order))
     squared = (difference**2).sum(axis=-1)
     return squared / 2 if name == "cosine" else np.sqrt(squared)
 
@@ -31,7 +37,7 @@ VECTORS = arrays(
 )
 
 
-@pytest.mark.parametrize("name", METRICS)
+@pytest.mark.parametrize("name", NAMES)
 @settings(max_examples=100, deadline=None)
 @given(queries=VECTORS, gallery=VECTORS, closeness=st.sampled_from([0, 1e-7, 1e-5, 1e-3]))
 def test_bulk_distances_are_right_to_float32_even_where_vectors_nearly_agree(
@@ -40,19 +46,19 @@ def test_bulk_distances_are_right_to_float32_even_where_vectors_nearly_agree(
     queries[:, 0], gallery[:, 0] = 3, 3
     gallery = np.concatenate([gallery, queries * np.float32(1 + closeness), queries])
     gallery[-len(queries) :, 1] += np.float32(closeness)
-    metric = METRICS[name]
+    metric = find_metric(name)
     found = pairwise(metric, metric.prepare(queries), metric.prepare(gallery))
-    # The last bits of float64 units: |q^ - g^| is known to about 1e-16.
-    tolerance = 1e-31 if name == "cosine" else 0
-    np.testing.assert_allclose(
-        found, exact(name, queries, gallery).astype(np.float64), rtol=1e-6, atol=tolerance
-    )
+    expected = exact(name, queries, gallery).astype(np.float64)
+    # The last bits of float64 units: |q^ - g^| is known to about 3e-16, half its square as follows.
+    units = 3e-16 if name == "cosine" else 0
+    tolerance = 1e-6 * expected + units * np.sqrt(2 * expected) + units**2
+    assert (np.abs(found - expected) <= tolerance).all()
 
 
-@pytest.mark.parametrize("name", METRICS)
+@pytest.mark.parametrize("name", NAMES)
 def test_bulk_and_single_distances_are_the_same_numbers(name):
     random = np.random.default_rng(0)
-    metric = METRICS[name]
+    metric = find_metric(name)
     gallery = random.normal(size=(400, 64)).astype(np.float32)
     gallery[200:] = gallery[:200] * np.float32(1.0001)
     prepared = metric.prepare(gallery)
@@ -60,3 +66,23 @@ def test_bulk_and_single_distances_are_the_same_numbers(name):
     single = between(metric, prepared[:, None], prepared)
     assert np.array_equal(bulk, single)
     assert (np.diagonal(bulk) == 0).all()
+
+
+def test_minkowski_of_order_one_is_manhattan_and_of_order_two_euclidean():
+    random = np.random.default_rng(1)
+    queries, gallery = random.normal(size=(20, 16)), random.normal(size=(300, 16))
+    for order, name in ((1, "manhattan"), (2, "euclidean")):
+        ours = pairwise(find_metric(f"minkowski-{order}"), queries, gallery)
+        assert np.array_equal(ours, pairwise(find_metric(name), queries, gallery))
+
+
+def test_a_query_too_many_for_one_block_changes_nothing():
+    random = np.random.default_rng(2)
+    queries, gallery = random.normal(size=(70, 700)), random.normal(size=(150, 700))
+    metric = find_metric("minkowski-2.5")
+    bulk = pairwise(metric, queries, gallery)
+    assert np.array_equal(bulk, between(metric, queries[:, None], gallery))
+
+
+def test_every_named_distance_is_there():
+    assert set(METRICS) == set(METRIC_NAMES)

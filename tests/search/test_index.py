@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
+import resource
 import subprocess
 import sys
 
@@ -11,22 +13,30 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.spatial.distance import cdist
 
 from cbir_tf.errors import UserError
+from cbir_tf.metric_names import minkowski_order
 from cbir_tf.search import METRICS, load_index
 from cbir_tf.search import make_index as make_named_index
 from cbir_tf.types import Embeddings
 
-EXACT = {"nearest_neighbors": {}, "faiss": {}}
+EXACT = {"nearest_neighbors": {}, "faiss": {}, "annoy": {}}
 APPROXIMATE = {f"faiss {kind}": {"kind": kind} for kind in ("hnsw", "ivf", "ivf_pq")}
+APPROXIMATE["annoy trees"] = {"trees": 10}
+MINKOWSKI = ("minkowski-3", "minkowski-1.5", "minkowski-40.5")
 every_index = pytest.mark.parametrize("name", EXACT | APPROXIMATE)
-every_exact_index = pytest.mark.parametrize("name", EXACT)
+every_exact_index = pytest.mark.parametrize(
+    ("name", "metric"),
+    [*itertools.product(EXACT, METRICS), *itertools.product(["nearest_neighbors"], MINKOWSKI)],
+)
 approximate_index = pytest.mark.parametrize("name", APPROXIMATE)
-every_metric = pytest.mark.parametrize("metric", METRICS)
 
 
 def make_index(name: str, metric: str = "cosine", **options):
     """By the name of a case: a back end, and its kind where it has several."""
+    if name.startswith("annoy"):
+        pytest.importorskip("annoy")
     return make_named_index(
         name.partition(" ")[0], metric, **(EXACT | APPROXIMATE).get(name, {}), **options
     )
@@ -46,6 +56,11 @@ def naive_distance(metric: str, one: list[float], other: list[float]) -> np.floa
         return np.float32(sum(abs(a - b) for a, b in zip(one, other, strict=True)))
     if metric == "euclidean":
         return np.float32(math.dist(one, other))
+    order = minkowski_order(metric)
+    if order:
+        largest = max(abs(a - b) for a, b in zip(one, other, strict=True)) or 1.0
+        shares = [abs(a - b) / largest for a, b in zip(one, other, strict=True)]
+        return np.float32(largest * math.fsum(each**order for each in shares) ** (1 / order))
     lengths = math.hypot(*one), math.hypot(*other)
     if 0 in lengths:
         return np.float32(0 if lengths == (0, 0) else 1)
@@ -73,7 +88,6 @@ def galleries(draw):
 
 
 @every_exact_index
-@every_metric
 @settings(max_examples=30, deadline=None)
 @given(gallery=galleries(), data=st.data())
 def test_agrees_with_a_naive_search_with_ties_duplicates_and_zero_vectors(
@@ -89,7 +103,42 @@ def test_agrees_with_a_naive_search_with_ties_duplicates_and_zero_vectors(
 
 
 @every_exact_index
-@every_metric
+@pytest.mark.parametrize("scale", [1e-3, 1, 1e4])
+def test_agrees_with_scipy(name, metric, scale):
+    gallery = random_embeddings(300, 24)
+    gallery = embeddings(gallery.ids, gallery.vectors * np.float32(scale))
+    queries = random_embeddings(20, 24, seed=1).vectors * np.float32(scale)
+    order = minkowski_order(metric)
+    distances = cdist(
+        queries.astype(float),
+        gallery.vectors.astype(float),
+        *(["minkowski"] if order else [metric.replace("manhattan", "cityblock")]),
+        **({"p": order} if order else {}),
+    )
+    found = make_index(name, metric).fit(gallery).search(queries, 300)
+    assert found.ids.tolist() == gallery.ids[np.argsort(distances, axis=1)].tolist()
+    np.testing.assert_allclose(found.distances, np.sort(distances, axis=1), rtol=1e-6)
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    gallery=galleries(),
+    order=st.sampled_from(["7.5", "60", "900.25", "99999"]),
+    scale=st.sampled_from([1e-30, 1, 1e10, 1e37]),
+    beyond=st.sampled_from([1, 1e4]),
+)
+def test_powers_that_no_number_holds_leave_the_order_as_it_is(gallery, order, scale, beyond):
+    metric = f"minkowski-{order}"
+    gallery = embeddings(gallery.ids, gallery.vectors * np.float32(scale / beyond))
+    queries = gallery.vectors * np.float32(beyond)
+    found = make_index("nearest_neighbors", metric).fit(gallery).search(queries, len(gallery))
+    for row, vector in enumerate(queries):
+        ids, distances = naive_search(metric, gallery, vector, len(gallery))
+        np.testing.assert_allclose(found.distances[row], distances, rtol=1e-6)
+        assert sorted(found.ids[row].tolist()) == sorted(ids)
+
+
+@every_exact_index
 @settings(max_examples=20, deadline=None)
 @given(gallery=galleries(), data=st.data())
 def test_only_the_query_itself_is_removed_and_its_duplicates_stay(name, metric, gallery, data):
@@ -111,7 +160,6 @@ def test_a_query_id_that_the_gallery_does_not_hold_removes_nothing(name):
 
 
 @every_exact_index
-@every_metric
 def test_ties_across_rank_k_are_settled_by_id_however_many_there_are(name, metric):
     random = np.random.default_rng(1)
     near, far = np.tile([1.0, 2.0, 3.0], (300, 1)), random.normal(size=(100, 3)) - 9
@@ -122,7 +170,6 @@ def test_ties_across_rank_k_are_settled_by_id_however_many_there_are(name, metri
 
 
 @every_exact_index
-@every_metric
 @pytest.mark.parametrize("offset", [0.0, 1000.0])
 def test_a_query_has_the_same_neighbours_and_distances_alone_and_in_a_batch(name, metric, offset):
     gallery = random_embeddings(500, 33)
@@ -145,7 +192,6 @@ def test_identical_vectors_are_at_distance_zero_and_none_below(name, metric):
 
 
 @every_exact_index
-@every_metric
 def test_vectors_that_differ_in_the_last_bit_are_told_apart(name, metric):
     base = np.random.default_rng(2).normal(size=16).astype(np.float32) + 50
     steps = [base]
@@ -260,6 +306,25 @@ def test_an_unknown_name_is_answered_with_the_nearest():
         make_index("nearest_neighbours")
     with pytest.raises(UserError, match="no 'euclid'; did you mean 'euclidean'"):
         make_index("nearest_neighbors", metric="euclid")
+    with pytest.raises(UserError, match="no 'minkowsky-3'; did you mean 'minkowski-P'"):
+        make_index("nearest_neighbors", metric="minkowsky-3")
+
+
+@pytest.mark.parametrize(
+    "order", ["0.5", "0", "-1", "", "nan", "inf", "1e1", "9" * 400, " 3", "3-2"]
+)
+def test_a_minkowski_distance_of_an_impossible_order_is_one_clear_line(order):
+    message = "the P of minkowski-P is a number from 1 up, as in minkowski-3"
+    with pytest.raises(UserError, match=message) as caught:
+        make_index("nearest_neighbors", metric=f"minkowski-{order}")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["faiss", "faiss ivf", "annoy trees"])
+def test_a_distance_that_a_back_end_does_not_know_is_one_clear_line(name):
+    message = f"{name.partition(' ')[0]}: knows no minkowski-3 distance; use search.index nearest_"
+    with pytest.raises(UserError, match=message):
+        make_index(name, "minkowski-3").fit(random_embeddings(100))
 
 
 def test_an_unknown_option_is_refused():
@@ -273,6 +338,10 @@ def test_an_unknown_option_is_refused():
         make_index("faiss", recall=1.5)
     with pytest.raises(UserError, match="hnsw knows no manhattan"):
         make_index("faiss hnsw", "manhattan").fit(random_embeddings(100))
+    with pytest.raises(UserError, match="annoy: trees=0: must be 1 or more"):
+        make_index("annoy", trees=0)
+    with pytest.raises(UserError, match="recall=0: must be above 0 and at most 1"):
+        make_index("annoy", recall=0)
 
 
 IN_A_FRESH_PROCESS = """
@@ -405,8 +474,10 @@ def clustered(count: int, dimension: int = 32, seed: int = 0) -> Embeddings:
     return embeddings([f"{each:06d}" for each in range(count)], centres[cluster] + spread + noise)
 
 
-@approximate_index
-@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+@pytest.mark.parametrize(
+    ("name", "metric"),
+    [*itertools.product(APPROXIMATE, ["cosine", "euclidean"]), ("annoy trees", "manhattan")],
+)
 @pytest.mark.parametrize("recall", [0.8, 0.97])
 def test_an_approximate_index_reaches_the_recall_asked_for(name, metric, recall):
     everything = clustered(8200)
@@ -433,6 +504,27 @@ def test_the_default_is_exact_for_small_galleries_and_approximate_for_large_ones
     assert make_index("faiss", "manhattan").fit(gallery).is_exact
     found = index.search(gallery.vectors[:200], 1)
     assert (found.ids[:, 0] == gallery.ids[:200]).mean() > 0.95
+
+
+def test_annoy_is_exact_for_few_vectors_or_a_recall_of_one_and_then_grows_trees():
+    gallery = clustered(1200, dimension=8)
+    index = make_index("annoy", recall=0.9).fit(gallery.take(slice(0, 900)))
+    assert index.is_exact
+    index.add(gallery.take(slice(900, None)))
+    assert not index.is_exact
+    assert index.back_end.reached >= 0.9
+    index.remove(gallery.ids[:300])
+    assert index.is_exact
+    assert make_index("annoy", recall=1).fit(gallery).is_exact
+
+
+@approximate_index
+def test_the_same_vectors_and_seed_make_the_same_index(name):
+    gallery = clustered(3000)
+    one, two = (make_index(name, recall=0.5, seed=3).fit(gallery) for _ in range(2))
+    assert one.back_end.settings() == two.back_end.settings()
+    found, again = (index.search(gallery.vectors, 10) for index in (one, two))
+    assert found.ids.tolist() == again.ids.tolist()
 
 
 @every_index
@@ -473,10 +565,32 @@ def test_a_damaged_index_file_is_refused_and_a_changed_gallery_survives_saving(n
     found, expected = loaded.search(gallery.vectors, 5), index.search(gallery.vectors, 5)
     assert found.ids.tolist() == expected.ids.tolist()
     loaded.add(gallery.take(slice(100, 110)))
+    assert not loaded.is_exact
     assert loaded.search(gallery.vectors[100:101], 1).ids[0, 0] == gallery.ids[100]
-    file = tmp_path / "faiss.index"
+    file = tmp_path / index.back_end.files[0]
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 1
     file.write_bytes(content)
-    with pytest.raises(UserError, match=r"faiss\.index: missing or damaged"):
+    with pytest.raises(UserError, match=rf"{file}: missing or damaged"):
         load_index(tmp_path, kept)
+
+
+def test_an_index_that_finds_no_room_for_its_file_is_one_clear_line(tmp_path):
+    index = make_index("annoy trees").fit(random_embeddings(300))
+    (tmp_path / "index").write_text("a file where the folder should be")
+    with pytest.raises(UserError, match="cannot be written"):
+        index.save(tmp_path / "index")
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1024, limit[1]))
+    try:
+        with pytest.raises(UserError, match=r"cannot be written.*too large"):
+            index.save(tmp_path / "other")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert list((tmp_path / "other").iterdir()) == []
+
+
+def test_a_missing_annoy_names_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "annoy", None)
+    with pytest.raises(UserError, match=r"pip install 'cbir-tf\[annoy\]'"):
+        make_named_index("annoy")

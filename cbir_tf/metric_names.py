@@ -1,0 +1,31 @@
+"""The names of distances; `cbir_tf.search.distances.find_metric` makes distances of them."""
+
+from __future__ import annotations
+
+import math
+import re
+
+from cbir_tf.errors import UserError, nearest
+
+METRIC_NAMES = ("cosine", "euclidean", "manhattan")
+
+
+def minkowski_order(name: str) -> float | None:
+    """P of the name minkowski-P; None for another distance's.
+
+    Below 1 the triangle inequality fails, and it is no distance.
+
+    Raises:
+        UserError: there is no such distance.
+    """
+    if name in METRIC_NAMES:
+        return None
+    word, _, number = name.partition("-")
+    if word != "minkowski":
+        raise UserError(f"metric: no {name!r}; {nearest(name, [*METRIC_NAMES, 'minkowski-P'])}")
+    order = float(number) if re.fullmatch(r"[0-9]+(\.[0-9]+)?", number) else math.nan
+    if not 1 <= order < math.inf:
+        raise UserError(
+            f"metric: no {name!r}; the P of minkowski-P is a number from 1 up, as in minkowski-3"
+        )
+    return order
