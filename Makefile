@@ -30,8 +30,11 @@ check: .venv/development
 	$(RUN) $(PIP) --require-hashes -r requirements.txt
 	touch $@
 
-.venv/development: .venv/runtime requirements-dev.txt
+# annoy compiles from source, and all else works without a compiler.
+.venv/development: .venv/runtime requirements-dev.txt requirements-annoy.txt
 	$(RUN) $(PIP) --require-hashes -r requirements-dev.txt
+	@$(RUN) $(PIP) --require-hashes -r requirements-annoy.txt >/dev/null 2>&1 || \
+		echo "annoy could not be installed, for which a C++ compiler is needed: its tests will be skipped"
 	touch $@
 
 wheel: .venv/development
@@ -41,6 +44,7 @@ lock: .venv/development
 	$(RUN) $(PIP) uv
 	$(RUN) -m uv pip compile $(LOCK) -o requirements.txt pyproject.toml
 	$(RUN) -m uv pip compile $(LOCK) -o requirements-dev.txt -c requirements.txt --group dev pyproject.toml
+	echo annoy | $(RUN) -m uv pip compile $(LOCK) -o requirements-annoy.txt -
 
 LOCK := --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--no-emit-find-links --no-annotate --no-header
