@@ -379,6 +379,11 @@ class Search(Section):
     metric: Annotated[str, AfterValidator(_metric)] = "cosine"
     """Distance between a query and the gallery: cosine, euclidean, manhattan, or minkowski-P with a
     number P from 1 up, as minkowski-3."""
+    pca: int | None = Field(None, ge=1)
+    """Search this many principal components of the vectors, fitted to those that are stored
+    whenever they change; null: the vectors themselves."""
+    whiten: bool = False
+    """Scale the components to variance 1; with pca: null, all along which the vectors differ."""
     k: int = Field(5, ge=1)
     """Neighbours returned."""
     recall: float = Field(0.99, gt=0, le=1)
@@ -427,6 +432,16 @@ class Config(Section):
     search: Search = Search()
     evaluation: Evaluation = Evaluation()
     plots: Plots = Plots()
+
+    @model_validator(mode="after")
+    def _components(self) -> Config:
+        size, components = self.model.embedding_size, self.search.pca
+        if size is not None and components is not None and components > size:
+            raise ValueError(
+                f"search.pca: {components} components of an embedding of {size} dimensions "
+                "(model.embedding_size); lower it"
+            )
+        return self
 
     @classmethod
     def load(cls, path: str | Path, overrides: Sequence[str] = ()) -> Config:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +21,7 @@ from cbir_tf.search import Index, check_k, load_index, make_index
 from cbir_tf.search.index import positions_of
 from cbir_tf.search.manifest import Manifest
 from cbir_tf.search.no_match import NoMatch
+from cbir_tf.search.projection import Projection, projection_for
 from cbir_tf.search.re_ranking import k_reciprocal, query_expansion
 from cbir_tf.types import Embeddings, Neighbours, Run
 
@@ -37,8 +39,14 @@ class Retriever:
         run: the run; its features must have been extracted.
         search: how to search; the run's own configuration when not given.
 
+    Attributes:
+        projection: what search.pca and search.whiten ask for, fitted to the stored vectors
+            (`cbir_tf.search.projection`); None without.
+        embeddings: the stored vectors, projected: those that are searched.
+
     Raises:
-        UserError: nothing extracted, or features of another model.
+        UserError: nothing extracted, features of another model, or a projection that they cannot
+            have.
     """
 
     def __init__(self, run: Run, search: Search | None = None) -> None:
@@ -59,6 +67,12 @@ class Retriever:
         if not len(self.embeddings):
             self.store.close()
             raise UserError(f"{run.features}: empty; run extract.py --run {run.folder}")
+        self.projection: Projection | None = projection_for(
+            self.embeddings.vectors, self.search_config.pca, self.search_config.whiten, run.index
+        )
+        if self.projection is not None:
+            projected = self.projection(self.embeddings.vectors)
+            self.embeddings = replace(self.embeddings, vectors=projected)
         self.index: Index = self._index()
 
     @classmethod
@@ -92,7 +106,8 @@ class Retriever:
 
         Args:
             query: path or encoded bytes of an image, id of a stored one (left out of its own
-                neighbours), uint8 (H, W, 3) RGB pixels, or a float (D,) vector.
+                neighbours), uint8 (H, W, 3) RGB pixels, or a float (D,) vector as the
+                embedder makes it.
             k: how many; the configuration's when not given.
             where: conditions on what is found, as `label=rose,tulip` (`cbir_tf.features.filters`);
                 fewer than k are found where fewer meet them.
@@ -103,6 +118,8 @@ class Retriever:
         """
         among = self.select(where) if where else None
         vector, query_id = self._vector(query)
+        if self.projection is not None and query_id is None:  # those of stored images are projected
+            vector = self.projection(vector[np.newaxis])[0]
         exclude = None if query_id is None else np.array([query_id])
         k = self.search_config.k if k is None else k
         search = partial(self.index.search, query_ids=exclude, where=among)
@@ -143,14 +160,28 @@ class Retriever:
         calibrated = NoMatch.load(self.run.no_match)
         if calibrated.model != self.store.model_digest:
             raise UserError(f"{self.run.no_match}: of another model; run calibrate again")
+        if calibrated.projection != self.projection_digest:
+            logger.warning(
+                "%s: of another search.pca, or fitted to other images; run calibrate again to be "
+                "told what is no match",
+                self.run.no_match,
+            )
+            return None
         return calibrated if calibrated.metric == self.search_config.metric else None
 
+    @property
+    def projection_digest(self) -> str:
+        """What names the projection; empty without one."""
+        return "" if self.projection is None else self.projection.digest
+
     def save_index(self) -> None:
-        """Write the index into the run's folder.
+        """Write the projection, if there is one, and the index into the run's folder.
 
         Raises:
-            UserError: it cannot be written.
+            UserError: they cannot be written.
         """
+        if self.projection is not None:
+            self.projection.save(self.run.index)
         self.index.save(self.run.index)
 
     def close(self) -> None:

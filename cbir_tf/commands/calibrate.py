@@ -30,15 +30,18 @@ def main(arguments: argparse.Namespace) -> None:
     from cbir_tf.search.no_match import NoMatch
 
     retriever, _ = extract(run, split_images(run, "train", "validation"))
-    queries = retriever.store.embeddings("validation")
-    splits = retriever.store.select(["split=train,validation"])
-    known = retriever.embeddings.take(np.isin(retriever.embeddings.ids, splits))
+    stored = retriever.embeddings
+    queries, known = (
+        stored.take(np.isin(stored.ids, retriever.store.select([f"split={splits}"])))
+        for splits in ("validation", "train,validation")
+    )
     calibrated = NoMatch.calibrate(
         queries,
         known,
         run.config.search.metric,
         arguments.false_match_rate,
         retriever.store.model_digest,
+        retriever.projection_digest,
     )
     calibrated.save(run.no_match)
     genuine = retriever.index.search(queries.vectors, 1, query_ids=queries.ids, where=known.ids)

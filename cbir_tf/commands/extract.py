@@ -223,7 +223,11 @@ def extract(
 
 
 def refreshed(run: Run) -> Retriever:
-    """The run with its index fitted to what the store now holds, and saved."""
+    """The run with its index fitted to what the store now holds, and saved.
+
+    With search.pca or search.whiten the projection too is fitted to what the store now holds: after
+    any image more or less the index is over other vectors, and fitted anew.
+    """
     from cbir_tf.retriever import Retriever
 
     retriever = Retriever(run)

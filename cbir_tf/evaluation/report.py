@@ -5,7 +5,7 @@ All take the document of `cbir compare --json`:
     {"split": ..., "gallery_split": ..., "protocol": ...,
      "runs": [{"run": name, "queries": number, "left_out": number, "gallery": number,
                "figures": {name: value}, "intervals": {name: [low, high]},
-               "dimensions": number, "model_MB": size of the model file,
+               "dimensions": of the vectors searched, "model_MB": size of the model file,
                "seconds_per_query": {"median", "low", "high"}, "images_per_second": the same,
                "difference_to_first": {figure: fields of `Difference`}}, ...]}
 """
@@ -98,7 +98,7 @@ def _rows(document: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
     return [
         *lines,
         ("metric", [row["metric"] for row in runs]),
-        ("dimensions", [str(row["dimensions"]) for row in runs]),
+        ("dimensions searched", [str(row["dimensions"]) for row in runs]),
         ("model, MB", [f"{row['model_MB']:.1f}" for row in runs]),
         ("seconds a query", [_speed(row["seconds_per_query"], "{:.4f}") for row in runs]),
         ("images a second", [_speed(row["images_per_second"], "{:.0f}") for row in runs]),

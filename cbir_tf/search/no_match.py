@@ -36,6 +36,7 @@ class NoMatch:
         model: digest of the model whose vectors were measured.
         gallery: number of images that strangers were compared with.
         strangers: their distances to the nearest image of another class, ascending.
+        projection: digest of the projection of those vectors; empty for none.
     """
 
     false_match_rate: float
@@ -44,10 +45,17 @@ class NoMatch:
     model: str
     gallery: int
     strangers: tuple[float, ...]
+    projection: str = ""
 
     @classmethod
     def calibrate(
-        cls, queries: Embeddings, gallery: Embeddings, metric: str, rate: float, model: str = ""
+        cls,
+        queries: Embeddings,
+        gallery: Embeddings,
+        metric: str,
+        rate: float,
+        model: str = "",
+        projection: str = "",
     ) -> NoMatch:
         """Measure how near strangers come.
 
@@ -57,6 +65,7 @@ class NoMatch:
             metric: cosine, euclidean, manhattan or minkowski-P.
             rate: wanted false-match rate, above 0 and below 1.
             model: digest of the model that made the vectors.
+            projection: digest of the projection they went through.
 
         Raises:
             UserError: an impossible rate, one too small for so few queries, or classes missing.
@@ -72,7 +81,7 @@ class NoMatch:
             )
         threshold = float(strangers[rank - 1])
         distances = tuple(map(float, strangers))
-        return cls(rate, threshold, metric, model, len(gallery), distances)
+        return cls(rate, threshold, metric, model, len(gallery), distances, projection)
 
     def matches(self, distance: float) -> bool:
         """Whether a nearest image at this distance is a match."""

@@ -79,6 +79,8 @@ def test_a_schedule_is_a_name_or_a_section(file):
         ("search.metric=minkowski-0.5", ["'minkowski-0.5'", "a number from 1 up"]),
         ("search.metric=3", ["search.metric", "string", "3"]),
         ("search.index=anoy", ["search.index", "'annoy'"]),
+        ("search.pca=0", ["search.pca", "greater than or equal to 1"]),
+        ("search.pca=129", ["search.pca: 129 components of an embedding of 128"]),
     ],
 )
 def test_a_wrong_override_is_one_line_that_names_the_place_and_the_remedy(file, override, parts):

@@ -1,0 +1,216 @@
+"""Fewer dimensions, or whitened ones, for searching: PCA fitted to the stored vectors.
+
+Vectors are centred: the mean of those it was fitted to is taken off first, as the directions along
+which they vary most are seen from there (Jegou & Chum 2012, Negative evidences and co-occurences in
+image retrieval: the benefit of PCA and whitening). So the cosine distance after it compares the
+directions from the mean, and no longer those from the origin, that all have some of the mean in
+common; it is another distance than before, even with all components. The euclidean distance is the
+one before with all components and no whitening, less what lies along the directions left out with
+fewer. Manhattan and other Minkowski distances depend on the axes, which are turned.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from sklearn.decomposition import PCA
+
+from cbir_tf.errors import UserError
+from cbir_tf.files import replacing
+from cbir_tf.progress import logger
+from cbir_tf.search.index import check_vectors
+
+FILE_NAME = "projection.npz"
+BLOCK = 2**16
+
+
+@dataclass(frozen=True, eq=False)
+class Projection:
+    """A turn of the axes to where vectors vary, and perhaps a scaling of the new ones.
+
+    Attributes:
+        mean: (D,) float64, taken off first.
+        directions: (D, C) float64, orthogonal, the one of the largest variance first; each of
+            length 1, or whitened, divided by the standard deviation along it.
+        components: number asked for; None: all.
+        whiten: whether every new dimension has variance 1.
+        fitted_to: SHA-256 of the vectors it was fitted to.
+    """
+
+    mean: np.ndarray
+    directions: np.ndarray
+    components: int | None
+    whiten: bool
+    fitted_to: str
+
+    @classmethod
+    def fit(
+        cls, vectors: np.ndarray, components: int | None = None, whiten: bool = False
+    ) -> Projection:
+        """Find the directions along which vectors vary.
+
+        The same vectors give the same projection: the eigenvectors are computed in full, not
+        sought from a random start.
+
+        Args:
+            vectors: (N, D) float32.
+            components: dimensions to keep; None: all, which are the smaller of N and D, and
+                whitened, only those along which the vectors differ.
+            whiten: scale every new dimension to variance 1.
+
+        Raises:
+            UserError: fewer than two vectors, more components than there are, or whitened,
+                components along which the vectors do not differ.
+        """
+        vectors = np.asarray(vectors, dtype=np.float32)
+        count, dimension = vectors.shape
+        most = min(count, dimension)
+        if count < 2:
+            raise UserError(f"search.pca: {count} stored vectors are too few; extract two or more")
+        if components is not None and components > most:
+            raise UserError(
+                f"search.pca={components}: {count} stored vectors of dimension {dimension} have "
+                f"no more than {most} components; set it to {most} or less, or extract more images"
+            )
+        solver = "covariance_eigh" if count > dimension else "full"
+        with np.errstate(invalid="ignore"):  # shares of no variance
+            model = PCA(components or most, svd_solver=solver).fit(vectors.astype(np.float64))
+        directions = model.components_.T
+        if whiten:
+            deviations = np.sqrt(model.explained_variance_)
+            # Less is float32's rounding.
+            differing = int((deviations > np.finfo(np.float32).eps * np.abs(vectors).max()).sum())
+            if not differing or differing < (components or 0):
+                raise UserError(
+                    f"search.whiten: the {count} stored vectors differ along no more than "
+                    f"{differing} directions; lower search.pca, or leave search.whiten false"
+                )
+            directions = directions[:, :differing] / deviations[:differing]
+        # In one order in memory, now and when loaded, sums are rounded alike.
+        directions = np.ascontiguousarray(directions)
+        return cls(model.mean_, directions, components, whiten, _digest(vectors))
+
+    def __call__(self, vectors: np.ndarray) -> np.ndarray:
+        """Project vectors.
+
+        Args:
+            vectors: (Q, D), as the embedder makes them.
+
+        Returns:
+            (Q, C) float32.
+
+        Raises:
+            UserError: another dimension, or a value that is not finite.
+        """
+        vectors = check_vectors(vectors, len(self.mean))
+        projected = np.empty((len(vectors), self.directions.shape[1]), dtype=np.float32)
+        for start in range(0, len(vectors), BLOCK):
+            some = slice(start, start + BLOCK)
+            projected[some] = (vectors[some] - self.mean) @ self.directions
+        return projected
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of all that it is."""
+        about = json.dumps([self.components, self.whiten, self.fitted_to])
+        return _digest(self.mean, self.directions, about)
+
+    def is_of(self, vectors: np.ndarray, components: int | None, whiten: bool) -> bool:
+        """Whether it was fitted to these (N, D) float32 vectors, with these settings."""
+        settings = (self.components, self.whiten)
+        return settings == (components, whiten) and self.fitted_to == _digest(vectors)
+
+    def save(self, folder: Path) -> None:
+        """Write a file of NumPy arrays into this folder, whole or not at all.
+
+        Raises:
+            UserError: it cannot be written.
+        """
+        with replacing(folder / FILE_NAME) as temporary, temporary.open("wb") as file:
+            np.savez(
+                file,
+                mean=self.mean,
+                directions=self.directions,
+                components=-1 if self.components is None else self.components,
+                whiten=self.whiten,
+                fitted_to=self.fitted_to,
+                digest=self.digest,
+            )
+
+    @classmethod
+    def load(cls, folder: Path) -> Projection:
+        """Read what `save` wrote into this folder.
+
+        Raises:
+            UserError: missing or damaged.
+        """
+        path = folder / FILE_NAME
+        if not path.is_file():
+            raise UserError(f"{path}: no saved projection; extract the features anew")
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                components = int(file["components"])
+                projection = cls(
+                    file["mean"],
+                    file["directions"],
+                    None if components < 0 else components,
+                    bool(file["whiten"]),
+                    str(file["fitted_to"]),
+                )
+                intact = str(file["digest"]) == projection.digest
+        except Exception:  # NumPy and zipfile raise all sorts of things over a damaged file
+            intact = False
+        if not intact:
+            raise UserError(f"{path}: damaged; extract the features anew")
+        return projection
+
+
+def projection_for(
+    vectors: np.ndarray, components: int | None, whiten: bool, folder: Path
+) -> Projection | None:
+    """The projection that the settings ask for, of the vectors that are stored now.
+
+    The saved one, if it was fitted to these very vectors with these settings; otherwise it is
+    fitted anew. So whenever images are added or taken out, the projection changes, and with it all
+    projected vectors: an index over them is then to be fitted anew, and a no-match threshold to be
+    calibrated anew.
+
+    Args:
+        vectors: (N, D) float32, all that are stored, as the embedder made them.
+        components: search.pca.
+        whiten: search.whiten.
+        folder: where it was saved, if it was.
+
+    Returns:
+        None where the settings ask for none.
+
+    Raises:
+        UserError: as `Projection.fit`.
+    """
+    if components is None and not whiten:
+        return None
+    try:
+        saved = Projection.load(folder)
+        if saved.is_of(vectors, components, whiten):
+            return saved
+        reason = f"{folder / FILE_NAME}: of other vectors or settings"
+    except UserError as error:
+        reason = str(error)
+    logger.info("%s: fitting the projection anew", reason)
+    return Projection.fit(vectors, components, whiten)
+
+
+def _digest(*values: np.ndarray | str) -> str:
+    state = hashlib.sha256()
+    for value in values:
+        if isinstance(value, str):
+            state.update(value.encode())
+        else:
+            state.update(f"{value.dtype.str} {value.shape} ".encode())
+            state.update(np.ascontiguousarray(value).data)
+    return state.hexdigest()
