@@ -8,7 +8,7 @@ goes below zero for identical ones.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -20,6 +20,7 @@ from cbir_tf.errors import UserError, nearest
 # Below this share of |q|^2 + |g|^2 a squared distance from dot products, whose error is about
 # 1e-16 of that sum, is no longer good for float32's 6e-8 and is computed again.
 CANCELLATION = 1e-6
+BLOCK_PAIRS = 2**22
 
 
 @dataclass(frozen=True)
@@ -131,3 +132,25 @@ def pairwise(metric: Metric, queries: np.ndarray, gallery: np.ndarray) -> np.nda
             metric, queries[rows[some]], gallery[columns[some]]
         )
     return distances
+
+
+def pairs_within(
+    metric: Metric, vectors: np.ndarray, distance: float
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Every pair of vectors within a distance, block by block, so that memory stays small.
+
+    Args:
+        metric: of the distance.
+        vectors: (N, D) float32, not prepared.
+        distance: the largest of a pair.
+
+    Yields:
+        Positions of some pairs: two (P,) int64 arrays, first and second, first < second.
+    """
+    prepared = metric.prepare(vectors)
+    at_once = max(1, BLOCK_PAIRS // max(1, len(prepared)))
+    for start in range(0, len(prepared), at_once):
+        distances = pairwise(metric, prepared[start : start + at_once], prepared[start:])
+        rows, columns = np.nonzero(distances <= distance)
+        later = columns > rows
+        yield start + rows[later], start + columns[later]

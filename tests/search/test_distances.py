@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from cbir_tf.search.distances import METRICS, between, pairwise
+from cbir_tf.search import distances
+from cbir_tf.search.distances import METRICS, between, pairs_within, pairwise
 
 
 def exact(name: str, queries: np.ndarray, gallery: np.ndarray) -> np.ndarray:
@@ -42,11 +43,11 @@ def test_bulk_distances_are_right_to_float32_even_where_vectors_nearly_agree(
     gallery[-len(queries) :, 1] += np.float32(closeness)
     metric = METRICS[name]
     found = pairwise(metric, metric.prepare(queries), metric.prepare(gallery))
-    # The last bits of float64 units: |q^ - g^| is known to about 1e-16.
-    tolerance = 1e-31 if name == "cosine" else 0
-    np.testing.assert_allclose(
-        found, exact(name, queries, gallery).astype(np.float64), rtol=1e-6, atol=tolerance
-    )
+    expected = exact(name, queries, gallery).astype(np.float64)
+    tolerance = 1e-6 * expected
+    if name == "cosine":  # of |q^ - g^| the last bits of float64 units are known, about 1e-16
+        tolerance += 1e-31 + 4e-16 * np.sqrt(2 * expected)
+    assert (np.abs(found - expected) <= tolerance).all()
 
 
 @pytest.mark.parametrize("name", METRICS)
@@ -60,3 +61,28 @@ def test_bulk_and_single_distances_are_the_same_numbers(name):
     single = between(metric, prepared[:, None], prepared)
     assert np.array_equal(bulk, single)
     assert (np.diagonal(bulk) == 0).all()
+
+
+@pytest.mark.parametrize("name", METRICS)
+@settings(max_examples=50)
+@given(
+    vectors=arrays(np.float32, (9, 4), elements=st.integers(-2, 2)),
+    distance=st.sampled_from([0, 0.3, 1, 2, 5]),
+    block=st.sampled_from([1, 20, 4_000_000]),
+)
+def test_pairs_within_a_distance_are_those_of_a_double_loop(name, vectors, distance, block):
+    metric = METRICS[name]
+    prepared = metric.prepare(vectors)
+    expected = [
+        [one, other]
+        for one in range(9)
+        for other in range(one + 1, 9)
+        if between(metric, prepared[one], prepared[other]) <= distance
+    ]
+    usual, distances.BLOCK_PAIRS = distances.BLOCK_PAIRS, block
+    try:
+        blocks = list(pairs_within(metric, vectors, distance))
+    finally:
+        distances.BLOCK_PAIRS = usual
+    found = [pair for some in blocks for pair in np.transpose(some).tolist()]
+    assert found == expected
