@@ -19,6 +19,7 @@ VERBS = {
     "search": "find the images most like one image",
     "calibrate": "set the distance from which on search says that nothing matches",
     "evaluate": "measure retrieval: recall, precision, mAP, MAP@R with intervals; draw mistakes",
+    "duplicates": "list images that are there again, in the same bytes or scaled; draw them",
     "compare": "several runs in one table: quality with intervals, size, speed, differences",
 }
 

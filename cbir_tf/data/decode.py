@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 from PIL import ExifTags, Image, ImageFile, ImageOps
@@ -116,44 +116,57 @@ def open_image(source: Path | bytes, at_least: tuple[int, int] | None = None) ->
     Raises:
         ImageError: as `decode_image`.
     """
-    if isinstance(source, bytes):
-        return _open(source, io.BytesIO(source), at_least)
-    try:
-        with source.open("rb") as file:
-            return _open(source, file, at_least)
-    except FileNotFoundError:
-        raise ImageError(source, "no such file") from None
-    except OSError as error:
-        raise ImageError(source, f"cannot be read: {error.strerror or error}") from None
-
-
-def _open(source: Path | bytes, file: IO[bytes], at_least: tuple[int, int] | None) -> Image.Image:
-    head = file.read(16)
-    file.seek(0)
-    if not head:
-        raise ImageError(source, "the file is empty")
-    reader = next(
-        (reader for start, reader in _FORMATS.items() if re.match(start, head, re.DOTALL)), None
-    )
-    if reader is None:
-        raise ImageError(source, "not a JPEG, PNG, WebP, BMP or GIF picture")
-    # Pillow's readers raise whatever a damaged file makes them stumble over.
-    try:
-        image = reader(file)
-        width, height = image.size
-        if width * height > MOST_PIXELS:
-            raise Image.DecompressionBombError
+    with _opened(source) as image:
         if at_least and isinstance(image, JpegImageFile):
             image.draft("RGB", at_least[::-1] if _orientation(image) >= 5 else at_least)
         image.load()
-    except Image.DecompressionBombError:
-        reason = f"more than {MOST_PIXELS // 1_000_000} megapixels; scale it down"
-        raise ImageError(source, reason) from None
-    except Exception as error:
-        raise ImageError(source, f"damaged or cut short ({_one_line(error)})") from None
-    upright = _UPRIGHT.get(_orientation(image))
-    colour = _rgb(image)
-    return colour.transpose(upright) if upright is not None else colour
+        upright = _UPRIGHT.get(_orientation(image))
+        colour = _rgb(image)
+        return colour.transpose(upright) if upright is not None else colour
+
+
+def picture_size(source: Path | bytes) -> tuple[int, int]:
+    """Width and height in pixels of a picture held upright, without decoding it.
+
+    Raises:
+        ImageError: as `decode_image`, but for what is wrong beyond the file's head.
+    """
+    with _opened(source) as image:
+        width, height = image.size
+        return (height, width) if _orientation(image) >= 5 else (width, height)
+
+
+@contextmanager
+def _opened(source: Path | bytes) -> Iterator[ImageFile.ImageFile]:
+    """A picture whose head has been read; what is raised in the block becomes an ImageError."""
+    with ExitStack() as stack:
+        try:
+            file = io.BytesIO(source) if isinstance(source, bytes) else source.open("rb")
+            head = stack.enter_context(file).read(16)
+            file.seek(0)
+        except FileNotFoundError:
+            raise ImageError(source, "no such file") from None
+        except OSError as error:
+            raise ImageError(source, f"cannot be read: {error.strerror or error}") from None
+        if not head:
+            raise ImageError(source, "the file is empty")
+        reader = next(
+            (reader for start, reader in _FORMATS.items() if re.match(start, head, re.DOTALL)), None
+        )
+        if reader is None:
+            raise ImageError(source, "not a JPEG, PNG, WebP, BMP or GIF picture")
+        # Pillow's readers raise whatever a damaged file makes them stumble over.
+        try:
+            image = reader(file)
+            width, height = image.size
+            if width * height > MOST_PIXELS:
+                raise Image.DecompressionBombError
+            yield image
+        except Image.DecompressionBombError:
+            reason = f"more than {MOST_PIXELS // 1_000_000} megapixels; scale it down"
+            raise ImageError(source, reason) from None
+        except Exception as error:
+            raise ImageError(source, f"damaged or cut short ({_one_line(error)})") from None
 
 
 def _orientation(image: Image.Image) -> int:

@@ -1,4 +1,4 @@
-"""Images of one split that are there again in another, where they would flatter the figures."""
+"""Images that are there again: anywhere, or in another split, where they flatter the figures."""
 
 from __future__ import annotations
 
@@ -78,6 +78,28 @@ def cross_split_duplicates(inspection: Inspection, max_distance: int = NEAR) -> 
     return sorted(found, key=lambda each: (each.kind, each.distance, each.id, each.other_id))
 
 
+def near_pairs(hashes: np.ndarray, max_distance: int = NEAR) -> Iterator[tuple[np.ndarray, ...]]:
+    """Every pair of pictures within a distance, block by block, so that memory stays small.
+
+    50,000 pictures, 1.25 billion pairs, take seconds.
+
+    Args:
+        hashes: (N, 4) uint64, as of `inspection.difference_hash`; those of fewer than
+            `FEWEST_BITS` bits are in no pair.
+        max_distance: most differing bits, of 256.
+
+    Yields:
+        Positions of some pairs: two (P,) int64 arrays, first and second, first < second.
+    """
+    telling = np.flatnonzero(is_telling(hashes))
+    hashes = hashes[telling]
+    for block in _blocks(np.arange(len(hashes)), len(hashes)):
+        start = block[0]
+        rows, columns, _ = _within(hashes[block], hashes[start:], max_distance)
+        later = columns > rows
+        yield telling[start + rows[later]], telling[start + columns[later]]
+
+
 def _exact(digests: np.ndarray, here: np.ndarray, there: np.ndarray) -> Iterator[tuple[int, int]]:
     """Positions of images with the same bytes, each with the first of `there`."""
     first = {str(digests[each]): int(each) for each in there[::-1]}
@@ -91,11 +113,9 @@ def _nearest(
     hashes: np.ndarray, here: np.ndarray, there: np.ndarray, max_distance: int
 ) -> Iterator[tuple[int, int, int]]:
     """Positions of images within the distance: each of `here` with its nearest of `there`."""
-    telling = np.bitwise_count(hashes).sum(axis=1) >= FEWEST_BITS
+    telling = is_telling(hashes)
     here, there = here[telling[here]], there[telling[there]]
-    if not len(there):
-        return
-    for block in np.array_split(here, -(-len(here) * len(there) // _PAIRS_AT_ONCE) or 1):
+    for block in _blocks(here, len(there)):
         rows, columns, distances = _within(hashes[block], hashes[there], max_distance)
         order = np.lexsort((columns, distances, rows))
         first = order[np.diff(rows[order], prepend=-1) > 0]
@@ -103,6 +123,17 @@ def _nearest(
             rows[first], columns[first], distances[first], strict=True
         ):
             yield int(block[row]), int(there[column]), int(distance)
+
+
+def is_telling(hashes: np.ndarray) -> np.ndarray:
+    """(N,) whether a picture's hash has enough bits set to be compared."""
+    return np.bitwise_count(hashes).sum(axis=1) >= FEWEST_BITS
+
+
+def _blocks(positions: np.ndarray, others: int) -> Iterator[np.ndarray]:
+    """The positions, so many at a time that with the others they make few enough pairs."""
+    at_once = max(1, _PAIRS_AT_ONCE // max(1, others))
+    return (positions[start : start + at_once] for start in range(0, len(positions), at_once))
 
 
 def _within(

@@ -18,6 +18,9 @@ from cbir_tf.types import ImageSet
 
 log = logging.getLogger(__name__)
 
+RETRIES = 4
+"""Of a download that fails, all within 3 seconds."""
+
 
 def tensorflow_dataset(data: Data) -> ImageSet:
     """An image classification data set by its TensorFlow Datasets name, as tf_flowers.
@@ -34,7 +37,10 @@ def tensorflow_dataset(data: Data) -> ImageSet:
     """
     assert data.dataset is not None  # config.Data sees to it
     path = data.path.expanduser() if data.path else None
-    builder = _prepared(data.dataset, path)
+    builder = _builder(data.dataset, path)
+    if builder.info.features is not None:  # known before anything is downloaded
+        _keys(data.dataset, builder.info)
+    _prepare(data.dataset, builder)
     image_key, label_key = _keys(data.dataset, builder.info)
     sources: list[bytes] = []
     labels: list[int] = []
@@ -56,12 +62,16 @@ def tensorflow_dataset(data: Data) -> ImageSet:
     )
 
 
-def _prepared(name: str, path: Path | None) -> Any:
-    """The data set's builder, its files in place."""
-    builder = _builder(name, path)
+def _prepare(name: str, builder: Any) -> None:
+    """Put the data set's files in place, downloading them where they are missing."""
+    from tensorflow_datasets.core.download import downloader
+
     if builder.is_prepared():
-        return builder
+        return
     log.info("%s: downloading to %s", name, builder.data_dir)
+    # Each wait is twice the one before: of TFDS's own ten tries the last would take minutes.
+    downloader.MAX_RETRIES = RETRIES
+    logging.getLogger("urllib3").setLevel(logging.ERROR)
     try:
         # It prints where it downloads to; standard output is for results.
         with contextlib.redirect_stdout(sys.stderr):
@@ -71,7 +81,6 @@ def _prepared(name: str, path: Path | None) -> Any:
             f"data.dataset: {name} is not in {builder.data_dir} and cannot be downloaded: "
             f"{_one_line(error)}; set data.path to the folder that has it"
         ) from error
-    return builder
 
 
 def _builder(name: str, path: Path | None) -> Any:

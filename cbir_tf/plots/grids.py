@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ from cbir_tf.plots.style import (
 _SIDE = 1.45
 _GAP = 0.2
 _QUERY_GAP = 0.35
+_GROUP_GAP = 0.6
 _MARGIN = 0.3
 _LINE = 0.165
 _HEADING = 0.22
@@ -43,6 +45,7 @@ _LEAST_WIDTH = 4.5
 _FRAME = 3.0  # points
 _PIXELS = 480  # longest side of an image as drawn; more is not to be seen
 _NEIGHBOURS_A_LINE = 10
+_CELLS_A_LINE = 10
 _CAPTION_LINES = 3
 
 Pixels = np.ndarray | None
@@ -70,6 +73,21 @@ class NeighbourRow:
     def __post_init__(self) -> None:
         if not len(self.neighbour_images) == len(self.captions) == len(self.correct):
             raise ValueError("neighbour_images, captions and correct differ in length")
+
+
+@dataclass(frozen=True)
+class Member:
+    """One image of a group.
+
+    Attributes:
+        image: uint8 pixels, or None.
+        heading: a word or two above it.
+        caption: up to three lines below it.
+    """
+
+    image: Pixels
+    heading: str
+    caption: str
 
 
 @dataclass(frozen=True)
@@ -180,6 +198,20 @@ def query_grid(
     return save(_query_figure(rows, title), path)
 
 
+def group_grid(path: Path, groups: Sequence[Sequence[Member]], title: str) -> Path:
+    """Write groups of images, the first of each marked, small ones beside one another.
+
+    Args:
+        path: where to write.
+        groups: each of at least one image.
+        title: above the sheet.
+
+    Raises:
+        UserError: the place cannot be written to.
+    """
+    return save(_group_figure(groups, title), path)
+
+
 def _image_figure(
     images: Sequence[Pixels], captions: Sequence[str], columns: int, title: str
 ) -> Figure:
@@ -206,17 +238,27 @@ def _query_figure(rows: Sequence[NeighbourRow], title: str) -> Figure:
     return _sheet(cells, title)
 
 
+def _group_figure(groups: Sequence[Sequence[Member]], title: str) -> Figure:
+    rows: list[list[_Cell]] = []
+    for group in groups:
+        cells = [
+            _Cell(each.image, each.caption, each.heading, query=each is group[0]) for each in group
+        ]
+        if rows and len(rows[-1]) + len(cells) <= _CELLS_A_LINE:
+            rows[-1] += cells
+        else:
+            rows.append(cells)
+    return _sheet(rows, title)
+
+
 @look()
 def _sheet(rows: Sequence[Sequence[_Cell | None]], title: str) -> Figure:
-    """Rows of cells; a row's first cell stands apart where it is a query."""
+    """Rows of cells; a row's first cell stands apart where it is a query, as does any later one."""
     if not any(rows):
         return note("There is nothing to show.", title)
     apart = any(cell is not None and cell.query for row in rows for cell in row)
-    columns = max(map(len, rows))
-    width = max(
-        _LEAST_WIDTH,
-        2 * _MARGIN + columns * (_SIDE + _GAP) - _GAP + (_QUERY_GAP - _GAP if apart else 0),
-    )
+    starts = [_starts(row, apart) for row in rows]
+    width = max(_LEAST_WIDTH, 2 * _MARGIN + max(row[-1] for row in starts) + _SIDE)
     heights = [_row_height(row) for row in rows]
     top = _TITLE if title else 0.0
     judged = any(cell is not None and cell.correct is not None for row in rows for cell in row)
@@ -236,14 +278,25 @@ def _sheet(rows: Sequence[Sequence[_Cell | None]], title: str) -> Figure:
         key = "✓ green: of the query's class     ✗ red: of another class"
         figure.text(_MARGIN / width, _MARGIN / height, key, size=SMALL_SIZE, color=MUTED)
     y = height - _MARGIN - top
-    for row, row_height in zip(rows, heights, strict=True):
-        x = _MARGIN
-        for column, cell in enumerate(row):
+    for row, places, row_height in zip(rows, starts, heights, strict=True):
+        for cell, x in zip(row, places, strict=True):
             if cell is not None:
-                _draw_cell(figure, cell, x, y)
-            x += _SIDE + (_QUERY_GAP if apart and column == 0 else _GAP)
+                _draw_cell(figure, cell, _MARGIN + x, y)
         y -= row_height
     return figure
+
+
+def _starts(row: Sequence[_Cell | None], apart: bool) -> list[float]:
+    """Where each cell of a row begins, in inches from the first."""
+    starts = [0.0]
+    for column, (before, cell) in enumerate(pairwise(row)):
+        gap = _GAP
+        if cell is not None and cell.query:
+            gap = _GROUP_GAP
+        elif (column == 0 and apart) or (before is not None and before.query):
+            gap = _QUERY_GAP
+        starts.append(starts[-1] + _SIDE + gap)
+    return starts
 
 
 def _row_height(row: Sequence[_Cell | None]) -> float:

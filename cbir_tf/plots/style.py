@@ -21,19 +21,21 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from cbir_tf.errors import UserError, nearest
 from cbir_tf.files import replacing
 
-# Ten colours told apart with every kind of colour vision; M. A. Petroff, "Accessible Color
-# Sequences for Data Visualization", arXiv:2107.02270, table 1.
+# Ten colours, none of them gray, told apart with every kind of colour vision: of every two, and of
+# each and UNLABELLED_COLOUR, the CIEDE2000 difference is 24 or more, and 12 or more as people
+# without one kind of cone see them (Machado et al., "A Physiologically-based Model for Simulation
+# of Color Vision Deficiency", 2009).
 PALETTE = (
-    "#3f90da",
-    "#ffa90e",
-    "#bd1f01",
-    "#94a4a2",
-    "#832db6",
-    "#a96b59",
-    "#e76300",
-    "#b9ac70",
-    "#717581",
-    "#92dadd",
+    "#3344cc",
+    "#ffbb00",
+    "#991100",
+    "#66ddaa",
+    "#aa77aa",
+    "#116644",
+    "#ff6666",
+    "#5599ff",
+    "#aa6600",
+    "#990066",
 )
 # From the eleventh class on the colours come again with another shape. Matplotlib's and bokeh's
 # names of each shape.

@@ -9,7 +9,7 @@ goes below zero for identical ones.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,6 +23,7 @@ CANCELLATION = 1e-6
 # Whole powers for which multiplying is several times as fast as taking the power.
 MULTIPLIED = range(3, 9)
 BLOCK_VALUES, CACHED_VALUES = 2**22, 2**16
+BLOCK_PAIRS = 2**22
 
 
 @dataclass(frozen=True)
@@ -182,3 +183,25 @@ def _in_blocks(metric: Metric, queries: np.ndarray, gallery: np.ndarray) -> np.n
             some = slice(left, left + columns)
             distances[top : top + rows, some] = between(metric, block, gallery[some])
     return distances
+
+
+def pairs_within(
+    metric: Metric, vectors: np.ndarray, distance: float
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Every pair of vectors within a distance, block by block, so that memory stays small.
+
+    Args:
+        metric: of the distance.
+        vectors: (N, D) float32, not prepared.
+        distance: the largest of a pair.
+
+    Yields:
+        Positions of some pairs: two (P,) int64 arrays, first and second, first < second.
+    """
+    prepared = metric.prepare(vectors)
+    at_once = max(1, BLOCK_PAIRS // max(1, len(prepared)))
+    for start in range(0, len(prepared), at_once):
+        distances = pairwise(metric, prepared[start : start + at_once], prepared[start:])
+        rows, columns = np.nonzero(distances <= distance)
+        later = columns > rows
+        yield start + rows[later], start + columns[later]

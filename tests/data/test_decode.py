@@ -16,7 +16,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from cbir_tf.data.decode import ImageError, decode_image, decode_original, open_image
+from cbir_tf.data.decode import (
+    ImageError,
+    decode_image,
+    decode_original,
+    open_image,
+    picture_size,
+)
 
 RED = (200, 30, 40)
 LOSSLESS = {"PNG": {}, "WEBP": {"lossless": True}, "BMP": {}}
@@ -190,6 +196,22 @@ def test_a_large_turned_jpeg_is_decoded_small_and_upright(orientation):
     decoded = decode_image(content, size, "stretch")
     assert np.abs(decoded - expected).max() < 12
     assert open_image(content, at_least=size[::-1]).size == size[::-1]
+
+
+@pytest.mark.parametrize("orientation", UPRIGHT)
+@pytest.mark.parametrize("format_", ["JPEG", "PNG", "WEBP"])
+def test_the_size_is_that_of_the_upright_picture(orientation, format_):
+    content = with_orientation(noise(4, 7), orientation, format_)
+    assert picture_size(content) == UPRIGHT[orientation](noise(4, 7)).shape[1::-1]
+
+
+def test_a_size_is_told_without_decoding_and_refused_where_there_is_none():
+    assert picture_size(png_header(300, 200)) == (300, 200)
+    with pytest.raises(ImageError, match="damaged"):
+        open_image(png_header(300, 200))
+    for content in (b"", b"no picture", b"\xff\xd8\xff123", png_header(30_000, 30_000)):
+        with pytest.raises(ImageError):
+            picture_size(content)
 
 
 def test_damaged_exif_leaves_a_good_picture():

@@ -1,9 +1,11 @@
-"""Exact and near duplicates across splits."""
+"""Exact and near duplicates, across splits and in groups."""
 
 from __future__ import annotations
 
 import io
 import tarfile
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,14 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image
 
 from cbir_tf.data import duplicates
-from cbir_tf.data.duplicates import FEWEST_BITS, NEAR, Duplicate, cross_split_duplicates
+from cbir_tf.data.duplicate_groups import Copy, duplicate_groups
+from cbir_tf.data.duplicates import (
+    FEWEST_BITS,
+    NEAR,
+    Duplicate,
+    cross_split_duplicates,
+    near_pairs,
+)
 from cbir_tf.data.inspection import Inspection, inspect_images
 from cbir_tf.data.sources import images_in_folder
 from cbir_tf.types import ImageSet
@@ -32,6 +41,19 @@ def ones(bits: str) -> int:
     return bits.count("1")
 
 
+def bits(found: Inspection, position: int) -> str:
+    return "".join(f"{int(word):064b}" for word in found.hashes[position])
+
+
+def differing(found: Inspection, one: int, other: int) -> int:
+    return sum(a != b for a, b in zip(bits(found, one), bits(found, other), strict=True))
+
+
+def is_near(found: Inspection, one: int, other: int, max_distance: int) -> bool:
+    telling = min(ones(bits(found, one)), ones(bits(found, other))) >= FEWEST_BITS
+    return telling and differing(found, one, other) <= max_distance
+
+
 def naive(found: Inspection, max_distance: int) -> list[Duplicate]:
     """The definition, one pair after the other."""
     images, result = found.images, []
@@ -42,14 +64,11 @@ def naive(found: Inspection, max_distance: int) -> list[Duplicate]:
                 continue
             candidates = []
             for there in np.flatnonzero(images.split == earlier):
-                one = "".join(f"{int(word):064b}" for word in found.hashes[here])
-                two = "".join(f"{int(word):064b}" for word in found.hashes[there])
-                distance = sum(a != b for a, b in zip(one, two, strict=True))
                 name = str(images.ids[there])
                 if found.digests[here] == found.digests[there]:
                     candidates.append(("exact", 0, name))
-                elif distance <= max_distance and min(map(ones, (one, two))) >= FEWEST_BITS:
-                    candidates.append(("near", distance, name))
+                elif is_near(found, here, there, max_distance):
+                    candidates.append(("near", differing(found, here, there), name))
             if candidates:
                 kind, distance, name = min(candidates)
                 result.append(
@@ -76,12 +95,130 @@ def inspections(draw) -> Inspection:
 @settings(max_examples=150, deadline=None)
 @given(inspections(), st.sampled_from([-1, 0, 5, 20, 256]), st.sampled_from([1, 7, 4_000_000]))
 def test_duplicates_are_those_of_the_definition(found, max_distance, pairs_at_once):
-    usual = duplicates._PAIRS_AT_ONCE
-    duplicates._PAIRS_AT_ONCE = pairs_at_once
-    try:
+    with blocks_of(pairs_at_once):
         assert cross_split_duplicates(found, max_distance) == naive(found, max_distance)
+
+
+@contextmanager
+def blocks_of(pairs: int):
+    usual, duplicates._PAIRS_AT_ONCE = duplicates._PAIRS_AT_ONCE, pairs
+    try:
+        yield
     finally:
         duplicates._PAIRS_AT_ONCE = usual
+
+
+# --- groups -------------------------------------------------------------------------------------
+
+
+def pictures() -> tuple[bytes, ...]:
+    """Few enough sizes, in pixels and in bytes, that many are equal."""
+    contents = []
+    for size in ((1, 6), (2, 3), (3, 3)):
+        buffer = io.BytesIO()
+        Image.new("RGB", size).save(buffer, "PNG")
+        contents += [buffer.getvalue(), buffer.getvalue() + b"more"]
+    return tuple(contents)
+
+
+PICTURES = pictures()
+
+
+def reachable(start: int, count: int, linked) -> set[int]:
+    found, todo = {start}, [start]
+    while todo:
+        here = todo.pop()
+        new = {there for there in range(count) if there not in found and linked(here, there)}
+        found |= new
+        todo += new
+    return found
+
+
+def naive_groups(found: Inspection, further: set[tuple[int, int]], max_distance: int):
+    """Kind, position and differing bits of the images of each group, by comparing all pairs."""
+    count, sources = len(found.images), found.images.sources
+    close = {
+        (one, other)
+        for one in range(count)
+        for other in range(one)
+        if is_near(found, one, other, max_distance)
+    }
+
+    def exact(one: int, other: int) -> bool:
+        return found.digests[one] == found.digests[other]
+
+    def near(one: int, other: int) -> bool:
+        return exact(one, other) or (max(one, other), min(one, other)) in close
+
+    def tied(one: int, other: int) -> bool:
+        return near(one, other) or not further.isdisjoint([(one, other), (other, one)])
+
+    def preference(position: int):
+        with Image.open(io.BytesIO(sources[position])) as picture:
+            pixels = picture.width * picture.height
+        return -pixels, -len(sources[position]), str(found.images.ids[position])
+
+    result = []
+    for group in {frozenset(reachable(each, count, tied)) for each in range(count)}:
+        order = sorted(group, key=preference)
+        kinds = ["keep"]
+        for number, each in enumerate(order[1:], 1):
+            before = set(order[:number])
+            if any(exact(each, other) for other in before):
+                kinds.append("exact")
+            else:
+                same = reachable(each, count, near)
+                kinds.append("similar" if same.isdisjoint(before) else "near")
+        if len(order) > 1:
+            differences = [differing(found, order[0], each) for each in order]
+            result.append(list(zip(kinds, order, differences, strict=True)))
+    return sorted(result, key=lambda group: (-len(group), str(found.images.ids[group[0][1]])))
+
+
+@settings(max_examples=60)
+@given(inspections(), st.data(), st.sampled_from([0, 5, 20]), st.sampled_from([1, 7, 4_000_000]))
+def test_groups_are_those_of_the_definition(found, data, max_distance, pairs_at_once):
+    position = st.integers(0, len(found.images) - 1)
+    further = data.draw(st.lists(st.tuples(position, position), max_size=4))
+    of = data.draw(arrays(int, len(found.images), elements=st.integers(0, len(PICTURES) - 1)))
+    images = replace(found.images, sources=tuple(PICTURES[each] for each in of))
+    found = replace(found, images=images)
+    pairs = [tuple(np.array([each]) for each in pair) for pair in further]
+    with blocks_of(pairs_at_once):
+        groups = duplicate_groups(found, pairs, max_distance)
+    assert [[(e.kind, e.position, e.bits) for e in group] for group in groups] == naive_groups(
+        found, set(further), max_distance
+    )
+
+
+@settings(max_examples=60)
+@given(inspections(), st.sampled_from([-1, 0, 5, 20, 256]), st.sampled_from([1, 7, 4_000_000]))
+def test_near_pairs_are_those_of_a_double_loop(found, max_distance, pairs_at_once):
+    count = len(found.images)
+    with blocks_of(pairs_at_once):
+        blocks = list(near_pairs(found.hashes, max_distance))
+    assert [pair for some in blocks for pair in np.transpose(some).tolist()] == [
+        [one, other]
+        for one in range(count)
+        for other in range(one + 1, count)
+        if is_near(found, one, other, max_distance)
+    ]
+
+
+def test_copies_are_described_and_the_larger_picture_is_kept():
+    small, large = PICTURES[0], PICTURES[4]
+    found = inspection(["a", "b", "a", "c"], [[2**60 - 1, 1, 0, 0]] * 3 + [[0] * 4], [""] * 4)
+    found = replace(found, images=replace(found.images, sources=(small, large, small, large)))
+    assert duplicate_groups(found) == [
+        (
+            Copy("keep", 1, 3, 3, len(large), 0),
+            Copy("near", 0, 1, 6, len(small), 0),
+            Copy("exact", 2, 1, 6, len(small), 0),
+        )
+    ]
+
+
+# --- across splits ------------------------------------------------------------------------------
 
 
 def test_the_same_bytes_in_train_and_test_are_exact():

@@ -6,7 +6,10 @@ import csv
 import io
 import logging
 import os
+import socketserver
 import tarfile
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +22,7 @@ from cbir_tf.config import Data
 from cbir_tf.data.decode import decode_original
 from cbir_tf.data.folder_source import folder
 from cbir_tf.data.sources import digits, images_in_folder, load_images
+from cbir_tf.data.tfds_source import RETRIES
 from cbir_tf.errors import UserError
 from cbir_tf.types import UNLABELLED
 
@@ -324,3 +328,43 @@ def test_tensorflow_dataset_mistakes_are_one_clear_line(tfds_folder, tmp_path):
     assert "not for image classification" in line("tiny_numbers")
     assert "data.dataset" in line("no/such name")
     assert "9.9.9" in line("tf_flowers:9.9.9", tmp_path)
+
+
+@pytest.fixture
+def asked(monkeypatch) -> Iterator[list[str]]:
+    """The way to every server: it notes what is asked for, and leads nowhere."""
+    requests: list[str] = []
+
+    class Nowhere(socketserver.StreamRequestHandler):
+        def handle(self):
+            requests.append(self.rfile.readline().decode())
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Nowhere) as server:
+        address = f"http://127.0.0.1:{server.server_address[1]}"
+        for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
+            monkeypatch.setenv(name, address)
+        for name in ("no_proxy", "NO_PROXY"):
+            monkeypatch.delenv(name, raising=False)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield requests
+        server.shutdown()
+
+
+@pytest.mark.slow
+def test_a_data_set_that_cannot_be_downloaded_is_given_up_after_a_few_tries(
+    asked, tmp_path, caplog
+):
+    line = error_line(Data(source="tfds", dataset="tf_flowers", path=tmp_path))
+    assert line.startswith(f"data.dataset: tf_flowers is not in {tmp_path}")
+    assert "cannot be downloaded" in line
+    assert line.endswith("; set data.path to the folder that has it")
+    assert len(asked) == 1 + RETRIES
+    assert [each.message for each in caplog.records if each.name.startswith("urllib3")] == []
+
+
+def test_a_data_set_of_text_is_refused_before_it_is_downloaded(asked, tmp_path):
+    line = error_line(Data(source="tfds", dataset="imdb_reviews", path=tmp_path))
+    assert "imdb_reviews is not for image classification" in line
+    assert "label, text" in line or "text, label" in line
+    assert asked == []
+    assert list(tmp_path.iterdir()) == []

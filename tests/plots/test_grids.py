@@ -11,10 +11,13 @@ from matplotlib.colors import to_rgb
 from PIL import Image
 
 from cbir_tf.plots.grids import (
+    Member,
     NeighbourRow,
+    _group_figure,
     _image_figure,
     _query_figure,
     augmentation_grid,
+    group_grid,
     image_grid,
     neighbour_grid,
     query_grid,
@@ -112,6 +115,26 @@ def test_images_fill_rows_in_reading_order(count, columns, lines):
     assert len({round(places[name][1], 6) for name in names}) == lines
 
 
+def test_small_groups_share_a_line_and_stand_apart():
+    sizes = (9, 4, 4, 3)
+    groups = [
+        [Member(GRAY, "near" if each else "keep", f"{group}-{each}") for each in range(size)]
+        for group, size in enumerate(sizes)
+    ]
+    places = {each.get_text(): each.get_position() for each in _group_figure(groups, "t").texts}
+    heights = [
+        {round(places[f"{group}-{each}"][1], 6) for each in range(size)}
+        for group, size in enumerate(sizes)
+    ]
+    assert all(len(each) == 1 for each in heights)
+    first, second, third, fourth = (each.pop() for each in heights)
+    assert first > second == third > fourth
+    within, between = (
+        places[one][0] - places[other][0] for one, other in [("1-3", "1-2"), ("2-0", "1-3")]
+    )
+    assert between > 1.2 * within
+
+
 def test_images_of_any_shape_keep_their_proportions():
     shapes = [(8, 8), (1, 1, 1), (30, 90, 3), (700, 20, 4), (1, 3000, 3)]
     figure = _image_figure([np.zeros(each, np.uint8) for each in shapes], ["a"] * 5, 3, "t")
@@ -161,9 +184,9 @@ def test_each_original_stands_before_its_variants(tmp_path):
     assert first[:, 1].max() < later[:, 1].min()
 
 
-@pytest.mark.parametrize("draw", [sample_grid, query_grid, augmentation_grid])
+@pytest.mark.parametrize("draw", [sample_grid, query_grid, augmentation_grid, group_grid])
 def test_nothing_to_show_is_still_a_picture(tmp_path, draw):
-    arguments = ([],) if draw is query_grid else ([], [])
+    arguments = ([],) if draw is query_grid else ([], "t" if draw is group_grid else [])
     with Image.open(draw(tmp_path / "empty.png", *arguments)) as picture:
         assert min(picture.size) > 100
 
