@@ -9,16 +9,16 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     ValidationError,
     field_validator,
     model_validator,
 )
 
+from cbir_tf.config_section import Fraction, Section, absolute
 from cbir_tf.config_text import apply_override, explain, flat, location, named, read_yaml
+from cbir_tf.config_training import Constant, Optimizer, Schedule, Training
 from cbir_tf.errors import UserError
 from cbir_tf.metric_names import minkowski_order
 
@@ -26,11 +26,6 @@ from cbir_tf.metric_names import minkowski_order
 def _listed(value: Any) -> Any:
     """One value is short for a list of it."""
     return [value] if isinstance(value, (str, Path)) else value
-
-
-def _absolute(path: Path | None) -> Path | None:
-    """A run is opened from other folders than the one it was started in."""
-    return None if path is None else path.expanduser().resolve()
 
 
 def _metric(name: str) -> str:
@@ -41,20 +36,7 @@ def _metric(name: str) -> str:
     return name
 
 
-Fraction = Annotated[float, Field(ge=0, le=1)]
 Share = Annotated[int, Field(ge=0)] | Annotated[float, Field(ge=0, lt=1)]
-
-
-class Section(BaseModel):
-    """A part of the configuration; attribute docstrings are the help texts."""
-
-    model_config = ConfigDict(
-        extra="forbid",
-        frozen=True,
-        use_attribute_docstrings=True,
-        validate_default=True,
-        allow_inf_nan=False,
-    )
 
 
 # --- data ---------------------------------------------------------------------------------------
@@ -187,11 +169,11 @@ class Data(Section):
     source: Literal["digits", "folder", "tfds", "coco"] = "folder"
     """digits: scikit-learn's; folder: class sub-folders or manifest.csv; tfds: TensorFlow
     Datasets; coco: images with annotations in COCO's format."""
-    path: Annotated[Path | None, AfterValidator(_absolute)] = None
+    path: Annotated[Path | None, AfterValidator(absolute)] = None
     """folder: the folder, or its manifest.csv; tfds: where its data sets are kept; coco: the folder
     of the images, at any depth."""
     annotations: Annotated[
-        tuple[Annotated[Path, AfterValidator(_absolute)], ...], BeforeValidator(_listed)
+        tuple[Annotated[Path, AfterValidator(absolute)], ...], BeforeValidator(_listed)
     ] = ()
     """coco: the instances file, or several; none named: annotations/instances_*.json in path."""
     coco: Coco = Coco()
@@ -230,7 +212,7 @@ class Data(Section):
         return self
 
 
-# --- model, loss, training ----------------------------------------------------------------------
+# --- model and loss -----------------------------------------------------------------------------
 
 
 class Model(Section):
@@ -238,7 +220,7 @@ class Model(Section):
     """vgg16, mobilenet_v2, resnet50, mobilenet, densenet121 and the other keras.applications by
     name; resnet18, resnet34, resnet50_v1_5, resnet101_v1_5, resnext50_32x4d and resnext101_32x8d as
     PyTorch has them; bit_m_r50x1; small_cnn and mini_densenet, to train from scratch."""
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = Field({})
     """Further arguments of the backbone, as alpha: 0.35 for the MobileNets."""
     weights: str | None = "imagenet"
     """imagenet, imagenet21k (BiT), a .weights.h5, .safetensors (PyTorch's networks) or .npz (BiT)
@@ -271,7 +253,7 @@ class Model(Section):
     @classmethod
     def _weights(cls, weights: str | None) -> str | None:
         if weights is not None and Path(weights).expanduser().exists():
-            return str(_absolute(Path(weights)))
+            return str(absolute(Path(weights)))
         return weights
 
 
@@ -287,89 +269,30 @@ class Loss(Section):
     """triplet_hard: log(1 + exp(x)) in place of the margin."""
 
 
-class Optimizer(Section):
-    name: Literal["adam", "adamw", "sgd", "rmsprop"] = "adam"
-    """The Keras optimizer."""
-    learning_rate: float = Field(1e-4, gt=0)
-    """Peak learning rate; the schedules warmup_decay and bit_hyperrule set their own."""
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    """sgd and rmsprop."""
-    weight_decay: float | None = Field(None, ge=0)
-    """Decoupled weight decay."""
-    clip_norm: float | None = Field(None, gt=0)
-    """Largest global norm of the gradient."""
-    average: Annotated[float, Field(gt=0, lt=1)] | None = None
-    """Momentum of an exponential moving average of the weights, used for validation and saved."""
-
-
-class Constant(Section):
-    name: Literal["constant"] = "constant"
-
-
-class WarmupDecaySchedule(Section):
-    name: Literal["warmup_decay"] = "warmup_decay"
-    start: float = Field(1e-5, ge=0)
-    """Learning rate at the beginning."""
-    max: float = Field(5e-5, gt=0)
-    """Learning rate at the top."""
-    min: float = Field(1e-5, ge=0)
-    """Learning rate that the decay approaches."""
-    ramp_up: int = Field(5, ge=0)
-    """Epochs (or steps) from start to max."""
-    sustain: int = Field(0, ge=0)
-    """Epochs (or steps) at max."""
-    decay: Annotated[float, Field(gt=0, le=1)] = 0.8
-    """Factor by which the part above min shrinks each epoch (or step)."""
-    per: Literal["epoch", "step"] = "epoch"
-    """What ramp_up, sustain and decay count."""
-
-
-class WarmupCosineSchedule(Section):
-    name: Literal["warmup_cosine"] = "warmup_cosine"
-    warm_up: float = Field(1.0, ge=0)
-    """Epochs of linear rise to optimizer.learning_rate."""
-    final: Fraction = 0.01
-    """Share of the peak reached at the end."""
-
-
-class BiTHyperRuleSchedule(Section):
-    name: Literal["bit_hyperrule"] = "bit_hyperrule"
-    length: int | None = Field(None, ge=10)
-    """Steps; null: 500, 10,000 or 20,000 by the size of the data set."""
-
-
-Schedule = Annotated[
-    Annotated[
-        Constant | WarmupDecaySchedule | WarmupCosineSchedule | BiTHyperRuleSchedule,
-        Field(discriminator="name"),
-    ],
-    BeforeValidator(named),
-]
-
-
-class EarlyStopping(Section):
-    patience: int | None = Field(None, ge=1)
-    """Epochs without improvement after which to stop; null: never."""
-    min_delta: float = Field(0.0, ge=0)
-    """Smallest change that counts as improvement."""
-
-
-class Training(Section):
-    epochs: int = Field(12, ge=0)
-    """Passes over the training images, at most; 0: use the model as it is. With bit_hyperrule the
-    schedule decides."""
-    steps_per_epoch: int | None = Field(None, ge=1)
-    """Null: as many batches as the training images fill."""
-    monitor: Literal["val_loss", "val_recall@1", "val_map_at_r"] = "val_recall@1"
-    """What chooses the best epoch, and what early stopping looks at."""
-    early_stopping: EarlyStopping = EarlyStopping()
-    precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
-    """Compute precision; weights, embeddings and loss stay float32."""
-    tensorboard: bool = False
-    """Write TensorBoard logs into the run's folder."""
-
-
 # --- after training -----------------------------------------------------------------------------
+
+
+class TwoStep(Section):
+    name: Literal["none", "knn", "svm"] = "none"
+    """What first says of which class a query is, learnt from the training images: a vote of the
+    nearest of them, or a linear support vector machine; none: all images are searched alike."""
+    mode: Literal["hard", "soft"] = "hard"
+    """hard: the images of the likeliest class first, then those of the next; soft: distances grow
+    as the class gets less likely."""
+    weight: float = Field(0.5, ge=0, le=5)
+    """soft: times (probability of the likeliest class / of the image's own) to this power; 0: plain
+    search, and the larger the nearer to hard."""
+    neighbours: int = Field(10, ge=1)
+    """knn: training images that vote."""
+    run: Annotated[Path | None, AfterValidator(absolute)] = None
+    """Folder of another run, whose model and classes say of which class the query and every image
+    are, as one trained on scenes; null: this run's own."""
+
+    @model_validator(mode="after")
+    def _complete(self) -> TwoStep:
+        if self.run is not None and self.name == "none":
+            raise ValueError("search.two_step.name is needed with search.two_step.run: knn or svm")
+        return self
 
 
 class Search(Section):
@@ -394,6 +317,14 @@ class Search(Section):
     nearest, or order them by the neighbours they share."""
     candidates: int = Field(100, ge=2)
     """First results that k_reciprocal orders anew."""
+    database_augmentation: int = Field(0, ge=0)
+    """Nearest neighbours that every image of the gallery is moved towards before it is searched;
+    0: none."""
+    two_step: Annotated[TwoStep, BeforeValidator(named)] = TwoStep()
+    """Say first of which class the query is; a name or {name: ..., ...}."""
+    test_time_augmentation: Literal["none", "flip", "rotations"] = "none"
+    """An image's vector is the mean of those of several views: with its mirror image, or turned by
+    0, 90, 180 and 270 degrees; takes 2 or 4 times as long, and new features."""
     dtype: Literal["float32", "float16"] = "float32"
     """As which vectors are stored; float16 halves the file and keeps 3 digits."""
 
@@ -440,6 +371,16 @@ class Config(Section):
             raise ValueError(
                 f"search.pca: {components} components of an embedding of {size} dimensions "
                 "(model.embedding_size); lower it"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _square_to_turn(self) -> Config:
+        height, width = self.data.image_size
+        if self.search.test_time_augmentation == "rotations" and height != width:
+            raise ValueError(
+                f"search.test_time_augmentation: rotations needs square images, data.image_size is "
+                f"{height} x {width}; use flip, or a square size"
             )
         return self
 

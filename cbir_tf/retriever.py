@@ -3,33 +3,49 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cbir_tf.config import Search
+from cbir_tf.config import Search, TwoStep
 from cbir_tf.data.decode import decode_image
 from cbir_tf.errors import UserError, nearest
-from cbir_tf.features.runtime import Encoder, open_encoder, predict
-from cbir_tf.features.store import FeatureStore, Record
-from cbir_tf.files import sha256
+from cbir_tf.features.runtime import Encoder, predict
+from cbir_tf.features.store import FeatureStore, Record, another_maker
+from cbir_tf.features.views import averaging, maker_of, open_run_encoder
 from cbir_tf.progress import logger
-from cbir_tf.search import Index, check_k, load_index, make_index
+from cbir_tf.search import Index, load_index, make_index
+from cbir_tf.search.classifiers import Classifier, fit_classifier
+from cbir_tf.search.database import load_augmented, save_augmented
 from cbir_tf.search.index import positions_of
 from cbir_tf.search.manifest import Manifest
 from cbir_tf.search.no_match import NoMatch
 from cbir_tf.search.projection import Projection, projection_for
-from cbir_tf.search.re_ranking import k_reciprocal, query_expansion
-from cbir_tf.types import Embeddings, Neighbours, Run
+from cbir_tf.search.re_ranking import augmented
+from cbir_tf.search.searcher import Searcher, is_plain
+from cbir_tf.search.two_step import Gate, Prediction, own_gate
+from cbir_tf.types import UNLABELLED, Embeddings, Neighbours, Run
 
 if TYPE_CHECKING:
     import keras
 
+    from cbir_tf.scenes import Scenes
 
-EXPANSION = 10  # neighbours that take part in query expansion
+
+@dataclass(frozen=True)
+class Found:
+    """What a search found.
+
+    Attributes:
+        neighbours: (1, k).
+        prediction: the class that the query was taken for; None where that was not asked.
+    """
+
+    neighbours: Neighbours
+    prediction: Prediction | None
 
 
 class Retriever:
@@ -45,23 +61,22 @@ class Retriever:
         embeddings: the stored vectors, projected: those that are searched.
 
     Raises:
-        UserError: nothing extracted, features of another model, or a projection that they cannot
-            have.
+        UserError: nothing extracted, features of another model or test-time augmentation, or a
+            projection that they cannot have.
     """
 
     def __init__(self, run: Run, search: Search | None = None) -> None:
         self.run = run
         self.search_config = search or run.config.search
         self.store = FeatureStore.open(run.features)
-        if self.store.model_digest != sha256(run.model):
+        maker = maker_of(run, self.search_config.test_time_augmentation)
+        if self.store.model_digest != maker:
+            error = another_maker(run.features, self.store.model_digest, maker)
             self.store.close()
             from cbir_tf.models import load_embedder
 
             load_embedder(run.model)  # says so if it is damaged
-            raise UserError(
-                f"{run.features}: made by another model than {run.model}; delete it and run "
-                f"extract.py --run {run.folder}"
-            )
+            raise error
         self.class_names = self.store.class_names
         self.embeddings: Embeddings = self.store.embeddings()
         if not len(self.embeddings):
@@ -73,7 +88,6 @@ class Retriever:
         if self.projection is not None:
             projected = self.projection(self.embeddings.vectors)
             self.embeddings = replace(self.embeddings, vectors=projected)
-        self.index: Index = self._index()
 
     @classmethod
     def open(cls, folder: str | Path) -> Retriever:
@@ -94,7 +108,98 @@ class Retriever:
     @cached_property
     def encoder(self) -> Encoder:
         """What embeds images of the configuration's size, fastest."""
-        return open_encoder(self.run.model, self.run.config.data.image_size)
+        return open_run_encoder(self.run, self.search_config.test_time_augmentation)
+
+    @cached_property
+    def gallery(self) -> Embeddings:
+        """What is searched: the embeddings, moved towards their neighbours if that is asked for."""
+        neighbours, metric = self.search_config.database_augmentation, self.search_config.metric
+        if not neighbours:
+            return self.embeddings
+        kept = load_augmented(self.run.index, self.embeddings, neighbours, metric)
+        if kept is not None:
+            return kept
+        logger.info("moving %d images towards their neighbours", len(self.embeddings))
+        return augmented(self._fitted(self.embeddings), self.embeddings, neighbours)
+
+    @cached_property
+    def index(self) -> Index:
+        """Of the gallery."""
+        return self._index()
+
+    @cached_property
+    def scenes(self) -> Scenes | None:
+        """The other run that says of which class images are; None where there is none."""
+        two_step = self.search_config.two_step
+        if two_step.name == "none" or two_step.run is None:
+            return None
+        from cbir_tf.scenes import Scenes
+
+        return Scenes(self, Retriever.open(two_step.run), two_step)
+
+    @cached_property
+    def gate(self) -> Gate | None:
+        """The first of two steps, fitted when it is first needed; None where there is none.
+
+        Raises:
+            UserError: no labelled training images in the store, or, where another run says of
+                which class images are, an image that it has not extracted.
+        """
+        two_step = self.search_config.two_step
+        if two_step.name == "none":
+            return None
+        if self.scenes is not None:
+            return self.scenes.gate()
+        classifier = self.fit_classifier(two_step)
+        return own_gate(classifier, self.embeddings, self.class_names, two_step)
+
+    @cached_property
+    def searcher(self) -> Searcher:
+        """All that happens between a query's vector and its neighbours."""
+        return Searcher(self.gallery, self.index, self.search_config, self.gate)
+
+    def searcher_among(self, gallery: Embeddings) -> Searcher:
+        """As `searcher`, of some of the embeddings alone, and exact whatever the index.
+
+        With database augmentation these are moved towards one another. A query that is one of them
+        has moved its neighbours, as a stored image has that is searched for.
+
+        Args:
+            gallery: in order of id.
+        """
+        config = self.search_config
+        which = positions_of(gallery.ids, self.embeddings.ids)
+        index = make_index(metric=config.metric).fit(gallery)
+        if config.database_augmentation:
+            gallery = augmented(index, gallery, config.database_augmentation)
+            index = make_index(metric=config.metric).fit(gallery)
+        gate = None if self.gate is None else self.gate.take(which)
+        return Searcher(gallery, index, config, gate)
+
+    def probabilities(self, ids: np.ndarray) -> np.ndarray | None:
+        """(Q, C) probabilities of the gate's classes of stored images; None without a gate."""
+        if self.gate is None:  # which says so if an image is missing
+            return None
+        if self.scenes is not None:
+            return self.scenes.of_stored(ids)
+        vectors = self.embeddings.vectors[positions_of(ids, self.embeddings.ids)]
+        return self.gate.classifier.probabilities(vectors, ids)
+
+    def fit_classifier(self, two_step: TwoStep) -> Classifier:
+        """A classifier of the labelled training images in the store.
+
+        Raises:
+            UserError: there are none, or they are of one class.
+        """
+        training = self.store.select(split="train")
+        known = self.embeddings.take(np.isin(self.embeddings.ids, training))
+        if not (known.labels != UNLABELLED).any():
+            raise UserError(
+                f"{self.run.features}: search.two_step learns from labelled training images, and "
+                f"holds none; run extract.py --run {self.run.folder} --split train"
+            )
+        metric = self.search_config.metric
+        return fit_classifier(two_step.name, known, metric, two_step.neighbours)
 
     def search(
         self,
@@ -116,30 +221,53 @@ class Retriever:
             UserError: no such image or id, unreadable image, k beyond the gallery, or conditions
                 that no image meets.
         """
+        return self.find(query, k, where).neighbours
+
+    def find(
+        self,
+        query: str | Path | bytes | np.ndarray,
+        k: int | None = None,
+        where: Sequence[str] = (),
+    ) -> Found:
+        """As `search`, with what the query was taken for if the search has two steps."""
         among = self.select(where) if where else None
         vector, query_id = self._vector(query)
-        if self.projection is not None and query_id is None:  # those of stored images are projected
-            vector = self.projection(vector[np.newaxis])[0]
-        exclude = None if query_id is None else np.array([query_id])
+        ids = None if query_id is None else np.array([query_id])
         k = self.search_config.k if k is None else k
-        search = partial(self.index.search, query_ids=exclude, where=among)
-        match self.search_config.re_ranking:
-            case "query_expansion":
-                first = search(vector[np.newaxis], min(EXPANSION, self._available(exclude)))
-                expanded = query_expansion(vector[np.newaxis], first, self.embeddings, EXPANSION)
-                return search(expanded, k)
-            case "k_reciprocal":
-                wanted = max(k, self.search_config.candidates)
-                first = search(vector[np.newaxis], min(wanted, self._available(exclude)))
-                check_k(k, self._available(exclude))
-                positions = positions_of(first.ids[0], self.embeddings.ids)
-                candidates = self.embeddings.take(positions[positions >= 0])
-                return k_reciprocal(vector, candidates, self.search_config.metric).first(k)
-        return search(vector[np.newaxis], k)
+        if self.gate is None:
+            probabilities = None
+        elif ids is not None:
+            probabilities = self.probabilities(ids)
+        elif self.scenes is not None:
+            probabilities = self.scenes.probabilities(query)
+        else:
+            probabilities = self.gate.classifier.probabilities(vector[np.newaxis])
+        neighbours = self.searcher.search(vector[np.newaxis], k, ids, among, probabilities)
+        if self.gate is None or probabilities is None:
+            return Found(neighbours, None)
+        return Found(neighbours, self.gate.predictions(probabilities)[0])
 
-    def _available(self, exclude: np.ndarray | None) -> int:
-        """Images that a query can find."""
-        return len(self.embeddings) - (exclude is not None)
+    def encode(self, image: str | Path | bytes | np.ndarray) -> np.ndarray:
+        """The (D,) vector of an image, projected as `embeddings` are.
+
+        Args:
+            image: path, encoded bytes, or uint8 (H, W, 3) RGB pixels.
+
+        Raises:
+            UserError: it cannot be read.
+        """
+        data, augmentation = self.run.config.data, self.search_config.test_time_augmentation
+        if not isinstance(image, np.ndarray):
+            source = image if isinstance(image, bytes) else Path(image)
+            image = decode_image(source, data.image_size, data.resize)
+        if image.shape[:2] == data.image_size:
+            return self._projected(self.encoder(image[np.newaxis])[0])
+        normalize = self.run.config.model.normalize
+        any_size = averaging(partial(predict, self.model), augmentation, normalize)
+        return self._projected(any_size(image[np.newaxis])[0])
+
+    def _projected(self, vector: np.ndarray) -> np.ndarray:
+        return vector if self.projection is None else self.projection(vector[np.newaxis])[0]
 
     def select(self, where: Sequence[str]) -> np.ndarray:
         """Ids of the stored images that meet all conditions.
@@ -155,7 +283,7 @@ class Retriever:
     @cached_property
     def no_match(self) -> NoMatch | None:
         """The calibrated threshold; None where there is none for how this retriever searches."""
-        if not self.run.no_match.is_file() or self.search_config.re_ranking != "none":
+        if not self.run.no_match.is_file() or not is_plain(self.search_config):
             return None
         calibrated = NoMatch.load(self.run.no_match)
         if calibrated.model != self.store.model_digest:
@@ -175,7 +303,7 @@ class Retriever:
         return "" if self.projection is None else self.projection.digest
 
     def save_index(self) -> None:
-        """Write the projection, if there is one, and the index into the run's folder.
+        """Write the projection, the index, and the vectors moved for it into the run's folder.
 
         Raises:
             UserError: they cannot be written.
@@ -183,10 +311,21 @@ class Retriever:
         if self.projection is not None:
             self.projection.save(self.run.index)
         self.index.save(self.run.index)
+        config = self.search_config
+        if config.database_augmentation:
+            save_augmented(
+                self.run.index,
+                self.gallery,
+                self.embeddings,
+                config.database_augmentation,
+                config.metric,
+            )
 
     def close(self) -> None:
-        """Close the feature store; safe to call twice."""
+        """Close the feature stores; safe to call twice."""
         self.store.close()
+        if "scenes" in self.__dict__ and self.scenes is not None:
+            self.scenes.other.close()
 
     def stored_id(self, query: str | Path) -> str | None:
         """The id under which an image is in the store, given as id or as path."""
@@ -216,16 +355,20 @@ class Retriever:
         """The saved index where it is of these vectors and settings, else one fitted anew."""
         config = self.search_config
         if config.index == "nearest_neighbors":  # fitting is all there is to loading
-            return make_index(config.index, config.metric).fit(self.embeddings)
+            return self._fitted(self.gallery)
         try:
             manifest = Manifest.read(self.run.index)
             saved = (manifest.index, manifest.metric, manifest.settings.get("recall"))
             if saved == (config.index, config.metric, config.recall):
-                return load_index(self.run.index, self.embeddings)
+                return load_index(self.run.index, self.gallery)
         except UserError as error:
             logger.info("%s: fitting the index anew", error)
-        index = make_index(config.index, config.metric, recall=config.recall)
-        return index.fit(self.embeddings)
+        return self._fitted(self.gallery)
+
+    def _fitted(self, gallery: Embeddings) -> Index:
+        config = self.search_config
+        options = {} if config.index == "nearest_neighbors" else {"recall": config.recall}
+        return make_index(config.index, config.metric, **options).fit(gallery)
 
     @cached_property
     def _encoded(self) -> dict[str, Path | bytes]:
@@ -236,7 +379,7 @@ class Retriever:
 
     def _vector(self, query: str | Path | bytes | np.ndarray) -> tuple[np.ndarray, str | None]:
         if isinstance(query, np.ndarray) and query.ndim == 1:
-            return query.astype(np.float32), None
+            return self._projected(query.astype(np.float32)), None
         if isinstance(query, (str, Path)):
             id_ = self.stored_id(query)
             if id_ is not None:
@@ -246,11 +389,4 @@ class Retriever:
                     f"{query}: neither an image file nor an id in {self.run.features}; "
                     + nearest(str(query), self.embeddings.ids[:10_000].tolist())
                 )
-        data = self.run.config.data
-        if isinstance(query, np.ndarray):
-            if query.shape[:2] != data.image_size:
-                return predict(self.model, query[np.newaxis])[0], None
-            return self.encoder(query[np.newaxis])[0], None
-        source = query if isinstance(query, bytes) else Path(query)
-        pixels = decode_image(source, data.image_size, data.resize)
-        return self.encoder(pixels[np.newaxis])[0], None
+        return self.encode(query), None

@@ -27,6 +27,7 @@ def main(arguments: argparse.Namespace) -> None:
     """Measure on the validation split against it and the training split; writes no_match.json."""
     run = trained_run(arguments.run)
     import_tensorflow()
+    from cbir_tf.search import make_index
     from cbir_tf.search.no_match import NoMatch
 
     retriever, _ = extract(run, split_images(run, "train", "validation"))
@@ -44,7 +45,9 @@ def main(arguments: argparse.Namespace) -> None:
         retriever.projection_digest,
     )
     calibrated.save(run.no_match)
-    genuine = retriever.index.search(queries.vectors, 1, query_ids=queries.ids, where=known.ids)
+    # Of vectors as they are: to what other searches find there is no threshold.
+    index = make_index(metric=run.config.search.metric).fit(known)
+    genuine = index.search(queries.vectors, 1, query_ids=queries.ids)
     matched = sum(calibrated.matches(each) for each in genuine.distances[:, 0])
     print(
         f"a match is nearer than {calibrated.threshold:.4f}: so is the nearest image of another "

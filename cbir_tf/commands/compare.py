@@ -115,7 +115,13 @@ def compare(tasks: Sequence[Task], k: Sequence[int]) -> list[dict[str, Any]]:
     ranks = tasks[0].ranks(k)
     settings = tasks[0].retriever.run.config
     by_query = [
-        per_query(task.queries, task.gallery, ranks, task.retriever.run.config.search.metric)
+        per_query(
+            task.queries,
+            task.gallery,
+            ranks,
+            task.retriever.search_config.metric,
+            ranking=task.ranking,
+        )
         for task in progress(tasks, description="evaluating", unit="runs")
     ]
     rows = []
@@ -129,6 +135,7 @@ def compare(tasks: Sequence[Task], k: Sequence[int]) -> list[dict[str, Any]]:
             "run": name,
             "folder": str(run.folder),
             "metric": run.config.search.metric,
+            **task.steps,
             **summarize(values, {}, settings.evaluation.bootstrap, settings.seed),
             "gallery": len(task.searched),
             "dimensions": task.queries.vectors.shape[1],

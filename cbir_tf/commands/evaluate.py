@@ -6,6 +6,7 @@ import argparse
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,9 +20,12 @@ from cbir_tf.types import SPLITS, Embeddings, Neighbours, Run
 
 if TYPE_CHECKING:
     from cbir_tf.evaluation.levels import Levels
+    from cbir_tf.evaluation.metrics import Ranking
     from cbir_tf.retriever import Retriever
+    from cbir_tf.search.searcher import Searcher
     from cbir_tf.types import ImageSet
 
+DEPTH = 10_000  # ranks that are looked at where the search is more than distance
 MISTAKES = 12
 TREC_DEPTH = 1000
 CLASS_FIGURES = ("recall@1", "map", "map_at_r")
@@ -130,8 +134,9 @@ def measure(
         "metric": run.config.search.metric,
         "bootstrap": settings.bootstrap,
         "seed": run.config.seed,
+        "ranking": task.ranking,
     }
-    result: dict[str, Any] = {"split": split, "gallery_split": gallery or split}
+    result: dict[str, Any] = {"split": split, "gallery_split": gallery or split} | task.steps
     if level_column:
         levels = {**levels, level_column: level_of(task.images, level_column)}
     sets = label_sets_of(task.images, label_column) if label_column else None
@@ -166,14 +171,21 @@ class Task:
 
     @classmethod
     def open(cls, run: Run, split: str, gallery: str | None) -> Task:
-        """Open a run, extracting those images of the splits that it has not."""
-        from cbir_tf.features.runtime import open_encoder
+        """Open a run, extracting those images of the splits that it has not.
 
-        images = split_images(run, split, gallery or split)
+        A search of two steps needs the training images too, of which it learns the first.
+        """
+        from cbir_tf.features.views import open_run_encoder
+
+        search = run.config.search
+        splits = {split, gallery or split}
+        learns = search.two_step.name != "none" and search.two_step.run is None
+        images = split_images(run, *splits, *(["train"] if learns else []))
         # Before the store is looked at, which takes a damaged model for another one.
-        encoder = open_encoder(run.model, run.config.data.image_size)
+        encoder = open_run_encoder(run, search.test_time_augmentation)
         retriever, _ = extract(run, images, encoder)
         retriever.encoder = encoder
+        images = images.take(np.isin(images.split, list(splits)))
         stored = retriever.embeddings
 
         def of_split(name: str) -> Embeddings:
@@ -200,13 +212,33 @@ class Task:
             )
         return ranks
 
+    @cached_property
+    def searcher(self) -> Searcher:
+        """What the run's search does, among the gallery alone."""
+        return self.retriever.searcher_among(self.searched)
+
+    @property
+    def steps(self) -> dict[str, Any]:
+        """What the search does beyond finding the nearest, and to which rank; empty if nothing."""
+        from cbir_tf.search.searcher import steps_of
+
+        steps = steps_of(self.retriever.search_config)
+        return {"search": steps, "depth": min(DEPTH, self.findable)} if steps else {}
+
+    @property
+    def ranking(self) -> Ranking | None:
+        """What ranks the gallery; None where that is distance alone."""
+        return (lambda queries: self._found(queries, DEPTH)[0]) if self.steps else None
+
     def neighbours(self, k: int) -> Neighbours:
         """At most k of the gallery for every query."""
-        return self.retriever.index.search(
-            self.queries.vectors,
-            min(k, self.findable),
-            query_ids=self.queries.ids,
-            where=self.searched.ids,
+        return self.searcher.neighbours(*self._found(self.queries, k))
+
+    def _found(self, queries: Embeddings, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """Positions in the gallery and distances of at most k."""
+        probabilities = self.retriever.probabilities(queries.ids)
+        return self.searcher.rank(
+            queries.vectors, min(k, self.findable), queries.ids, None, probabilities
         )
 
 

@@ -199,17 +199,19 @@ def extract(
         The run ready to be searched, and id and reason of each image that could not be read.
 
     Raises:
-        UserError: the store is of another model, or none of the images could be read.
+        UserError: the store is of another model or test-time augmentation, or none of the images
+            could be read.
     """
     from cbir_tf.features.encode import encode
-    from cbir_tf.features.runtime import open_encoder
     from cbir_tf.features.store import FeatureStore
-    from cbir_tf.files import read_json, sha256
+    from cbir_tf.features.views import maker_of, open_run_encoder
+    from cbir_tf.files import read_json
 
-    encoder = encoder or open_encoder(run.model, run.config.data.image_size)
+    search = run.config.search
+    encoder = encoder or open_run_encoder(run, search.test_time_augmentation)
     names = read_json(run.training)["class_names"]
-    dtype = run.config.search.dtype
-    with FeatureStore.create(run.features, sha256(run.model), names, dtype) as store:
+    maker = maker_of(run, search.test_time_augmentation)
+    with FeatureStore.create(run.features, maker, names, search.dtype) as store:
         names = list(store.extend_classes(images.class_names))
         numbers = np.array([names.index(each) for each in images.class_names] + [UNLABELLED])
         images = replace(images, labels=numbers[images.labels], class_names=tuple(names))
@@ -237,13 +239,13 @@ def refreshed(run: Run) -> Retriever:
 
 def _watch(run: Run, folder: Path, keep_missing: bool) -> None:
     """Extract again whenever something below the folder changes, until interrupted."""
-    from cbir_tf.features.runtime import open_encoder
+    from cbir_tf.features.views import open_run_encoder
 
     try:
         from watchfiles import watch
     except ImportError:
         raise UserError("--watch needs watchfiles; pip install 'cbir-tf[watch]'") from None
-    encoder = open_encoder(run.model, run.config.data.image_size)
+    encoder = open_run_encoder(run, run.config.search.test_time_augmentation)
     logger.info("watching %s; Ctrl-C ends it", folder)
     # A change in the moment before the watch begins shows up in its first round.
     for _ in watch(folder, yield_on_timeout=False, raise_interrupt=True):

@@ -10,6 +10,7 @@ import numpy as np
 
 from cbir_tf.data.augment import augment
 from cbir_tf.data.decode import ImageError, decode_image, decode_original
+from cbir_tf.errors import UserError
 from cbir_tf.plots.classes import class_counts
 from cbir_tf.plots.curves import learning_rate_curve, loss_curves
 from cbir_tf.plots.embedding_map import embedding_map_html, embedding_map_png
@@ -17,7 +18,7 @@ from cbir_tf.plots.grids import NeighbourRow, augmentation_grid, query_grid, sam
 from cbir_tf.plots.pictures import thumbnail
 from cbir_tf.plots.projection import possible_method, principal_components, project
 from cbir_tf.plots.variance import explained_variance, variance_curve
-from cbir_tf.progress import progress
+from cbir_tf.progress import logger, progress
 from cbir_tf.types import ImageSet, Run
 
 if TYPE_CHECKING:
@@ -101,7 +102,12 @@ def draw_map(retriever: Retriever, ids: np.ndarray) -> list[Path]:
     k = min(retriever.search_config.k, len(retriever.embeddings) - 1)
     if k:
         chosen = shown.ids[spread(shown.labels, config.plots.queries, config.seed)]
-        rows = [neighbour_row(retriever, str(id_), retriever.search(str(id_), k)) for id_ in chosen]
+        try:
+            found = [retriever.search(str(id_), k) for id_ in chosen]
+        except UserError as error:  # what a second step needs may be extracted later
+            logger.warning("no query grid yet: %s", error)
+            return pictures
+        rows = [neighbour_row(retriever, *each) for each in zip(chosen, found, strict=True)]
         pictures.append(query_grid(plots / "query_grid.png", rows))
     return pictures
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 import json
 import math
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cbir_tf.commands.extract import trained_run
 from cbir_tf.commands.startup import import_tensorflow
-from cbir_tf.types import SPLITS
+from cbir_tf.config import Search, TwoStep
+from cbir_tf.types import SPLITS, Run
 
 if TYPE_CHECKING:
     from cbir_tf.retriever import Retriever
@@ -37,45 +39,75 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=["none", "query_expansion", "k_reciprocal"],
         help="default: the run's search.re_ranking",
     )
+    parser.add_argument(
+        "--two-step",
+        choices=["none", "knn", "svm"],
+        help="say first of which class the query is, then look among the images of that class; "
+        "default: the run's search.two_step, which also has the other settings",
+    )
     parser.add_argument("--grid", type=Path, metavar="PNG", help="write query and neighbours here")
     parser.add_argument("--json", action="store_true", help="one JSON document on standard output")
 
 
 def main(arguments: argparse.Namespace) -> None:
-    """Search and print rank, distance, label and path (or id) of each neighbour."""
+    """Search and print rank, distance, label and path (or id) of each neighbour.
+
+    A search of two steps says first for what it took the query.
+    """
     run = trained_run(arguments.run)
     from cbir_tf.features.runtime import is_exported
     from cbir_tf.retriever import Retriever
+    from cbir_tf.search.searcher import steps_of
 
+    settings = _settings(run.config.search, arguments)
     # TensorFlow takes seconds to import, and an exported model does without.
-    if arguments.grid or not is_exported(run.model, run.config.data.image_size):
+    runs = [run, *([Run.open(settings.two_step.run)] if settings.two_step.run else [])]
+    exported = all(is_exported(each.model, each.config.data.image_size) for each in runs)
+    if arguments.grid or not exported:
         import_tensorflow()
 
-    settings = run.config.search
-    if arguments.re_ranking:
-        settings = settings.model_copy(update={"re_ranking": arguments.re_ranking})
     retriever = Retriever(run, settings)
     where = [*arguments.where, *([f"split={arguments.split}"] if arguments.split else [])]
-    neighbours = retriever.search(arguments.query, arguments.k, where)
-    found = _rows(retriever, neighbours)
+    found = retriever.find(arguments.query, arguments.k, where)
+    neighbours, rows = found.neighbours, _rows(retriever, found.neighbours)
     if arguments.grid:
         from cbir_tf.commands.pictures import neighbour_row
         from cbir_tf.plots.grids import query_grid
 
-        row = neighbour_row(retriever, arguments.query, neighbours)
-        query_grid(arguments.grid, [row], f"Nearest of {len(retriever.embeddings)} images")
+        grid_row = neighbour_row(retriever, arguments.query, neighbours)
+        query_grid(arguments.grid, [grid_row], f"Nearest of {len(retriever.embeddings)} images")
     match = _match(retriever, neighbours)
     if arguments.json:
-        result = {"query": arguments.query, "match": match, "neighbours": found}
+        result = {
+            "query": arguments.query,
+            "search": steps_of(settings),
+            "class": found.prediction and asdict(found.prediction),
+            "match": match,
+            "neighbours": rows,
+        }
         print(json.dumps(result, ensure_ascii=False))
         return
+    if found.prediction is not None:
+        print(f"class {found.prediction.name}: probability {found.prediction.probability:.3f}")
     if match is not None:
         print(_verdict(match))
-    for each in found:
+    for each in rows:
         place = each["path"] or each["id"]
         print(f"{each['rank']:>3}  {each['distance']:.4f}  {each['label'] or '-'}  {place}")
     if arguments.grid:
         print(arguments.grid)
+
+
+def _settings(settings: Search, arguments: argparse.Namespace) -> Search:
+    """The run's, but for what was asked for."""
+    changes: dict[str, Any] = {}
+    if arguments.re_ranking:
+        changes["re_ranking"] = arguments.re_ranking
+    if arguments.two_step == "none":
+        changes["two_step"] = TwoStep()
+    elif arguments.two_step:
+        changes["two_step"] = settings.two_step.model_copy(update={"name": arguments.two_step})
+    return settings.model_copy(update=changes)
 
 
 def _match(retriever: Retriever, neighbours: Neighbours) -> dict[str, Any] | None:

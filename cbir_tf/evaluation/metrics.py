@@ -5,7 +5,7 @@ Relevant is what has the query's label, or shares one of its labels where images
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,12 +14,20 @@ from cbir_tf.errors import UserError
 from cbir_tf.evaluation.centroids import nearest_centroid
 from cbir_tf.evaluation.label_sets import LabelSets
 from cbir_tf.evaluation.rankings import normalized_gain, score_rankings
+from cbir_tf.progress import progress
 from cbir_tf.search import check_k
 from cbir_tf.search.distances import find_metric, pairwise
 from cbir_tf.search.index import check_dimension, positions_of
 from cbir_tf.types import UNLABELLED, Embeddings
 
+Ranking = Callable[[Embeddings], np.ndarray]
+"""From queries to the (Q, K) positions of what they find in the gallery, in order of id; -1: none.
+
+The query itself is not among them; what is not among them was not found.
+"""
+
 BLOCK_PAIRS = 2**23
+BLOCK_RANKED = 2**21
 BLOCK_DRAWS = 2**22
 INTERVAL = (2.5, 97.5)
 
@@ -34,6 +42,7 @@ def evaluate(
     seed: int = 0,
     class_names: Sequence[str] | None = None,
     label_sets: Mapping[str, Collection[str]] | None = None,
+    ranking: Ranking | None = None,
 ) -> dict[str, Any]:
     """Mean figures over the queries, in all and by class.
 
@@ -49,6 +58,7 @@ def evaluate(
         class_names: names by label, for the figures by class; None: the labels as text.
         label_sets: labels of every image by id, where images have several; the single labels are
             then not looked at.
+        ranking: what ranks the gallery; None: the distances alone.
 
     Returns:
         A document that is ready for JSON::
@@ -71,7 +81,7 @@ def evaluate(
         >>> evaluate(found, k=(1,))["figures"]["recall@1"]
         1.0
     """
-    values = per_query(queries, gallery, k, metric, label_sets)
+    values = per_query(queries, gallery, k, metric, label_sets, ranking)
     classes = (
         _classes(queries.labels, class_names) if label_sets is None else _sets(queries, label_sets)
     )
@@ -144,6 +154,7 @@ def per_query(
     k: Sequence[int] = (1, 5, 10),
     metric: str = "cosine",
     label_sets: Mapping[str, Collection[str]] | None = None,
+    ranking: Ranking | None = None,
 ) -> dict[str, np.ndarray]:
     """The figures of every query; arguments as for `evaluate`.
 
@@ -174,13 +185,15 @@ def per_query(
     check_dimension(queries.vectors, found.vectors.shape[1])
     # In order of id, a tie by id is a tie by column.
     found = found.take(np.argsort(found.ids))
-    if label_sets is None:
+    sets = None if label_sets is None else LabelSets(label_sets)
+    if ranking is not None:
+        blocks = list(_scored_rankings(queries, found, ranking, k, sets))
+    elif sets is None:
         blocks = [
             score_rankings(relevance, relevance.sum(axis=1), k)
             for relevance in _ranked_relevance(queries, found, metric)
         ]
     else:
-        sets = LabelSets(label_sets)
         blocks = [_score_gains(gains, k) for gains in _ranked_gains(queries, found, metric, sets)]
     figures = {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
     if label_sets is None:
@@ -193,6 +206,34 @@ def _score_gains(gains: np.ndarray, k: Sequence[int]) -> dict[str, np.ndarray]:
     relevance = gains > 0
     figures = score_rankings(relevance, relevance.sum(axis=1), k)
     return figures | normalized_gain(gains, -np.sort(-gains, axis=1), k)
+
+
+def _scored_rankings(
+    queries: Embeddings,
+    gallery: Embeddings,
+    ranking: Ranking,
+    k: Sequence[int],
+    sets: LabelSets | None,
+) -> Iterator[dict[str, np.ndarray]]:
+    """The figures of block after block of queries, ranked by something else than distance."""
+    own = positions_of(queries.ids, gallery.ids)
+    at_once = max(1, BLOCK_RANKED // len(gallery))
+    blocks = np.split(np.arange(len(queries)), range(at_once, len(queries), at_once))
+    shown = progress(blocks, description="ranking", unit="blocks") if len(blocks) > 1 else blocks
+    for rows in shown:
+        block = queries.take(rows)
+        if sets is None:
+            gains = (block.labels[:, None] == gallery.labels).astype(np.float32)
+        else:
+            gains = sets.gains(block.ids, gallery.ids)
+        itself = own[rows]
+        gains[np.flatnonzero(itself >= 0), itself[itself >= 0]] = 0
+        positions = ranking(block)
+        found = np.where(positions >= 0, np.take_along_axis(gains, positions, axis=1), 0)
+        figures = score_rankings(found > 0, (gains > 0).sum(axis=1), k)
+        if sets is not None:
+            figures |= normalized_gain(found, -np.sort(-gains, axis=1), k)
+        yield figures
 
 
 def _ranked_relevance(

@@ -7,6 +7,7 @@ All take the document of `cbir compare --json`:
                "figures": {name: value}, "intervals": {name: [low, high]},
                "dimensions": of the vectors searched, "model_MB": size of the model file,
                "seconds_per_query": {"median", "low", "high"}, "images_per_second": the same,
+               "search": what it does beyond finding the nearest, left out where that is nothing,
                "difference_to_first": {figure: fields of `Difference`}}, ...]}
 """
 
@@ -68,6 +69,7 @@ def comparison_csv(document: Mapping[str, Any]) -> str:
 
 def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
     cells = {name: row[name] for name in ("run", "queries", "gallery", "dimensions", "model_MB")}
+    cells |= {name: row[name] for name in ("search", "depth") if name in row}
     for name in ("seconds_per_query", "images_per_second"):
         cells |= {name: row[name]["median"]}
         cells |= {f"{name}_{end}": row[name][end] for end in ("low", "high")}
@@ -95,6 +97,8 @@ def _rows(document: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
         for name in COMPARED
         if any(name in row["difference_to_first"] for row in runs)
     ]
+    if any("search" in row for row in runs):
+        lines.append(("search", [row.get("search", "plain") for row in runs]))
     return [
         *lines,
         ("metric", [row["metric"] for row in runs]),

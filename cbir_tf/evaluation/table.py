@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 
@@ -27,9 +27,17 @@ def format_table(result: dict[str, Any]) -> str:
     left_out = f", {result['left_out']} left out with nothing to find" * bool(result["left_out"])
     title = (
         f"{result['protocol']}: {result['queries']} queries{left_out}, "
-        f"{result['gallery']} images in the gallery, {result['metric']} distance"
+        f"{result['gallery']} images in the gallery, {result['metric']} distance{steps(result)}"
     )
     return f"{title}\n\n{markdown(header, rows)}"
+
+
+def steps(result: Mapping[str, Any]) -> str:
+    """What the search did beyond finding the nearest, and at which rank it was cut off."""
+    if not result.get("search"):
+        return ""
+    all_ranks = result["depth"] >= result["gallery"] - 1
+    return f"; {result['search']}" + ("" if all_ranks else f", {result['depth']} ranks of each")
 
 
 def format_classes(result: dict[str, Any], names: Sequence[str] | None = None) -> str:

@@ -85,7 +85,8 @@ class FeatureStore:
 
         Args:
             path: the file.
-            model_digest: SHA-256 of the model that makes the vectors.
+            model_digest: SHA-256 of the model that makes the vectors, and how
+                (`cbir_tf.features.views.maker_of`).
             class_names: names the labels count into.
             dtype: float32 or float16, as which vectors are kept; a store keeps the one it has.
 
@@ -109,10 +110,9 @@ class FeatureStore:
                 connection.close()
         store = cls.open(path)
         if store.model_digest != model_digest:
+            error = another_maker(path, store.model_digest, model_digest)
             store.close()
-            raise UserError(
-                f"{path}: holds the features of another model; delete the file to extract anew"
-            )
+            raise error
         return store
 
     @classmethod
@@ -155,7 +155,7 @@ class FeatureStore:
 
     @property
     def model_digest(self) -> str:
-        """SHA-256 of the model that made the vectors."""
+        """SHA-256 of the model that made the vectors, and how (`create`)."""
         return self._about("model")
 
     @property
@@ -253,6 +253,12 @@ class FeatureStore:
         where, values = _where(split)
         return self._records(f"{where} ORDER BY id", values)
 
+    def digests(self) -> dict[str, str]:
+        """Digest of each image's encoded bytes by id, in order of id."""
+        with _reporting(self.path):
+            rows = self._connection.execute("SELECT id, digest FROM features ORDER BY id")
+            return dict(rows.fetchall())
+
     def embeddings(self, split: str | None = None) -> Embeddings:
         """The vectors of one split, or of everything, in order of id, as float32."""
         where, values = _where(split)
@@ -297,6 +303,15 @@ class FeatureStore:
     def _about(self, key: str) -> str:
         row = self._connection.execute("SELECT value FROM about WHERE key = ?", (key,)).fetchone()
         return "" if row is None else str(row[0])
+
+
+def another_maker(path: Path, stored: str, wanted: str) -> UserError:
+    """Why a store is refused that says of its vectors that something else made them."""
+    (model, _, theirs), (our_model, _, ours) = stored.partition(" "), wanted.partition(" ")
+    what = "by another model"
+    if model == our_model:
+        what = f"with test-time augmentation {theirs or 'none'}, and {ours or 'none'} is configured"
+    return UserError(f"{path}: made {what}; delete the file and run extract.py --run {path.parent}")
 
 
 def _described(record: Record) -> tuple[str, str | None, int, str, str]:

@@ -182,6 +182,23 @@ class GalleryIndex:
                 the number of vectors that a query can find (see `check_k`), or an id in `where`
                 that is not in the gallery.
         """
+        found, distances = self.find(*self.checked(vectors, k, query_ids, where))
+        ids = self._gallery.ids[found]
+        ids[found < 0] = ""
+        return Neighbours(ids, distances)
+
+    def checked(
+        self,
+        vectors: np.ndarray,
+        k: int,
+        query_ids: Sequence[str] | np.ndarray | None = None,
+        where: Sequence[str] | np.ndarray | None = None,
+    ) -> tuple[np.ndarray, int, np.ndarray, np.ndarray | None]:
+        """The arguments of `search`, checked, as those of `find`.
+
+        Raises:
+            UserError: as `search`.
+        """
         own = np.full(len(vectors), -1)
         if query_ids is not None:
             if len(query_ids) != len(vectors):
@@ -192,10 +209,7 @@ class GalleryIndex:
         among = None
         if where is not None:
             among = np.unique(self._positions(where, "filter by ids that are there"))
-        found, distances = self._search(queries, own, k, among)
-        ids = self._gallery.ids[found]
-        ids[found < 0] = ""
-        return Neighbours(ids, distances)
+        return queries, k, own, among
 
     def save(self, folder: str | Path) -> None:
         """Write the index into a folder; `cbir_tf.search.load_index` reads it.
@@ -228,10 +242,21 @@ class GalleryIndex:
             raise UserError(f"{missing!r} is not in the gallery; {advice}")
         return positions
 
-    def _search(
-        self, queries: np.ndarray, own: np.ndarray, k: int, among: np.ndarray | None
+    def find(
+        self, queries: np.ndarray, k: int, own: np.ndarray, among: np.ndarray | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Positions, -1 for none, and distances of the k nearest."""
+        """As `search`, by position in the gallery in order of id, and unchecked.
+
+        Args:
+            queries: (Q, D) float32.
+            k: neighbours wanted for each.
+            own: (Q,) position of the query itself, which is left out; -1 where it is not there.
+            among: positions to choose from, ascending; None: all.
+
+        Returns:
+            (Q, k) int64 positions, -1 where there are fewer than k, and float32 distances, infinite
+            there.
+        """
         found = np.full((len(queries), k), -1)
         distances = np.full((len(queries), k), np.inf, dtype=np.float32)
         most = len(self) if among is None else len(among)

@@ -74,6 +74,37 @@ class Index(Protocol):
         """
         ...
 
+    def checked(
+        self,
+        vectors: np.ndarray,
+        k: int,
+        query_ids: Sequence[str] | np.ndarray | None = None,
+        where: Sequence[str] | np.ndarray | None = None,
+    ) -> tuple[np.ndarray, int, np.ndarray, np.ndarray | None]:
+        """The arguments of `search`, checked, as those of `find`.
+
+        Raises:
+            UserError: as `search`.
+        """
+        ...
+
+    def find(
+        self, queries: np.ndarray, k: int, own: np.ndarray, among: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """As `search`, by position in the gallery in order of id, and unchecked.
+
+        Args:
+            queries: (Q, D) float32.
+            k: neighbours wanted for each.
+            own: (Q,) position of the query itself, which is left out; -1 where it is not there.
+            among: positions to choose from, ascending; None: all.
+
+        Returns:
+            (Q, k) int64 positions, -1 where there are fewer than k, and float32 distances, infinite
+            there.
+        """
+        ...
+
     def save(self, folder: str | Path) -> None:
         """Write the index into a folder, in open formats; `cbir_tf.search.load_index` reads it.
 

@@ -41,14 +41,16 @@ def query_expansion(
             away from the query has no weight.
 
     Returns:
-        (Q, D) float32, of length 1.
+        (Q, D) float32, each as long as its query was.
     """
     found = positions_of(neighbours.ids[:, :n].ravel(), gallery.ids).reshape(len(queries), -1)
+    lengths = np.linalg.norm(queries, axis=-1, keepdims=True)
     queries = _unit(queries)
     vectors = _unit(gallery.vectors[found.ravel()]).reshape(*found.shape, -1)
     similarities = np.einsum("qd,qnd->qn", queries, vectors)
     weights = np.where((found >= 0) & (similarities > 0), np.maximum(similarities, 0) ** alpha, 0)
-    return _unit(queries + np.einsum("qn,qnd->qd", weights, vectors)).astype(np.float32)
+    moved = _unit(queries + np.einsum("qn,qnd->qd", weights, vectors))
+    return (lengths * moved).astype(np.float32)
 
 
 def augmented(index: Index, gallery: Embeddings, n: int = 10, alpha: float = 3.0) -> Embeddings:
@@ -61,7 +63,7 @@ def augmented(index: Index, gallery: Embeddings, n: int = 10, alpha: float = 3.0
         alpha: as for `query_expansion`.
 
     Returns:
-        N vectors of length 1 under the same ids; an index is fitted to them in turn.
+        N vectors, each as long as before, under the same ids; an index is fitted to them in turn.
     """
     order = np.argsort(gallery.ids)
     gallery = gallery.take(order)

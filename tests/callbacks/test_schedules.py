@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from callbacks import BiTHyperRule, ScheduledRate, WarmupCosine, WarmupDecay, build_schedule
-from cbir_tf import config
+from cbir_tf import config_training as config
 
 
 def tiny_model(optimizer: keras.optimizers.Optimizer) -> keras.Model:

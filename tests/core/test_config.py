@@ -203,3 +203,33 @@ def test_every_shipped_configuration_opens_with_its_command_and_is_valid(path):
     relative = path.relative_to(Path(__file__).parents[2]).as_posix()
     assert command.startswith(f"# python train.py --config {relative}")
     Config.load(path)
+
+
+def test_a_first_step_is_a_name_or_a_section(file, tmp_path):
+    assert Config.load(file).search.two_step.name == "none"
+    assert Config.load(file, ["search.two_step=svm"]).search.two_step.mode == "hard"
+    soft = Config.load(file, ["search.two_step=knn", "search.two_step.mode=soft"]).search.two_step
+    assert (soft.name, soft.mode, soft.run) == ("knn", "soft", None)
+    config = Config.load(file, [f"search.two_step={{name: svm, run: {tmp_path}}}"])
+    assert config.search.two_step.run == tmp_path
+    assert Config.check(yaml.safe_load(config.dump())) == config
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("search.two_step=tree", "search.two_step.name: no 'tree'"),
+        ("search.two_step={run: runs/scenes}", "search.two_step.name is needed"),
+        ("search.two_step={name: knn, mod: soft}", "did you mean 'mode'"),
+        ("search.test_time_augmentation=flips", "did you mean 'flip'"),
+        ("search.database_augmentation=-1", "search.database_augmentation"),
+    ],
+)
+def test_a_wrong_step_of_a_search_is_one_line(file, override, message):
+    with pytest.raises(UserError, match=re.escape(message)):
+        Config.load(file, [override])
+
+
+def test_only_square_images_can_be_turned(file):
+    with pytest.raises(UserError, match=r"square images, data\.image_size is 32 x 64"):
+        Config.load(file, ["data.image_size=[32,64]", "search.test_time_augmentation=rotations"])

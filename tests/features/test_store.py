@@ -176,3 +176,19 @@ def test_describing_anew_keeps_the_vector(tmp_path):
 def test_classes_are_added_to_the_end(tmp_path):
     with FeatureStore.create(tmp_path / "features.db", "model", ["b", "a"]) as store:
         assert store.extend_classes(["c", "a"]) == store.class_names == ("b", "a", "c")
+
+
+def test_vectors_of_other_views_are_refused_as_those_of_another_model_are(tmp_path):
+    path = tmp_path / "features.db"
+    FeatureStore.create(path, "digest", ["a"]).close()
+    expected = r"test-time augmentation none, and flip is configured; delete.*extract\.py --run"
+    with pytest.raises(UserError, match=expected):
+        FeatureStore.create(path, "digest flip", ["a"])
+    with pytest.raises(UserError, match="another model"):
+        FeatureStore.create(path, "other flip", ["a"])
+
+
+def test_digests_are_those_of_the_records(tmp_path):
+    with FeatureStore.create(tmp_path / "features.db", "model", ["a"]) as store:
+        store.write([record("2"), record("1")], np.eye(2))
+        assert list(store.digests().items()) == [("1", "d1"), ("2", "d2")]

@@ -1,0 +1,102 @@
+"""Test-time augmentation: one vector for several views, and a store that knows of it."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cbir_tf import Config, Run
+from cbir_tf.config import Model
+from cbir_tf.features.runtime import is_exported
+from cbir_tf.features.views import averaging, maker_of, open_run_encoder
+from cbir_tf.models import build_embedder, load_embedder
+
+WEIGHTS = np.random.default_rng(1).normal(size=(6 * 6 * 3, 5))
+
+
+def pixels(count: int, height: int = 6, width: int = 6) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (count, height, width, 3), dtype=np.uint8)
+
+
+def project(images: np.ndarray) -> np.ndarray:
+    """An encoder that no turning leaves alone."""
+    assert images.flags.c_contiguous and images.dtype == np.uint8
+    return (images.reshape(len(images), -1) @ WEIGHTS).astype(np.float32)
+
+
+def pictures_of(image: np.ndarray, augmentation: str) -> list[np.ndarray]:
+    """The views, made by Pillow."""
+    picture = Image.fromarray(image)
+    if augmentation == "flip":
+        return [image, np.asarray(picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT))]
+    return [np.asarray(picture.rotate(angle, expand=True)) for angle in (0, 90, 180, 270)]
+
+
+@pytest.mark.parametrize("augmentation", ["flip", "rotations"])
+@pytest.mark.parametrize("normalize", [False, True])
+def test_a_vector_is_the_mean_over_the_views(augmentation, normalize):
+    images = pixels(3)
+    found = averaging(project, augmentation, normalize)(images)
+    assert found.dtype == np.float32
+    for image, vector in zip(images, found, strict=True):
+        views = np.stack(pictures_of(image, augmentation))
+        mean = project(views).mean(axis=0)
+        if normalize:
+            mean /= np.linalg.norm(mean)
+        np.testing.assert_allclose(vector, mean, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("augmentation", "change"),
+    [
+        ("flip", lambda images: images[:, :, ::-1]),
+        ("rotations", lambda images: np.rot90(images, axes=(1, 2))),
+    ],
+)
+def test_an_image_and_its_view_have_one_vector(augmentation, change):
+    images = pixels(2)
+    encoder = averaging(project, augmentation, normalize=True)
+    found = encoder(np.ascontiguousarray(change(images)))
+    np.testing.assert_allclose(found, encoder(images), atol=1e-6)
+
+
+def test_without_augmentation_the_encoder_is_itself():
+    assert averaging(project, "none", normalize=True) is project
+
+
+def test_views_that_cancel_out_give_no_nan():
+    encoder = averaging(lambda images: images[:, 0, :1, 0] - np.float32(2), "flip", True)
+    assert encoder(np.uint8([[[[1], [3]]]])).tolist() == [[0]]
+
+
+@pytest.fixture
+def run(tmp_path):
+    model = {"backbone": "small_cnn", "weights": None, "embedding_size": 8}
+    run = Run(
+        tmp_path, Config.check({"data": {"source": "digits", "image_size": 32}} | {"model": model})
+    )
+    build_embedder(Model(**model)).save(run.model)
+    return run
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "keras"])
+@pytest.mark.parametrize("augmentation", ["flip", "rotations"])
+def test_the_encoder_of_a_run_averages_with_either_runtime(run, monkeypatch, runtime, augmentation):
+    if runtime == "keras":
+        monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    images = pixels(2, 32, 32)
+    found = open_run_encoder(run, augmentation)(images)
+    assert is_exported(run.model, (32, 32)) == (runtime == "onnxruntime")
+    model = load_embedder(run.model)
+    for image, vector in zip(images, found, strict=True):
+        views = np.stack(pictures_of(image, augmentation))
+        mean = model.predict_on_batch(views).mean(axis=0)
+        np.testing.assert_allclose(vector, mean / np.linalg.norm(mean), atol=1e-4)
+
+
+def test_a_store_made_before_there_were_views_is_one_without(run):
+    assert maker_of(run, "none") == maker_of(run, "flip").removesuffix(" flip")
+    assert len(maker_of(run, "none")) == 64

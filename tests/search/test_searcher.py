@@ -1,0 +1,142 @@
+"""Every step of a search, and all of them together, against loops over the whole gallery."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cbir_tf.config import Search, TwoStep
+from cbir_tf.search import METRICS, make_index
+from cbir_tf.search.classifiers import NearestVote
+from cbir_tf.search.distances import between, find_metric
+from cbir_tf.search.re_ranking import k_reciprocal, query_expansion
+from cbir_tf.search.searcher import Searcher
+from cbir_tf.search.two_step import Gate
+from cbir_tf.types import Embeddings, Neighbours
+
+CLASSES = ("cat", "dog", "owl", "yak")
+LEAST = 1e-6
+
+
+def embeddings(vectors, labels=None, ids=None) -> Embeddings:
+    count = len(vectors)
+    ids = [f"{each:03d}" for each in range(count)] if ids is None else ids
+    return Embeddings(ids, vectors, np.zeros(count) if labels is None else labels)
+
+
+TRAINING = embeddings(
+    np.random.default_rng(0).normal(size=(40, 2)),
+    np.arange(40) % 4,
+    [f"training-{each}" for each in range(40)],
+)
+
+
+def gate_of(class_of, mode="hard", weight=0.5) -> Gate:
+    steps = TwoStep(name="knn", mode=mode, weight=weight)
+    return Gate(NearestVote(TRAINING, "cosine"), CLASSES, np.array(class_of), steps)
+
+
+def naive_distances(metric: str, query, gallery: Embeddings) -> list[np.float32]:
+    arithmetic = find_metric(metric)
+    one = arithmetic.prepare(np.float32([query]))
+    return [between(arithmetic, one, arithmetic.prepare(each[None]))[0] for each in gallery.vectors]
+
+
+def naive_search(gallery, how: Search, gate, shares, query, k, query_id, where):
+    """One query: the docstrings of searcher and two_step, image by image."""
+    rows = [
+        row
+        for row, id_ in enumerate(gallery.ids.tolist())
+        if id_ != query_id and (where is None or id_ in where)
+    ]
+    id_of = dict(enumerate(gallery.ids.tolist()))
+    if how.re_ranking == "query_expansion" and rows:
+        distance = naive_distances(how.metric, query, gallery)
+        near = sorted(rows, key=lambda row: (distance[row], id_of[row]))[:10]
+        first = Neighbours([[id_of[row] for row in near]], [[distance[row] for row in near]])
+        query = query_expansion(np.float32([query]), first, gallery, 10)[0]
+    distance = naive_distances(how.metric, query, gallery)
+    tier, factor = dict.fromkeys(rows, 0), dict.fromkeys(rows, 1.0)
+    if gate is not None:
+        by_share = sorted(range(len(CLASSES)), key=lambda each: (-shares[each], each))
+        for row in rows:
+            own = gate.class_of[row]
+            if gate.settings.mode == "hard":
+                tier[row] = by_share.index(own)
+            else:
+                ratio = max(*shares, LEAST) / max(shares[own], LEAST)
+                factor[row] = ratio**gate.settings.weight
+    found = [(tier[row], np.float32(distance[row] * factor[row]), id_of[row], row) for row in rows]
+    found.sort()
+    if how.re_ranking == "k_reciprocal" and found:
+        first = [each for each in found[: how.candidates] if each[0] == found[0][0]]
+        moved = k_reciprocal(query, gallery.take([row for *_, row in first]), how.metric)
+        factor_of = {id_: factor[row] for *_, id_, row in first}
+        again = [
+            (-1, np.float32(final * factor_of[id_]), id_, 0)
+            for id_, final in zip(moved.ids[0].tolist(), moved.distances[0], strict=True)
+        ]
+        found = sorted(again) + found[len(first) :]
+    ids, distances, base = [], [], 0.0
+    for place, (step, value, id_, _) in enumerate(found):
+        if place and found[place - 1][0] != step:
+            base += 1 + float(found[place - 1][1])
+        ids.append(id_)
+        distances.append(base + float(value))
+    missing = max(0, k - len(ids))
+    return ids[:k] + [""] * missing, distances[:k] + [math.inf] * missing
+
+
+@st.composite
+def cases(draw):
+    """Small whole numbers, so that ties, duplicates and zero vectors are the rule."""
+    row = st.lists(st.integers(-2, 2), min_size=2, max_size=2)
+    vectors = draw(st.lists(row, min_size=2, max_size=30))
+    count = len(vectors)
+    class_of = draw(st.lists(st.integers(0, 3), min_size=count, max_size=count))
+    mode = draw(st.sampled_from(["none", "hard", "soft"]))
+    weight = draw(st.sampled_from([0.0, 0.5, 3.0]))
+    numbers = draw(st.lists(st.integers(0, 999), min_size=count, max_size=count, unique=True))
+    how = Search(
+        metric=draw(st.sampled_from(list(METRICS))),
+        re_ranking=draw(st.sampled_from(["none", "query_expansion", "k_reciprocal"])),
+        candidates=draw(st.integers(2, 40)),
+    )
+    gallery = embeddings(vectors, ids=sorted(f"image-{each}" for each in numbers))
+    gate = None if mode == "none" else gate_of(class_of, mode, weight)
+    return gallery, how, gate
+
+
+@settings(max_examples=200)
+@given(case=cases(), data=st.data())
+def test_the_steps_together_are_those_of_loops_over_the_gallery(case, data):
+    gallery, how, gate = case
+    k = data.draw(st.integers(1, len(gallery) - 1))
+    where = data.draw(st.none() | st.lists(st.sampled_from(gallery.ids.tolist()), unique=True))
+    share = st.lists(st.integers(0, 5), min_size=4, max_size=4).filter(any)
+    shares = np.array(data.draw(st.lists(share, min_size=len(gallery), max_size=len(gallery))))
+    shares = shares / shares.sum(axis=1, keepdims=True)
+    searcher = Searcher(gallery, make_index(metric=how.metric).fit(gallery), how, gate)
+    found = searcher.search(gallery.vectors, k, gallery.ids, where, shares)
+    for row, query in enumerate(gallery.vectors):
+        ids, distances = naive_search(
+            gallery, how, gate, shares[row].tolist(), query, k, gallery.ids[row], where
+        )
+        assert found.ids[row].tolist() == ids
+        np.testing.assert_allclose(found.distances[row], distances, rtol=1e-6)
+
+
+@given(case=cases(), data=st.data())
+def test_fewer_neighbours_are_the_beginning_of_more_and_a_query_alone_finds_the_same(case, data):
+    gallery, how, gate = case
+    k = data.draw(st.integers(1, len(gallery)))
+    searcher = Searcher(gallery, make_index(metric=how.metric).fit(gallery), how, gate)
+    everything = searcher.search(gallery.vectors, len(gallery))
+    some = searcher.search(gallery.vectors, k)
+    assert np.array_equal(some.ids, everything.ids[:, :k])
+    assert np.array_equal(some.distances, everything.distances[:, :k])
+    alone = searcher.search(gallery.vectors[-1:], k)
+    assert np.array_equal(alone.ids[0], some.ids[-1])
