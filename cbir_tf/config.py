@@ -322,9 +322,10 @@ class Search(Section):
     0: none."""
     two_step: Annotated[TwoStep, BeforeValidator(named)] = TwoStep()
     """Say first of which class the query is; a name or {name: ..., ...}."""
-    test_time_augmentation: Literal["none", "flip", "rotations"] = "none"
-    """An image's vector is the mean of those of several views: with its mirror image, or turned by
-    0, 90, 180 and 270 degrees; takes 2 or 4 times as long, and new features."""
+    test_time_augmentation: Literal["none", "flip", "crops", "rotations"] = "none"
+    """An image's vector is the mean of those of several views: flip, with its mirror image; crops,
+    three along the longer side, and their mirror images (with data.resize: crop); rotations, by 0,
+    90, 180 and 270 degrees. Takes 2, 6 or 4 times as long, and new features."""
     dtype: Literal["float32", "float16"] = "float32"
     """As which vectors are stored; float16 halves the file and keeps 3 digits."""
 
@@ -375,8 +376,13 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
-    def _square_to_turn(self) -> Config:
+    def _views_fit(self) -> Config:
         height, width = self.data.image_size
+        if self.search.test_time_augmentation == "crops" and self.data.resize != "crop":
+            raise ValueError(
+                f"search.test_time_augmentation: crops needs data.resize: crop, not "
+                f"{self.data.resize}; use flip, or train with crop"
+            )
         if self.search.test_time_augmentation == "rotations" and height != width:
             raise ValueError(
                 f"search.test_time_augmentation: rotations needs square images, data.image_size is "

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cbir_tf.config import Search, TwoStep
-from cbir_tf.data.decode import decode_image
+from cbir_tf.data.decode import CROPS, decode_image
 from cbir_tf.errors import UserError, nearest
 from cbir_tf.features.runtime import Encoder, predict
 from cbir_tf.features.store import FeatureStore, Record, another_maker
-from cbir_tf.features.views import averaging, maker_of, open_run_encoder
+from cbir_tf.features.views import averaging, maker_of, open_run_encoder, viewed
 from cbir_tf.progress import logger
 from cbir_tf.search import Index, load_index, make_index
 from cbir_tf.search.classifiers import Classifier, fit_classifier
@@ -256,10 +256,13 @@ class Retriever:
         Raises:
             UserError: it cannot be read.
         """
-        data, augmentation = self.run.config.data, self.search_config.test_time_augmentation
+        augmentation = self.search_config.test_time_augmentation
+        data = viewed(self.run.config.data, augmentation)
         if not isinstance(image, np.ndarray):
             source = image if isinstance(image, bytes) else Path(image)
             image = decode_image(source, data.image_size, data.resize)
+        elif augmentation == "crops":  # pixels are taken as they are
+            image = np.tile(image, (1, CROPS, 1))
         if image.shape[:2] == data.image_size:
             return self._projected(self.encoder(image[np.newaxis])[0])
         normalize = self.run.config.model.normalize

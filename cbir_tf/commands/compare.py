@@ -189,10 +189,13 @@ def _seconds_per_query(task: Task, id_: str) -> float:
 def _images_per_second(task: Task, images: ImageSet) -> float:
     """From files to vectors."""
     from cbir_tf.features.encode import embed
+    from cbir_tf.features.views import viewed
 
+    config = task.retriever.run.config
+    data = viewed(config.data, config.search.test_time_augmentation)
     mine = task.images.take(np.isin(task.images.ids, images.ids))
     start = time.perf_counter()
-    embed(task.retriever.encoder, mine, task.retriever.run.config.data)
+    embed(task.retriever.encoder, mine, data)
     return len(mine) / (time.perf_counter() - start)
 
 

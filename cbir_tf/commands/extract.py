@@ -204,7 +204,7 @@ def extract(
     """
     from cbir_tf.features.encode import encode
     from cbir_tf.features.store import FeatureStore
-    from cbir_tf.features.views import maker_of, open_run_encoder
+    from cbir_tf.features.views import maker_of, open_run_encoder, viewed
     from cbir_tf.files import read_json
 
     search = run.config.search
@@ -215,7 +215,8 @@ def extract(
         names = list(store.extend_classes(images.class_names))
         numbers = np.array([names.index(each) for each in images.class_names] + [UNLABELLED])
         images = replace(images, labels=numbers[images.labels], class_names=tuple(names))
-        unreadable = encode(encoder, images, run.config.data, store)
+        data = viewed(run.config.data, search.test_time_augmentation)
+        unreadable = encode(encoder, images, data, store)
         if len(unreadable) == len(images):
             raise UserError(
                 f"none of the {len(images)} images could be read, the first is "

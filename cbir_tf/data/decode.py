@@ -18,6 +18,7 @@ from PIL.WebPImagePlugin import WebPImageFile
 
 from cbir_tf.errors import UserError
 
+CROPS = 3  # of a photo, of which each has about three quarters where it is 4:3
 MOST_PIXELS = 100_000_000
 BACKGROUND = (255, 255, 255)
 """What shows through transparent pixels."""
@@ -70,7 +71,9 @@ def decode_image(source: Path | bytes, size: tuple[int, int], resize: str) -> np
     Args:
         source: a file, or its content.
         size: height and width in pixels.
-        resize: stretch, letterbox or crop, as `config.Data.resize` explains them.
+        resize: stretch, letterbox or crop, as `config.Data.resize` explains them; or crops: three
+            crops side by side, each a third as wide, from the beginning, the middle and the end of
+            the longer side.
 
     Returns:
         (height, width, 3) uint8, RGB.
@@ -80,7 +83,9 @@ def decode_image(source: Path | bytes, size: tuple[int, int], resize: str) -> np
             picture in one of these formats.
     """
     height, width = size
-    image = _RESIZE[resize](open_image(source, at_least=(width, height)), (width, height))
+    side_by_side = CROPS if resize == "crops" else 1
+    image = open_image(source, at_least=(width // side_by_side, height))
+    image = _RESIZE[resize](image, (width, height))
     return np.array(image)
 
 
@@ -217,8 +222,21 @@ def _crop(image: Image.Image, size: tuple[int, int]) -> Image.Image:
     return ImageOps.fit(image, size, Image.Resampling.BILINEAR)
 
 
+def _crops(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    width = size[0] // CROPS
+    joined = Image.new("RGB", size)
+    for number in range(CROPS):
+        place = number / (CROPS - 1)
+        one = ImageOps.fit(
+            image, (width, size[1]), Image.Resampling.BILINEAR, centering=(place, place)
+        )
+        joined.paste(one, (number * width, 0))
+    return joined
+
+
 _RESIZE: dict[str, Callable[[Image.Image, tuple[int, int]], Image.Image]] = {
     "stretch": _stretch,
     "letterbox": _letterbox,
     "crop": _crop,
+    "crops": _crops,
 }

@@ -1,6 +1,8 @@
 """Test-time augmentation: the vector of an image is the mean of those of several views of it.
 
 - flip: the image and its mirror image.
+- crops: three crops, from the beginning, the middle and the end of the longer side, so that nothing
+  of the photo is left out, each with its mirror image.
 - rotations: the image turned by 0, 90, 180 and 270 degrees.
 
 Embedders that scale their vectors to length 1 have the mean scaled so too. Images of the gallery
@@ -14,6 +16,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from cbir_tf.config import Data
+from cbir_tf.data.decode import CROPS
 from cbir_tf.features import runtime
 from cbir_tf.features.runtime import Encoder
 from cbir_tf.files import sha256
@@ -25,7 +29,8 @@ def averaging(encoder: Encoder, augmentation: str, normalize: bool) -> Encoder:
 
     Args:
         encoder: of one view.
-        augmentation: flip, rotations, or none, which leaves the encoder as it is.
+        augmentation: flip, crops, whose images are read as `viewed` has it, rotations, or none,
+            which leaves the encoder as it is.
         normalize: scale the mean to length 1.
 
     Example:
@@ -56,8 +61,19 @@ def _views(pixels: np.ndarray, augmentation: str) -> Iterator[np.ndarray]:
     """(B, H, W, 3), one view after another."""
     if augmentation == "flip":
         yield from (pixels, pixels[:, :, ::-1])
+    elif augmentation == "crops":
+        for crop in np.split(pixels, CROPS, axis=2):
+            yield from (crop, crop[:, :, ::-1])
     else:
         yield from (np.rot90(pixels, turns, axes=(1, 2)) for turns in range(4))
+
+
+def viewed(data: Data, augmentation: str) -> Data:
+    """How images are read for their views: with crops, three side by side."""
+    if augmentation != "crops":
+        return data
+    height, width = data.image_size
+    return data.model_copy(update={"image_size": (height, CROPS * width), "resize": "crops"})
 
 
 def open_run_encoder(run: Run, augmentation: str) -> Encoder:

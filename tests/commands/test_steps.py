@@ -216,8 +216,10 @@ def test_compare_tells_the_ways_of_searching_apart(run_folder, tmp_path, capsys)
     assert "two-step svm hard" in (out / "comparison.csv").read_text()
 
 
-@pytest.mark.parametrize("augmentation", ["flip", "rotations"])
+@pytest.mark.parametrize("augmentation", ["flip", "crops", "rotations"])
 def test_gallery_and_queries_go_through_the_same_views(run_folder, photos, capsys, augmentation):
+    config = run_folder / "config.yaml"
+    config.write_text(config.read_text().replace("resize: stretch", "resize: crop"))
     run = configure(run_folder, test_time_augmentation=augmentation)
     for command in (["extract"], ["search", "red/03.jpg"], ["evaluate"]):
         error = error_of(capsys, *command, "--run", run_folder)
@@ -230,10 +232,13 @@ def test_gallery_and_queries_go_through_the_same_views(run_folder, photos, capsy
     views = [pixels, pixels[:, ::-1]]
     if augmentation == "rotations":
         views = [np.rot90(pixels, turns) for turns in range(4)]
+    if augmentation == "crops":
+        crops = np.split(decode_image(path, (32, 96), "crops"), 3, axis=1)
+        views = [view for crop in crops for view in (crop, crop[:, ::-1])]
     mean = load_embedder(run.model).predict_on_batch(np.stack(views)).mean(axis=0)
     mean /= np.linalg.norm(mean)
     retriever = Retriever(run)
-    for query in (path, path.read_bytes(), pixels):
+    for query in (path, path.read_bytes(), *([] if augmentation == "crops" else [pixels])):
         np.testing.assert_allclose(retriever.encode(query), mean, atol=1e-4)
     larger = np.pad(pixels, ((8, 8), (8, 8), (0, 0)))
     assert retriever.encode(larger).shape == mean.shape

@@ -230,6 +230,11 @@ def test_a_wrong_step_of_a_search_is_one_line(file, override, message):
         Config.load(file, [override])
 
 
+def test_crops_go_with_crop(file):
+    with pytest.raises(UserError, match=r"crops needs data\.resize: crop, not stretch"):
+        Config.load(file, ["search.test_time_augmentation=crops"])
+
+
 def test_only_square_images_can_be_turned(file):
     with pytest.raises(UserError, match=r"square images, data\.image_size is 32 x 64"):
         Config.load(file, ["data.image_size=[32,64]", "search.test_time_augmentation=rotations"])

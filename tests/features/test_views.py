@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from cbir_tf import Config, Run
-from cbir_tf.config import Model
+from cbir_tf.config import Data, Model
+from cbir_tf.data.decode import decode_image
 from cbir_tf.features.runtime import is_exported
-from cbir_tf.features.views import averaging, maker_of, open_run_encoder
+from cbir_tf.features.views import averaging, maker_of, open_run_encoder, viewed
 from cbir_tf.models import build_embedder, load_embedder
 
 WEIGHTS = np.random.default_rng(1).normal(size=(6 * 6 * 3, 5))
@@ -61,6 +64,32 @@ def test_an_image_and_its_view_have_one_vector(augmentation, change):
     encoder = averaging(project, augmentation, normalize=True)
     found = encoder(np.ascontiguousarray(change(images)))
     np.testing.assert_allclose(found, encoder(images), atol=1e-6)
+
+
+def test_crops_and_their_mirror_images_are_views():
+    joined = pixels(2, 6, 18)
+    crops = [joined[:, :, left : left + 6] for left in (0, 6, 12)]
+    views = [view for crop in crops for view in (crop, crop[:, :, ::-1])]
+    mean = np.mean([project(np.ascontiguousarray(view)) for view in views], axis=0)
+    np.testing.assert_allclose(averaging(project, "crops", False)(joined), mean, rtol=1e-4)
+
+
+@pytest.mark.parametrize("shape", [(40, 60), (60, 40), (50, 50)])
+def test_crops_leave_nothing_of_a_photo_out(shape):
+    height, width = shape
+    photo = pixels(1, height, width)[0]
+    content = io.BytesIO()
+    Image.fromarray(photo).save(content, "png")
+    data = viewed(Data(path=Path(), image_size=20, resize="crop"), "crops")
+    joined = decode_image(content.getvalue(), data.image_size, data.resize)
+    side = min(shape)
+    for number, crop in enumerate(np.split(joined, 3, axis=1)):
+        top, left = number / 2 * (height - side), number / 2 * (width - side)
+        box = (left, top, left + side, top + side)
+        expected = Image.fromarray(photo).resize((20, 20), Image.Resampling.BILINEAR, box)
+        np.testing.assert_array_equal(crop, np.asarray(expected))
+    centre = decode_image(content.getvalue(), (20, 20), "crop")
+    np.testing.assert_array_equal(np.split(joined, 3, axis=1)[1], centre)
 
 
 def test_without_augmentation_the_encoder_is_itself():
