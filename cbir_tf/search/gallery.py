@@ -12,10 +12,11 @@ from cbir_tf.errors import UserError
 from cbir_tf.search.distances import Metric, between, find_metric
 from cbir_tf.search.index import check_k, check_vectors, positions_of
 from cbir_tf.search.manifest import Manifest
+from cbir_tf.search.recall import SAMPLE_K
 from cbir_tf.types import Embeddings, Neighbours
 
 CANDIDATES_BEYOND_K = 8
-BLOCK_VALUES = 2**22
+BLOCK_VALUES, CACHED_VALUES = 2**22, 2**16  # the second is what a processor's cache holds
 NOTHING = Embeddings(np.empty(0, str), np.empty((0, 0)), np.empty(0))
 
 
@@ -261,11 +262,13 @@ class GalleryIndex:
         distances = np.full((len(queries), k), np.inf, dtype=np.float32)
         most = len(self) if among is None else len(among)
         pending = np.arange(len(queries) if most else 0)
-        wanted = k + CANDIDATES_BEYOND_K
+        # Of an approximate search more than its recall was measured with would be no surer.
+        exact = self.is_exact or among is not None
+        wanted = k + CANDIDATES_BEYOND_K if exact else max(k, SAMPLE_K) + 1
         while len(pending):
             wanted = min(wanted, most)
             unsettled = []
-            for rows in _blocks(pending, wanted * queries.shape[1]):
+            for rows in _blocks(pending, wanted * queries.shape[1], BLOCK_VALUES):
                 candidates, beyond = self.back_end.propose(queries[rows], wanted, among)
                 candidates = np.where(candidates == own[rows, None], -1, candidates)
                 best, their_distances = self._rank(queries[rows], candidates, k)
@@ -282,9 +285,14 @@ class GalleryIndex:
         self, queries: np.ndarray, candidates: np.ndarray, k: int
     ) -> tuple[np.ndarray, np.ndarray]:
         """The best k of (Q, C) candidates by (distance, position), which is (distance, id)."""
-        prepared = self._metric.prepare(self._gallery.vectors[candidates.ravel()])
-        prepared = prepared.reshape(*candidates.shape, -1)
-        distances = between(self._metric, self._metric.prepare(queries)[:, None], prepared)
+        distances = np.empty(candidates.shape, dtype=np.float32)
+        everyone = np.arange(len(queries))
+        for rows in _blocks(everyone, candidates.shape[1] * queries.shape[1], CACHED_VALUES):
+            some = candidates[rows]
+            prepared = self._metric.prepare(self._gallery.vectors[some.ravel()])
+            prepared = prepared.reshape(*some.shape, -1)
+            own = self._metric.prepare(queries[rows])[:, np.newaxis]
+            distances[rows] = between(self._metric, own, prepared)
         distances[candidates < 0] = np.inf
         order = np.lexsort((candidates, distances), axis=-1)[:, :k]
         best = np.take_along_axis(candidates, order, axis=-1)
@@ -299,7 +307,7 @@ def _by_id(embeddings: Embeddings) -> Embeddings:
     return embeddings.take(np.argsort(ids))
 
 
-def _blocks(rows: np.ndarray, values_a_row: int) -> Iterator[np.ndarray]:
-    """The rows, so many at a time that a block holds about BLOCK_VALUES values."""
-    at_once = max(1, BLOCK_VALUES // values_a_row)
+def _blocks(rows: np.ndarray, values_a_row: int, values: int) -> Iterator[np.ndarray]:
+    """The rows, so many at a time that a block holds about so many values."""
+    at_once = max(1, values // values_a_row)
     return (rows[start : start + at_once] for start in range(0, len(rows), at_once))
