@@ -18,7 +18,15 @@ from pydantic import (
     model_validator,
 )
 
-from cbir_tf.config_text import apply_override, explain, flat, location, named, read_yaml
+from cbir_tf.config_text import (
+    apply_override,
+    explain,
+    flat,
+    location,
+    merged,
+    named,
+    read_yaml,
+)
 from cbir_tf.errors import UserError
 from cbir_tf.metric_names import minkowski_order
 
@@ -149,7 +157,8 @@ Augmentation = Annotated[
 
 class Batch(Section):
     sampler: Literal["balanced", "shuffled"] = "balanced"
-    """balanced: classes x images_per_class, no image twice in a batch; shuffled: plain batches."""
+    """balanced: classes x images_per_class, no image twice in a batch; shuffled: plain batches,
+    the default with loss: reconstruction."""
     size: int = Field(64, ge=2)
     """Images in a shuffled batch, and in validation and extraction batches."""
     classes: int = Field(8, ge=2)
@@ -248,9 +257,10 @@ class Model(Section):
     hidden: tuple[Annotated[int, Field(ge=1)], ...] = ()
     """Sizes of dense relu layers between pooling and embedding."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Dropout before the embedding layer."""
+    """Dropout before the embedding layer; with embedding_size: null, between the vector and what
+    the loss puts on top of it."""
     embedding_size: Annotated[int, Field(ge=1)] | None = 128
-    """Size of the embedding; null: the pooled features themselves, with no head."""
+    """Size of the embedding; null: the last hidden layer, or without one the pooled features."""
     normalize: bool = True
     """Scale embeddings to length 1."""
     trainable: str = "all"
@@ -275,16 +285,61 @@ class Model(Section):
         return weights
 
 
-class Loss(Section):
-    name: Literal["triplet_semi_hard", "triplet_hard"] = "triplet_semi_hard"
-    """Which negative each anchor and positive are held against: the nearest one farther than the
-    positive, or the nearest of all, with the farthest positive."""
+class Triplets(Section):
+    name: str
     margin: float = Field(0.2, ge=0)
     """How much farther the negative has to be."""
     distance: Literal["L2", "squared-L2", "angular"] = "L2"
     """Distance between embeddings, under TensorFlow Addons' names."""
+
+
+class SemiHardTriplets(Triplets):
+    name: Literal["triplet_semi_hard"] = "triplet_semi_hard"
+
+
+class HardTriplets(Triplets):
+    name: Literal["triplet_hard"] = "triplet_hard"
     soft: bool = False
-    """triplet_hard: log(1 + exp(x)) in place of the margin."""
+    """log(1 + exp(x)) in place of the margin."""
+
+
+class CrossEntropy(Section):
+    name: Literal["cross_entropy"] = "cross_entropy"
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of each target that is spread evenly over all classes."""
+
+
+class Reconstruction(Section):
+    name: Literal["reconstruction"] = "reconstruction"
+    noise: Fraction = 0.0
+    """Standard deviation of the Gaussian noise on the pixels, 0..1, that the encoder sees in
+    training; what it is held against has none."""
+
+
+def _loss(value: Any) -> Any:
+    """Triplets where there is no name; older runs say `soft: false` of semi-hard ones too."""
+    value = named(value)
+    if not isinstance(value, dict):
+        return value
+    value = {"name": "triplet_semi_hard"} | value
+    if value["name"] == "triplet_semi_hard" and value.get("soft") is False:
+        del value["soft"]
+    return value
+
+
+Loss = Annotated[
+    Annotated[
+        SemiHardTriplets | HardTriplets | CrossEntropy | Reconstruction,
+        Field(discriminator="name"),
+    ],
+    BeforeValidator(_loss),
+]
+
+# An auto-encoder has no use for classes, and images may have none.
+_WITHOUT_CLASSES = {
+    "data": {"batch": {"sampler": "shuffled"}},
+    "training": {"monitor": "val_loss"},
+}
 
 
 class Optimizer(Section):
@@ -360,8 +415,9 @@ class Training(Section):
     schedule decides."""
     steps_per_epoch: int | None = Field(None, ge=1)
     """Null: as many batches as the training images fill."""
-    monitor: Literal["val_loss", "val_recall@1", "val_map_at_r"] = "val_recall@1"
-    """What chooses the best epoch, and what early stopping looks at."""
+    monitor: Literal["val_loss", "val_recall@1", "val_map_at_r", "val_accuracy"] = "val_recall@1"
+    """What chooses the best epoch, and what early stopping looks at; val_accuracy with
+    loss: cross_entropy; the default with loss: reconstruction is val_loss."""
     early_stopping: EarlyStopping = EarlyStopping()
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
     """Compute precision; weights, embeddings and loss stay float32."""
@@ -418,7 +474,11 @@ class Config(Section):
     """Of every random choice: split, weights, batches, augmentation, plots."""
     data: Data
     model: Model = Model()
-    loss: Loss = Loss()
+    loss: Loss = SemiHardTriplets()
+    """triplet_semi_hard, triplet_hard, cross_entropy or reconstruction; a name or {name: ...}. Of
+    triplets: each anchor and positive against the nearest negative farther than the positive, or
+    the farthest positive against the nearest negative. cross_entropy: a classifier over the
+    embedding, before model.normalize; reconstruction: a decoder from there back to the pixels."""
     optimizer: Optimizer = Optimizer()
     """Not used with schedule: bit_hyperrule, which brings its own."""
     schedule: Schedule = Constant()
@@ -427,6 +487,36 @@ class Config(Section):
     search: Search = Search()
     evaluation: Evaluation = Evaluation()
     plots: Plots = Plots()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults_without_classes(cls, values: Any) -> Any:
+        loss = named(values.get("loss")) if isinstance(values, dict) else None
+        if isinstance(loss, dict) and loss.get("name") == "reconstruction":
+            return merged(_WITHOUT_CLASSES, values)
+        return values
+
+    @model_validator(mode="after")
+    def _objective(self) -> Config:
+        monitor, kind = self.training.monitor, self.loss.name
+        if monitor == "val_accuracy" and kind != "cross_entropy":
+            raise ValueError(
+                "training.monitor: val_accuracy goes with loss: cross_entropy; choose another"
+            )
+        unseen = kind == "cross_entropy" and self.data.split.by == "class"
+        if unseen and monitor in ("val_accuracy", "val_loss"):
+            raise ValueError(
+                f"training.monitor: no {monitor} with data.split.by: class, as the classifier "
+                "never sees the validation classes; choose val_recall@1 or val_map_at_r"
+            )
+        if kind == "reconstruction" and any(
+            getattr(step, "size", None) for step in self.data.augmentation
+        ):
+            raise ValueError(
+                "data.augmentation: a decoder makes images of one size; leave out the crop's size "
+                "and set data.image_size"
+            )
+        return self
 
     @classmethod
     def load(cls, path: str | Path, overrides: Sequence[str] = ()) -> Config:
