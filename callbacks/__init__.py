@@ -9,7 +9,7 @@ from callbacks.early_stopping import best_epoch, should_stop
 from callbacks.progress import EpochProgress
 from callbacks.retrieval_metrics import RetrievalMetrics
 from callbacks.schedules import BiTHyperRule, ScheduledRate, WarmupCosine, WarmupDecay
-from callbacks.validation_loss import ValidationLoss
+from callbacks.validation_pass import ValidationPass
 from cbir_tf import config
 
 __all__ = [
@@ -19,7 +19,7 @@ __all__ = [
     "EpochProgress",
     "RetrievalMetrics",
     "ScheduledRate",
-    "ValidationLoss",
+    "ValidationPass",
     "WarmupCosine",
     "WarmupDecay",
     "averaged_weights",

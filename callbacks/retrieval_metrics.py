@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import keras
 
 from callbacks.averaging import averaged_weights
-from cbir_tf.errors import UserError
+from callbacks.divergence import refuse_divergence
 from cbir_tf.evaluation import evaluate
 from cbir_tf.types import Embeddings
 
@@ -45,11 +44,7 @@ class RetrievalMetrics(keras.callbacks.Callback):
         return self._latest
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float]) -> None:
-        if not math.isfinite(logs["loss"]):
-            raise UserError(
-                f"epoch {epoch + 1}: training diverged, the loss is {logs['loss']}; lower "
-                "optimizer.learning_rate or set optimizer.clip_norm"
-            )
+        refuse_divergence(epoch, logs)
         with averaged_weights(self.model):
             self._latest = self.embed(self.model)
         figures = evaluate(self._latest, None, k=(1,), metric=self.metric)["figures"]

@@ -17,8 +17,24 @@ from pydantic import (
 )
 
 from cbir_tf.config_section import Fraction, Section, absolute
-from cbir_tf.config_text import apply_override, explain, flat, location, named, read_yaml
-from cbir_tf.config_training import Constant, Optimizer, Schedule, Training
+from cbir_tf.config_text import (
+    apply_override,
+    explain,
+    flat,
+    location,
+    merged,
+    named,
+    read_yaml,
+)
+from cbir_tf.config_training import (
+    WITHOUT_CLASSES,
+    Constant,
+    Loss,
+    Optimizer,
+    Schedule,
+    SemiHardTriplets,
+    Training,
+)
 from cbir_tf.errors import UserError
 from cbir_tf.metric_names import minkowski_order
 
@@ -131,7 +147,8 @@ Augmentation = Annotated[
 
 class Batch(Section):
     sampler: Literal["balanced", "shuffled"] = "balanced"
-    """balanced: classes x images_per_class, no image twice in a batch; shuffled: plain batches."""
+    """balanced: classes x images_per_class, no image twice in a batch; shuffled: plain batches,
+    the default with loss: reconstruction."""
     size: int = Field(64, ge=2)
     """Images in a shuffled batch, and in validation and extraction batches."""
     classes: int = Field(8, ge=2)
@@ -230,9 +247,10 @@ class Model(Section):
     hidden: tuple[Annotated[int, Field(ge=1)], ...] = ()
     """Sizes of dense relu layers between pooling and embedding."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Dropout before the embedding layer."""
+    """Dropout before the embedding layer; with embedding_size: null, between the vector and what
+    the loss puts on top of it."""
     embedding_size: Annotated[int, Field(ge=1)] | None = 128
-    """Size of the embedding; null: the pooled features themselves, with no head."""
+    """Size of the embedding; null: the last hidden layer, or without one the pooled features."""
     normalize: bool = True
     """Scale embeddings to length 1."""
     trainable: str = "all"
@@ -255,18 +273,6 @@ class Model(Section):
         if weights is not None and Path(weights).expanduser().exists():
             return str(absolute(Path(weights)))
         return weights
-
-
-class Loss(Section):
-    name: Literal["triplet_semi_hard", "triplet_hard"] = "triplet_semi_hard"
-    """Which negative each anchor and positive are held against: the nearest one farther than the
-    positive, or the nearest of all, with the farthest positive."""
-    margin: float = Field(0.2, ge=0)
-    """How much farther the negative has to be."""
-    distance: Literal["L2", "squared-L2", "angular"] = "L2"
-    """Distance between embeddings, under TensorFlow Addons' names."""
-    soft: bool = False
-    """triplet_hard: log(1 + exp(x)) in place of the margin."""
 
 
 # --- after training -----------------------------------------------------------------------------
@@ -355,7 +361,11 @@ class Config(Section):
     """Of every random choice: split, weights, batches, augmentation, plots."""
     data: Data
     model: Model = Model()
-    loss: Loss = Loss()
+    loss: Loss = SemiHardTriplets()
+    """triplet_semi_hard, triplet_hard, cross_entropy or reconstruction; a name or {name: ...}. Of
+    triplets: each anchor and positive against the nearest negative farther than the positive, or
+    the farthest positive against the nearest negative. cross_entropy: a classifier over the
+    embedding, before model.normalize; reconstruction: a decoder from there back to the pixels."""
     optimizer: Optimizer = Optimizer()
     """Not used with schedule: bit_hyperrule, which brings its own."""
     schedule: Schedule = Constant()
@@ -387,6 +397,36 @@ class Config(Section):
             raise ValueError(
                 f"search.test_time_augmentation: rotations needs square images, data.image_size is "
                 f"{height} x {width}; use flip, or a square size"
+            )
+        return self
+
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults_without_classes(cls, values: Any) -> Any:
+        loss = named(values.get("loss")) if isinstance(values, dict) else None
+        if isinstance(loss, dict) and loss.get("name") == "reconstruction":
+            return merged(WITHOUT_CLASSES, values)
+        return values
+
+    @model_validator(mode="after")
+    def _objective(self) -> Config:
+        monitor, kind = self.training.monitor, self.loss.name
+        if monitor == "val_accuracy" and kind != "cross_entropy":
+            raise ValueError(
+                "training.monitor: val_accuracy goes with loss: cross_entropy; choose another"
+            )
+        unseen = kind == "cross_entropy" and self.data.split.by == "class"
+        if unseen and monitor in ("val_accuracy", "val_loss"):
+            raise ValueError(
+                f"training.monitor: no {monitor} with data.split.by: class, as the classifier "
+                "never sees the validation classes; choose val_recall@1 or val_map_at_r"
+            )
+        if kind == "reconstruction" and any(
+            getattr(step, "size", None) for step in self.data.augmentation
+        ):
+            raise ValueError(
+                "data.augmentation: a decoder makes images of one size; leave out the crop's size "
+                "and set data.image_size"
             )
         return self
 

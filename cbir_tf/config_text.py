@@ -19,6 +19,15 @@ def named(value: Any) -> Any:
     return {"name": value} if isinstance(value, str) else value
 
 
+def merged(defaults: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
+    """Nested values, with defaults for the keys that they leave out."""
+    result = defaults | values
+    for key in defaults.keys() & values.keys():
+        if isinstance(defaults[key], dict) and isinstance(values[key], dict):
+            result[key] = merged(defaults[key], values[key])
+    return result
+
+
 class _UniqueKeyLoader(yaml.SafeLoader):
     """A key given twice is a mistake, which plain YAML loading hides."""
 
@@ -101,8 +110,15 @@ _PLAIN = {
 
 def location(error: ValidationError, root: type[BaseModel]) -> str:
     """Where the first mistake is, as the user writes it: `data.image_size[0]`."""
-    _, place = _descend(root, [str(part) for part in error.errors()[0]["loc"]])
-    return _dotted(place)
+    return _dotted(_place(error, root)[1])
+
+
+def _place(error: ValidationError, root: type[BaseModel]) -> tuple[type[BaseModel], list[str]]:
+    """The section of the first mistake, and where it is; of a wrong choice, at its name."""
+    first = error.errors()[0]
+    section, place = _descend(root, [str(part) for part in first["loc"]])
+    wrong_choice = first["type"].startswith("union_tag")
+    return section, [*place, "name"] if wrong_choice else place
 
 
 def _dotted(place: list[str]) -> str:
@@ -113,7 +129,7 @@ def _dotted(place: list[str]) -> str:
 def explain(error: ValidationError, root: type[BaseModel]) -> str:
     """The first mistake as one line: the key, what is wrong, what is possible."""
     first = error.errors()[0]
-    section, place = _descend(root, [str(part) for part in first["loc"]])
+    section, place = _place(error, root)
     key = _dotted(place)
     if first["type"] == "extra_forbidden":
         return f"unknown key {key!r}: {nearest(place[-1], section.model_fields)}"

@@ -1,13 +1,70 @@
-"""The sections of the configuration that say how to train: optimizer, schedule, epochs."""
+"""The sections of the configuration that say how to train: loss, optimizer, schedule, epochs."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
 from cbir_tf.config_section import Fraction, Section
 from cbir_tf.config_text import named
+
+
+class Triplets(Section):
+    name: str
+    margin: float = Field(0.2, ge=0)
+    """How much farther the negative has to be."""
+    distance: Literal["L2", "squared-L2", "angular"] = "L2"
+    """Distance between embeddings, under TensorFlow Addons' names."""
+
+
+class SemiHardTriplets(Triplets):
+    name: Literal["triplet_semi_hard"] = "triplet_semi_hard"
+
+
+class HardTriplets(Triplets):
+    name: Literal["triplet_hard"] = "triplet_hard"
+    soft: bool = False
+    """log(1 + exp(x)) in place of the margin."""
+
+
+class CrossEntropy(Section):
+    name: Literal["cross_entropy"] = "cross_entropy"
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of each target that is spread evenly over all classes."""
+
+
+class Reconstruction(Section):
+    name: Literal["reconstruction"] = "reconstruction"
+    noise: Fraction = 0.0
+    """Standard deviation of the Gaussian noise on the pixels, 0..1, that the encoder sees in
+    training; what it is held against has none."""
+
+
+def _loss(value: Any) -> Any:
+    """Triplets where there is no name; older runs say `soft: false` of semi-hard ones too."""
+    value = named(value)
+    if not isinstance(value, dict):
+        return value
+    value = {"name": "triplet_semi_hard"} | value
+    if value["name"] == "triplet_semi_hard" and value.get("soft") is False:
+        del value["soft"]
+    return value
+
+
+Loss = Annotated[
+    Annotated[
+        SemiHardTriplets | HardTriplets | CrossEntropy | Reconstruction,
+        Field(discriminator="name"),
+    ],
+    BeforeValidator(_loss),
+]
+
+# An auto-encoder has no use for classes, and images may have none.
+WITHOUT_CLASSES = {
+    "data": {"batch": {"sampler": "shuffled"}},
+    "training": {"monitor": "val_loss"},
+}
 
 
 class Optimizer(Section):
@@ -83,8 +140,9 @@ class Training(Section):
     schedule decides."""
     steps_per_epoch: int | None = Field(None, ge=1)
     """Null: as many batches as the training images fill."""
-    monitor: Literal["val_loss", "val_recall@1", "val_map_at_r"] = "val_recall@1"
-    """What chooses the best epoch, and what early stopping looks at."""
+    monitor: Literal["val_loss", "val_recall@1", "val_map_at_r", "val_accuracy"] = "val_recall@1"
+    """What chooses the best epoch, and what early stopping looks at; val_accuracy with
+    loss: cross_entropy; the default with loss: reconstruction is val_loss."""
     early_stopping: EarlyStopping = EarlyStopping()
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
     """Compute precision; weights, embeddings and loss stay float32."""

@@ -172,6 +172,8 @@ class Run:
     images = property(lambda self: self.folder / "images.csv")
     checkpoints = property(lambda self: self.folder / "checkpoints")
     model = property(lambda self: self.folder / "model.keras")
+    classifier = property(lambda self: self.folder / "classifier.keras")
+    autoencoder = property(lambda self: self.folder / "autoencoder.keras")
     history = property(lambda self: self.folder / "history.csv")
     training = property(lambda self: self.folder / "training.json")
     features = property(lambda self: self.folder / "features.db")
@@ -230,6 +232,8 @@ class Run:
         for path in (
             self.model,
             self.model.with_suffix(".onnx"),
+            self.classifier,
+            self.autoencoder,
             self.images,
             self.history,
             self.training,

@@ -6,7 +6,7 @@ import argparse
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -71,7 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(arguments: argparse.Namespace) -> None:
     """Measure and print; writes metrics.json and the pictures."""
     from cbir_tf.evaluation.levels import read_levels
-    from cbir_tf.evaluation.table import format_classes, format_table
+    from cbir_tf.evaluation.table import format_accuracy, format_classes, format_table
 
     run = trained_run(arguments.run)
     levels = {} if arguments.levels is None else read_levels(arguments.levels)
@@ -84,6 +84,8 @@ def main(arguments: argparse.Namespace) -> None:
         print(json.dumps(result, ensure_ascii=False))
         return
     print(format_table(result), format_classes(result, CLASS_FIGURES), sep="\n\n", end="\n\n")
+    if "classifier" in result:
+        print(format_accuracy(result["classifier"], result["split"]), end="\n\n")
     by_column = {f"sharing {name}": each for name, each in result.get("label_sets", {}).items()}
     by_level = {f"by {name}": each for name, each in result.get("levels", {}).items()}
     for name, figures in (by_level | by_column).items():
@@ -146,11 +148,42 @@ def measure(
     if sets is not None:
         shared = evaluate(task.queries, task.gallery, label_sets=sets, **options)
         result["label_sets"] = {label_column: shared}
+    if run.classifier.is_file() and run.config.data.split.by != "class":
+        result["classifier"] = classify(task, split)
     _keep(run, result)
     written = _draw(task)
     if trec is not None:
         written += _write_trec(trec, task)
     return result, written
+
+
+def classify(task: Task, split: str) -> dict[str, Any]:
+    """How often the run's classifier names the class of an image of a split.
+
+    Returns:
+        accuracy, its 95 % interval (none with `evaluation.bootstrap: 0`), and number of images.
+    """
+    from cbir_tf.evaluation import summarize
+    from cbir_tf.features.encode import embed
+    from cbir_tf.features.runtime import predict
+    from cbir_tf.models import load_classifier
+
+    run, images = task.retriever.run, task.images.of_split(split)
+    # By name: the source may have got classes since, which its labels count and the model's do not.
+    names = read_json(run.training)["class_names"]
+    classifier = load_classifier(run.classifier, len(names))
+    found = embed(partial(predict, classifier), images, run.config.data)
+    hits = [
+        names[chosen] == images.class_names[label]
+        for chosen, label in zip(found.vectors.argmax(axis=1), found.labels, strict=True)
+    ]
+    values = {"accuracy": np.array(hits, dtype=np.float64)}
+    summary = summarize(values, {}, run.config.evaluation.bootstrap, run.config.seed)
+    return {
+        "accuracy": summary["figures"]["accuracy"],
+        "interval": summary["intervals"].get("accuracy"),
+        "images": len(hits),
+    }
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,13 @@ from cbir_tf.errors import UserError
 from cbir_tf.plots.classes import class_counts
 from cbir_tf.plots.curves import learning_rate_curve, loss_curves
 from cbir_tf.plots.embedding_map import embedding_map_html, embedding_map_png
-from cbir_tf.plots.grids import NeighbourRow, augmentation_grid, query_grid, sample_grid
+from cbir_tf.plots.grids import (
+    NeighbourRow,
+    augmentation_grid,
+    query_grid,
+    reconstruction_grid,
+    sample_grid,
+)
 from cbir_tf.plots.pictures import thumbnail
 from cbir_tf.plots.projection import possible_method, principal_components, project
 from cbir_tf.plots.variance import explained_variance, variance_curve
@@ -23,6 +29,7 @@ from cbir_tf.types import ImageSet, Run
 
 if TYPE_CHECKING:
     from callbacks import ScheduledRate
+    from cbir_tf.losses.objectives import Objective
     from cbir_tf.retriever import Retriever
     from cbir_tf.types import Embeddings, Neighbours
 
@@ -31,6 +38,8 @@ AUGMENTED_IMAGES = 4
 AUGMENTED_VARIANTS = 6
 GRID_SIDE = 224
 THUMBNAIL_SIDE = 64
+RECONSTRUCTIONS = 8
+LOSSES = {"cross_entropy": "cross-entropy", "reconstruction": "mean squared error"}
 
 
 def draw_classes(run: Run, images: ImageSet) -> None:
@@ -46,7 +55,7 @@ def draw_samples(run: Run, training: ImageSet) -> None:
     data = run.config.data
     chosen = training.take(spread(training.labels, SAMPLES, run.config.seed))
     images = [decode_image(each, data.image_size, data.resize) for each in chosen.sources]
-    names = [training.class_names[label] for label in chosen.labels]
+    names = [(*training.class_names, "")[label] for label in chosen.labels]
     sample_grid(run.plots / "samples.png", images, names, f"{run.config.name}: training images")
     variants = [
         [
@@ -66,13 +75,33 @@ def draw_curves(
 ) -> None:
     """Loss, validation figures and learning rate over the epochs."""
     columns = {name: [row[name] for row in history] for name in history[0]}
-    loss_curves(run.plots / "loss.png", columns, run.config.training.monitor)
+    loss = LOSSES.get(run.config.loss.name, "triplet loss")
+    loss_curves(run.plots / "loss.png", columns, run.config.training.monitor, loss)
     steps = range(len(history) * steps_per_epoch)
     if schedule is None:
         rates = [run.config.optimizer.learning_rate] * len(steps)
     else:
         rates = schedule.plan(len(steps)).tolist()
     learning_rate_curve(run.plots / "learning_rate.png", steps, rates, steps_per_epoch)
+
+
+def draw_reconstructions(run: Run, validation: ImageSet, objective: Objective) -> None:
+    """Some validation images above what the auto-encoder makes of them."""
+    from cbir_tf.losses.objectives import as_pixels, disturbed
+
+    data = run.config.data
+    chosen = validation.take(spread(validation.labels, RECONSTRUCTIONS, run.config.seed))
+    pictures = [decode_image(each, data.image_size, data.resize) for each in chosen.sources]
+    originals = np.stack(pictures)
+    seen = np.asarray(disturbed(originals, objective.noise, run.config.seed))
+    made = np.asarray(objective.twin.predict_on_batch(seen))
+    errors = np.mean((made - np.asarray(as_pixels(originals))) ** 2, axis=(1, 2, 3))
+    rows = {"original": list(originals)}
+    if objective.noise:
+        rows["with noise"] = list(seen)
+    rows["reconstruction"] = list(np.rint(255 * made).astype(np.uint8))
+    title = f"{run.config.name}: reconstructions and their mean squared errors"
+    reconstruction_grid(run.plots / "reconstructions.png", rows, errors.tolist(), title)
 
 
 def draw_map(retriever: Retriever, ids: np.ndarray) -> list[Path]:

@@ -4,20 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import shutil
-import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from functools import partial
-from importlib.util import find_spec
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from cbir_tf.commands.startup import import_tensorflow
-from cbir_tf.config import Config, Optimizer
+from cbir_tf.config import Config
 from cbir_tf.config_text import describe_keys
 from cbir_tf.errors import UserError
 from cbir_tf.files import read_json, replacing, write_text
@@ -25,15 +18,13 @@ from cbir_tf.progress import logger
 from cbir_tf.types import SPLITS, Run
 
 if TYPE_CHECKING:
-    import keras
-
-    from callbacks import Checkpoint, ScheduledRate
     from cbir_tf.data.duplicates import Duplicate
     from cbir_tf.data.inspection import Inspection
+    from cbir_tf.losses.objectives import Objective
     from cbir_tf.types import ImageSet
 
 
-MONITORED = ("val_loss", "val_recall@1", "val_map_at_r")
+MONITORED = ("val_loss", "val_accuracy", "val_recall@1", "val_map_at_r")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -91,38 +82,32 @@ def train(run: Run, restart: bool = False) -> None:
     """
     import keras
 
+    from cbir_tf.commands.fitting import fit, make_plan
     from cbir_tf.commands.pictures import draw_classes, draw_samples
     from cbir_tf.data.sources import load_images
+    from cbir_tf.losses.objectives import build_objective
     from cbir_tf.models import build_embedder
 
     config = run.config
     keras.utils.set_random_seed(config.seed)
     keras.config.set_dtype_policy(config.training.precision)
     # The model first: a misspelt backbone should not wait until all images have been looked at.
-    images = load_images(config.data, config.seed)
+    images = load_images(config.data, config.seed, config.loss.name != "reconstruction")
     embedder = build_embedder(config.model, config.seed)
+    objective = build_objective(embedder, config, len(images.class_names), config.seed)
     inspection, duplicates = _inspect(run, images, restart)
     images = inspection.images
     training = images.of_split("train")
-    plan = _plan(config, training)
-    if plan.epochs and not embedder.trainable_variables:
-        raise UserError(
-            "model: there is nothing to train; set model.embedding_size or model.trainable, or "
-            "training.epochs=0 to use the features as they are"
-        )
-    validation = images.of_split("validation")
-    if plan.epochs and len(np.unique(validation.labels)) == len(validation):
-        raise UserError(
-            f"data.split.validation: {len(validation)} images are too few to watch the training "
-            "by; it needs two of one class, so give it more"
-        )
+    plan = make_plan(config, training)
+    if plan.epochs:
+        _check_trainable(config, objective, images.of_split("validation"))
     _begin(run, restart, inspection)
     draw_classes(run, images)
     draw_samples(run, training)
 
     report: dict[str, Any] = {"epochs": 0, "best_epoch": 0, "best": {}, "seconds": 0.0}
     if plan.epochs:
-        report = _fit(run, embedder, images, plan)
+        report = fit(run, objective, images, plan)
     report |= {
         "class_names": images.class_names,
         "damaged": dict(inspection.damaged),
@@ -135,58 +120,26 @@ def train(run: Run, restart: bool = False) -> None:
     shutil.rmtree(run.checkpoints, ignore_errors=True)
 
 
-@dataclass(frozen=True)
-class _Plan:
-    """What follows from the configuration and the number of training images."""
+def _check_trainable(config: Config, objective: Objective, validation: ImageSet) -> None:
+    """Raise a UserError unless there is something to train, and something to watch it by."""
+    from cbir_tf.commands.fitting import has_pairs
 
-    optimizer: keras.optimizers.Optimizer
-    schedule: ScheduledRate | None
-    steps_per_epoch: int
-    epochs: int
-
-
-def _plan(config: Config, training: ImageSet) -> _Plan:
-    from callbacks import BiTHyperRule, build_schedule
-    from cbir_tf.data.sampling import steps_per_epoch
-
-    if config.training.tensorboard and not find_spec("tensorboard"):
+    if not objective.twin.trainable_variables:
         raise UserError(
-            "training.tensorboard: TensorBoard is not installed; pip install 'cbir-tf[tensorboard]'"
+            "model: there is nothing to train; set model.embedding_size or model.trainable, or "
+            "training.epochs=0 to use the features as they are"
         )
-    batch = config.data.batch
-    steps = config.training.steps_per_epoch or steps_per_epoch(training.labels, batch)
-    size = batch.size if batch.sampler == "shuffled" else batch.classes * batch.images_per_class
-    schedule = build_schedule(
-        config.schedule,
-        peak=config.optimizer.learning_rate,
-        steps_per_epoch=steps,
-        epochs=config.training.epochs,
-        images=len(training),
-        batch_size=size,
-    )
-    if isinstance(schedule, BiTHyperRule):
-        if schedule.mixup:
-            logger.info("bit_hyperrule: MixUp mixes classes and is left out of triplet training")
-        epochs = math.ceil(schedule.total_steps / steps)
-        return _Plan(schedule.optimizer(), schedule, steps, epochs)
-    return _Plan(_optimizer(config.optimizer), schedule, steps, config.training.epochs)
-
-
-def _optimizer(config: Optimizer) -> keras.optimizers.Optimizer:
-    import keras
-
-    makers: dict[str, Callable[..., keras.optimizers.Optimizer]] = {
-        "adam": keras.optimizers.Adam,
-        "adamw": keras.optimizers.AdamW,
-        "sgd": partial(keras.optimizers.SGD, momentum=config.momentum),
-        "rmsprop": partial(keras.optimizers.RMSprop, momentum=config.momentum),
-    }
-    options: dict[str, Any] = {"global_clipnorm": config.clip_norm}
-    if config.weight_decay is not None:
-        options["weight_decay"] = config.weight_decay
-    if config.average is not None:
-        options |= {"use_ema": True, "ema_momentum": config.average}
-    return makers[config.name](config.learning_rate, **options)
+    by_loss = config.loss.name == "reconstruction" and config.training.monitor == "val_loss"
+    if by_loss and not len(validation):
+        raise UserError(
+            "data.split.validation: no image to watch the training by; it needs one at least"
+        )
+    if not by_loss and not has_pairs(validation):
+        other = "; or set training.monitor=val_loss" * (config.loss.name == "reconstruction")
+        raise UserError(
+            f"data.split.validation: {len(validation)} images are too few to watch the training "
+            f"by; it needs two of one class, so give it more{other}"
+        )
 
 
 def _inspect(run: Run, images: ImageSet, restart: bool) -> tuple[Inspection, list[Duplicate]]:
@@ -223,95 +176,3 @@ def _begin(run: Run, restart: bool, inspection: Inspection) -> None:
         write_text(run.config_file, run.config.dump())
     if not run.images.is_file():
         write_image_table(run.images, inspection)
-
-
-def _fit(run: Run, embedder: keras.Model, images: ImageSet, plan: _Plan) -> dict[str, Any]:
-    """Train to the end or to the early stop; leaves the embedder with its best weights.
-
-    Returns:
-        Number of epochs, the best one and its figures, seconds since this process began to train.
-    """
-    import keras
-
-    from cbir_tf.commands.pictures import draw_curves
-    from cbir_tf.losses import build_loss
-    from cbir_tf.models import frozen_batch_norm_digest
-
-    started = time.monotonic()
-    frozen = frozen_batch_norm_digest(embedder)
-    # Compiling a twin over the same layers keeps the optimizer out of the saved embedder.
-    model = keras.Model(embedder.inputs, embedder.outputs)
-    model.compile(plan.optimizer, build_loss(run.config.loss), jit_compile=False)
-    checkpoint = _run_epochs(run, model, images, plan)
-    best_epoch = checkpoint.load_best(model)
-    if frozen_batch_norm_digest(embedder) != frozen:
-        raise RuntimeError("frozen batch normalisation changed while training")
-    checkpoint.write_history(run.history)
-    draw_curves(run, checkpoint.history, plan.schedule, plan.steps_per_epoch)
-    best = {k: v for k, v in checkpoint.history[best_epoch - 1].items() if k != "epoch"}
-    return {
-        "epochs": len(checkpoint.history),
-        "best_epoch": best_epoch,
-        "best": best,
-        "seconds": round(time.monotonic() - started, 1),
-    }
-
-
-def _run_epochs(run: Run, model: keras.Model, images: ImageSet, plan: _Plan) -> Checkpoint:
-    """The epochs that are still to do."""
-    import keras
-
-    from callbacks import Checkpoint, CollapseAlarm, RetrievalMetrics, ValidationLoss
-    from callbacks.progress import EpochProgress
-    from cbir_tf.data.batches import training_batches
-    from cbir_tf.features.encode import embed
-    from cbir_tf.features.runtime import predict
-
-    config = run.config
-    validation = images.of_split("validation")
-    order = np.random.default_rng(config.seed).permutation(len(validation))
-    validation = validation.take(order)
-    metrics = RetrievalMetrics(
-        lambda model: embed(partial(predict, model), validation, config.data), config.search.metric
-    )
-    stopping = config.training.early_stopping
-    checkpoint = Checkpoint(
-        run.checkpoints, config.training.monitor, stopping.patience, stopping.min_delta
-    )
-    first_epoch = checkpoint.restore(model)
-    if checkpoint.stopped or first_epoch == plan.epochs:
-        return checkpoint
-    if first_epoch:
-        logger.info("going on after epoch %d", first_epoch)
-    callbacks = [
-        metrics,
-        ValidationLoss(metrics, model.loss, config.data.batch.size),
-        CollapseAlarm(metrics, config.loss.margin, config.loss.distance),
-    ]
-    if plan.schedule is not None:
-        callbacks.append(plan.schedule)
-    if config.training.tensorboard:
-        callbacks.append(keras.callbacks.TensorBoard(run.logs))
-    shown = EpochProgress(plan.epochs, plan.steps_per_epoch, first_epoch)
-    callbacks += [shown, checkpoint]
-    batches = training_batches(
-        images.of_split("train"),
-        config.data,
-        config.seed,
-        first_epoch,
-        plan.epochs - first_epoch,
-        steps=plan.steps_per_epoch,
-    )
-    try:
-        model.fit(
-            batches,
-            initial_epoch=first_epoch,
-            epochs=plan.epochs,
-            steps_per_epoch=plan.steps_per_epoch,
-            callbacks=callbacks,
-            shuffle=False,  # the data set brings its order
-            verbose=0,
-        )
-    finally:
-        shown.bar.close()
-    return checkpoint

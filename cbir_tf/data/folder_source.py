@@ -27,7 +27,7 @@ SPLIT_NAMES = {
     "valid": "validation",
     "test": "test",
 }
-_LAYOUT = "expected class sub-folders with images, or a manifest.csv with path,label"
+CLASS_LAYOUT = "expected class sub-folders with images, or a manifest.csv with path,label"
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Entry:
 
 
 def folder(data: Data) -> ImageSet:
-    """Images of a folder, in one of three layouts.
+    """Images of a folder, in one of four layouts.
 
     - `manifest.csv` (in the folder, or the path itself): columns path, label and, if wanted,
       split; paths relative to the file; an empty label means unlabelled. Further columns are
@@ -56,6 +56,7 @@ def folder(data: Data) -> ImageSet:
     - split folders holding class folders, `train/cat/1.jpg`, if all top-level folders are named
       train, validation (val, valid) or test.
     - class folders, `cat/1.jpg`.
+    - no class folder with an image in it, `1.jpg` or `train/1.jpg`: every image is unlabelled.
 
     An id is the path below the root, with forward slashes. Files without a known image suffix are
     left out and counted in the log; hidden files and folders are passed over.
@@ -119,8 +120,6 @@ def check_folder(root: Path, advice: str) -> None:
 
 def _walk_classes(root: Path) -> list[Entry]:
     tops = _class_folders(root)
-    if not tops:
-        raise UserError(f"{root}: no sub-folders; {_LAYOUT}")
     by_split = all(each.lower() in SPLIT_NAMES for each in tops)
     entries, strays = [], []
     for path in _image_paths(root):
@@ -129,14 +128,17 @@ def _walk_classes(root: Path) -> list[Entry]:
         if len(parts) > 1:
             entries.append(Entry(path, parts[0], split))
         else:
-            strays.append(path)
-    if not entries:
+            strays.append(Entry(path, "", split))
+    if not (entries or strays or tops):
+        raise UserError(f"{root}: no images and no sub-folders; {CLASS_LAYOUT}")
+    if not (entries or strays):
         raise UserError(f"{root}: no images found in class sub-folders; known are {_suffixes()}")
-    if strays:
+    if entries and strays:
+        first = strays[0].path
         log.warning(
-            "%s: %d images in no class folder left out, the first %s", root, len(strays), strays[0]
+            "%s: %d images in no class folder left out, the first %s", root, len(strays), first
         )
-    return entries
+    return entries or strays
 
 
 def _class_folders(root: Path) -> list[str]:

@@ -11,7 +11,7 @@ from PIL import Image
 
 from cbir_tf.config import Data
 from cbir_tf.data.coco_source import coco
-from cbir_tf.data.folder_source import folder, images_in_folder
+from cbir_tf.data.folder_source import CLASS_LAYOUT, folder, images_in_folder
 from cbir_tf.data.splits import apply_split
 from cbir_tf.data.tfds_source import tensorflow_dataset
 from cbir_tf.errors import UserError
@@ -60,23 +60,33 @@ def all_images(data: Data) -> ImageSet:
     return SOURCES[data.source](data)
 
 
-def load_images(data: Data, seed: int) -> ImageSet:
+def load_images(data: Data, seed: int, by_label: bool = True) -> ImageSet:
     """The images that the configuration names, each assigned to its split.
 
     Args:
         data: source, path and split.
         seed: for the split; the same seed gives the same split.
+        by_label: whether training goes by labels; otherwise images need none, and unlabelled ones
+            are split too.
 
     Raises:
-        UserError: the source is missing, empty or malformed, has fewer than two classes, or
-            cannot be split as asked.
+        UserError: the source is missing, empty or malformed, has fewer than two classes though
+            they are needed, or cannot be split as asked.
     """
     images = all_images(data)
+    if by_label:
+        _check_classes(images, data)
+    return apply_split(images, data.split, seed, by_label)
+
+
+def _check_classes(images: ImageSet, data: Data) -> None:
+    """Raise a UserError unless there are two classes; warn of those with a single image."""
     where = data.dataset if data.source == "tfds" else data.path or data.source
     counts = np.bincount(images.labels[images.labels != UNLABELLED], minlength=1)
     present = np.flatnonzero(counts)
     if not len(present):
-        raise UserError(f"{where}: none of the {len(images)} images has a label; label some")
+        layout = f"; {CLASS_LAYOUT}" if data.source == "folder" else ""
+        raise UserError(f"{where}: none of the {len(images)} images has a label{layout}")
     if len(present) == 1:
         raise UserError(
             f"{where}: needs at least two classes, there is only "
@@ -85,4 +95,3 @@ def load_images(data: Data, seed: int) -> ImageSet:
     single = [images.class_names[each] for each in np.flatnonzero(counts == 1)]
     if single:
         log.warning("%s: only one image of: %s", where, ", ".join(single))
-    return apply_split(images, data.split, seed)

@@ -17,22 +17,27 @@ _LEFT_OUT = ""
 _NAME = "U10"  # the longest is "validation"
 
 
-def apply_split(images: ImageSet, split: Split, seed: int) -> ImageSet:
+def apply_split(images: ImageSet, split: Split, seed: int, by_label: bool = True) -> ImageSet:
     """The same images in the same order, each assigned to a split.
 
     The outcome depends on the ids, the labels and the seed alone, never on the order of the
-    images. Unlabelled images, and those that the asked numbers leave over, get the empty split.
+    images. Those that the asked numbers leave over get the empty split, and so do unlabelled ones
+    unless they are wanted.
 
     Args:
         images: N images; their `split` is looked at only with `by: given`.
         split: how to split and how much goes where.
         seed: not negative.
+        by_label: leave unlabelled images out; otherwise they are split like one more class, except
+            with `by: class`.
 
     Raises:
         UserError: the source has no split of its own to take, or the numbers are impossible.
     """
     by_id = np.argsort(images.ids, kind="stable")
     labels = images.labels[by_id]
+    if not by_label and split.by != "class":
+        labels = labels - UNLABELLED  # from 0 on, and 0 is the class of the unlabelled
     labelled = labels != UNLABELLED
     generator = np.random.default_rng(seed)
     if split.by == "given":
@@ -44,7 +49,7 @@ def apply_split(images: ImageSet, split: Split, seed: int) -> ImageSet:
     names = np.where(labelled, names, _LEFT_OUT)
     if not (names == "train").any():
         raise UserError(
-            f"data.split: none of the {labelled.sum()} labelled images is for training; "
+            f"data.split: none of the {labelled.sum()} images to split is for training; "
             "mark some as train, or set data.split.by=stratified and data.split.train"
         )
     unlabelled = len(images) - labelled.sum()

@@ -9,7 +9,7 @@ from cbir_tf.evaluation.label_sets import LabelSets
 from cbir_tf.evaluation.levels import evaluate_levels, read_levels
 from cbir_tf.evaluation.metrics import bootstrap_intervals, evaluate, per_query, summarize
 from cbir_tf.evaluation.rankings import normalized_gain, score_rankings
-from cbir_tf.evaluation.table import format_classes, format_table
+from cbir_tf.evaluation.table import format_accuracy, format_classes, format_table
 
 __all__ = [
     "Difference",
@@ -19,6 +19,7 @@ __all__ = [
     "confusion_matrix",
     "evaluate",
     "evaluate_levels",
+    "format_accuracy",
     "format_classes",
     "format_table",
     "mistakes",

@@ -55,6 +55,19 @@ def format_classes(result: dict[str, Any], names: Sequence[str] | None = None) -
     return markdown(["class", "queries", *names], rows)
 
 
+def format_accuracy(result: dict[str, Any], split: str) -> str:
+    """A line about a classifier: its accuracy, with its interval where there is one.
+
+    Args:
+        result: accuracy, interval (low and high, or None) and the number of images.
+        split: what the images are of.
+    """
+    interval = result["interval"]
+    between = f" (95 % interval {interval[0]:.4f} to {interval[1]:.4f})" if interval else ""
+    images = f"{result['images']} {split} images"
+    return f"classifier: accuracy {result['accuracy']:.4f}{between}, {images}"
+
+
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table whose first column is aligned to the left, the others to the right."""
     lines = [[cell.replace("|", r"\|") for cell in row] for row in (header, *rows)]

@@ -1,5 +1,19 @@
 """Backbones, heads, weights: the embedder."""
 
-from cbir_tf.models.embedder import build_embedder, frozen_batch_norm_digest, load_embedder
+from cbir_tf.models.embedder import (
+    build_embedder,
+    frozen_batch_norm_digest,
+    initial_weights_from,
+    load_classifier,
+    load_embedder,
+    unnormalized,
+)
 
-__all__ = ["build_embedder", "frozen_batch_norm_digest", "load_embedder"]
+__all__ = [
+    "build_embedder",
+    "frozen_batch_norm_digest",
+    "initial_weights_from",
+    "load_classifier",
+    "load_embedder",
+    "unnormalized",
+]

@@ -37,7 +37,7 @@ def build_embedder(model: config.Model, seed: int = 0) -> keras.Model:
     Raises:
         UserError: an unknown name, an impossible option, or weights that do not fit.
     """
-    with _initial_weights_from(seed):
+    with initial_weights_from(seed):
         image = keras.Input((None, None, 3), dtype="uint8", name="image")
         backbone = build_backbone(model.backbone, model.options, model.weights)
         pixels = preprocess(image, backbone_named(model.backbone).preprocessing)
@@ -52,20 +52,31 @@ def load_embedder(path: str | Path) -> keras.Model:
     Raises:
         UserError: the file is missing or damaged, or holds another kind of model.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(f"{path}: no such model file; give the model.keras of a trained run")
-    try:
-        model = keras.saving.load_model(path, compile=False, safe_mode=True)
-    except Exception as error:  # a damaged archive makes Keras raise almost anything
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UserError(f"{path}: no model can be read from it: {reason}") from error
+    model = _read(Path(path))
     if not _is_embedder(model):
         raise UserError(
             f"{path}: not an embedder, which takes uint8 images of any size and gives float32 "
             "vectors; make one with train.py"
         )
     return _reproducible(model)
+
+
+def load_classifier(path: Path, classes: int) -> keras.Model:
+    """Read a saved classifier; images (B, H, W, 3) uint8 -> float32 (B, classes) probabilities.
+
+    Raises:
+        UserError: the file is missing or damaged, or holds another kind of model.
+    """
+    model = _read(path)
+    if not isinstance(model, keras.Model) or model.output_shape != (None, classes):
+        raise UserError(f"{path}: not a classifier of {classes} classes; train with --restart")
+    return _reproducible(model)
+
+
+def unnormalized(embedder: keras.Model) -> keras.KerasTensor:
+    """The embedding (B, D) before `normalize`, if the embedder has that layer."""
+    last = embedder.layers[-1]
+    return last.input if last.name == "normalize" else embedder.output
 
 
 def frozen_batch_norm_digest(embedder: keras.Model) -> str:
@@ -80,6 +91,27 @@ def frozen_batch_norm_digest(embedder: keras.Model) -> str:
                 digest.update(variable.path.encode())
                 digest.update(np.asarray(variable).tobytes())
     return digest.hexdigest()
+
+
+@contextmanager
+def initial_weights_from(seed: int) -> Iterator[None]:
+    """Initialisers without a seed draw one from Python's generator; theirs is put back after."""
+    state = random.getstate()
+    random.seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(state)
+
+
+def _read(path: Path) -> object:
+    if not path.is_file():
+        raise UserError(f"{path}: no such model file; give the model.keras of a trained run")
+    try:
+        return keras.saving.load_model(path, compile=False, safe_mode=True)
+    except Exception as error:  # a damaged archive makes Keras raise almost anything
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(f"{path}: no model can be read from it: {reason}") from error
 
 
 def _set_trainable(backbone: keras.Model, model: config.Model) -> None:
@@ -125,14 +157,3 @@ def _reproducible(embedder: keras.Model) -> keras.Model:
     # every size of image.
     embedder.jit_compile = False
     return embedder
-
-
-@contextmanager
-def _initial_weights_from(seed: int) -> Iterator[None]:
-    """Initialisers without a seed draw one from Python's generator; theirs is put back after."""
-    state = random.getstate()
-    random.seed(seed)
-    try:
-        yield
-    finally:
-        random.setstate(state)

@@ -31,7 +31,10 @@ _WIDE_RANGE = 30.0  # from this ratio on, learning rates are drawn on a logarith
 
 
 def loss_curves(
-    path: Path, history: Mapping[str, Sequence[float]], monitor: str | None = None
+    path: Path,
+    history: Mapping[str, Sequence[float]],
+    monitor: str | None = None,
+    loss: str = "triplet loss",
 ) -> Path:
     """Write the loss of training and validation, beside it the validation retrieval metrics.
 
@@ -44,11 +47,12 @@ def loss_curves(
             names that are neither loss nor a validation retrieval metric are left out.
         monitor: the name whose best epoch is marked, lowest for a loss and highest otherwise;
             None: val_loss, or loss where there is none.
+        loss: what the loss is called.
 
     Raises:
         UserError: the place cannot be written to.
     """
-    return save(_loss_figure(history, monitor), path)
+    return save(_loss_figure(history, monitor, loss), path)
 
 
 def learning_rate_curve(
@@ -69,7 +73,9 @@ def learning_rate_curve(
 
 
 @look()
-def _loss_figure(history: Mapping[str, Sequence[float]], monitor: str | None) -> Figure:
+def _loss_figure(
+    history: Mapping[str, Sequence[float]], monitor: str | None, loss: str = "triplet loss"
+) -> Figure:
     losses = [name for name in ("loss", "val_loss") if len(history.get(name, ()))]
     metrics = [name for name in history if _is_retrieval(name) and len(history[name])]
     panels = [names for names in (losses, metrics) if names]
@@ -85,8 +91,8 @@ def _loss_figure(history: Mapping[str, Sequence[float]], monitor: str | None) ->
         for number, name in enumerate(names):
             colour = PALETTE[(number + (0 if of_loss else _FIRST_METRIC_COLOUR)) % len(PALETTE)]
             _draw_series(axes, history[name], _series_name(name, of_loss), colour)
-        axes.set_title("Loss" if of_loss else "Validation retrieval")
-        axes.set_ylabel("triplet loss" if of_loss else "score (0 to 1)")
+        axes.set_title("Loss" if of_loss else _metrics_title(names))
+        axes.set_ylabel(loss if of_loss else "score (0 to 1)")
         longest = max(len(history[name]) for name in names)
         _finish(axes, longest)
         if best is not None and best <= longest:
@@ -150,6 +156,11 @@ def _rate_name(rate: float, _: int | None = None) -> str:
 
 def _is_retrieval(name: str) -> bool:
     return name.startswith("val_") and name.removeprefix("val_").startswith(_RETRIEVAL)
+
+
+def _metrics_title(names: Sequence[str]) -> str:
+    classified = "val_accuracy" in names
+    return "Validation accuracy and retrieval" if classified else "Validation retrieval"
 
 
 def _series_name(name: str, of_loss: bool) -> str:

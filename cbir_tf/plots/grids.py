@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -161,6 +161,33 @@ def augmentation_grid(
             ]
         )
     return save(_sheet(rows, title), path)
+
+
+def reconstruction_grid(
+    path: Path,
+    rows: Mapping[str, Sequence[Pixels]],
+    errors: Sequence[float],
+    title: str = "Reconstructions",
+) -> Path:
+    """Write an image in each column: what it is, what was made of it below.
+
+    Args:
+        path: where to write.
+        rows: heading of each row -> N images; from top to bottom.
+        errors: of the last row, N numbers, written below each.
+        title: above the sheet.
+
+    Raises:
+        UserError: the place cannot be written to.
+    """
+    cells = [
+        [_Cell(image, heading="" if column else heading) for column, image in enumerate(images)]
+        for heading, images in rows.items()
+    ]
+    cells[-1] = [
+        replace(cell, caption=f"{error:.4f}") for cell, error in zip(cells[-1], errors, strict=True)
+    ]
+    return save(_sheet(cells, title), path)
 
 
 def neighbour_grid(

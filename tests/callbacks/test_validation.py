@@ -9,11 +9,11 @@ import keras
 import numpy as np
 import pytest
 
-from callbacks import CollapseAlarm, RetrievalMetrics, ValidationLoss
+from callbacks import CollapseAlarm, RetrievalMetrics, ValidationPass
 from callbacks.collapse_alarm import sample_of_every_class
 from cbir_tf.errors import UserError
 from cbir_tf.losses import TripletHardLoss, TripletSemiHardLoss
-from cbir_tf.types import Embeddings
+from cbir_tf.types import UNLABELLED, Embeddings, ImageSet
 
 
 def clusters(per_class: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -93,27 +93,51 @@ def test_every_epoch_logs_the_figures_of_its_own_embeddings_from_one_pass() -> N
     }
 
 
+def validation_pass(
+    model: keras.Model, points: np.ndarray, labels: np.ndarray, batch_size: int = 64
+) -> ValidationPass:
+    """Over points in place of images, measured by the model's loss."""
+    ids = [f"{number:03}" for number in range(len(labels))]
+    images = ImageSet(ids, [b""] * len(ids), labels, ["validation"] * len(ids), list("abcde"))
+    cuts = [
+        np.arange(len(labels))[start : start + batch_size]
+        for start in range(0, len(labels), batch_size)
+    ]
+    return ValidationPass(
+        keras.Model(model.inputs, [model.output, model.output]),
+        images,
+        lambda: [(points[positions], positions) for positions in cuts],
+        lambda batch, labels, outputs: {"loss": float(model.loss(labels, outputs))},
+    )
+
+
 @pytest.mark.parametrize("batch_size", [15, 40, 64])
 def test_the_validation_loss_is_what_keras_evaluates(batch_size) -> None:
-    loss = TripletSemiHardLoss(margin=0.2)
-    model = build_model(keras.optimizers.Adam(0.001), loss)
-    validation = Validation(*clusters(8, seed=1))
-    retrieval = RetrievalMetrics(validation)
+    model = build_model(keras.optimizers.Adam(0.001), TripletSemiHardLoss(margin=0.2))
+    held_out, held_out_labels = clusters(8, seed=1)
+    seen = validation_pass(model, held_out, held_out_labels, batch_size)
     logged = []
     record = keras.callbacks.LambdaCallback(
         on_epoch_end=lambda epoch, logs: logged.append(logs["val_loss"])
     )
     points, labels = clusters(6, seed=0)
-    model.fit(
-        points,
-        labels,
-        verbose=0,
-        callbacks=[retrieval, ValidationLoss(retrieval, loss, batch_size), record],
-    )
-    expected = model.evaluate(
-        validation.points, validation.labels, batch_size=batch_size, verbose=0
-    )
+    model.fit(points, labels, verbose=0, callbacks=[seen, record])
+    expected = model.evaluate(held_out, held_out_labels, batch_size=batch_size, verbose=0)
     assert logged == [pytest.approx(expected, rel=1e-5)]
+
+
+def test_the_validation_pass_measures_averages_and_hands_on_labelled_embeddings() -> None:
+    model = build_model(
+        keras.optimizers.SGD(0.5, use_ema=True, ema_momentum=0.9), TripletSemiHardLoss(0.2)
+    )
+    held_out, labels = clusters(8, seed=1)
+    some = np.where(labels == 2, UNLABELLED, labels)
+    seen = validation_pass(model, held_out, some)
+    model.fit(*clusters(12, seed=0), batch_size=20, verbose=0, callbacks=[seen])
+    # fit ends by giving the model the averages.
+    expected = model.predict_on_batch(held_out)[some != UNLABELLED]
+    np.testing.assert_allclose(seen.latest().vectors, expected, atol=1e-6)
+    assert seen.latest().labels.tolist() == labels[labels != 2].tolist()
 
 
 def test_the_averaged_weights_are_what_is_measured() -> None:
@@ -130,8 +154,9 @@ def test_the_averaged_weights_are_what_is_measured() -> None:
 def test_a_diverged_training_is_one_line() -> None:
     model = build_model(keras.optimizers.SGD(0.1), keras.losses.MeanSquaredError())
     retrieval = RetrievalMetrics(Validation(*clusters(2, seed=1)))
-    with pytest.raises(UserError, match="epoch 1: training diverged, the loss is nan"):
-        model.fit(np.ones((8, 8)), np.full((8, 4), np.nan), verbose=0, callbacks=[retrieval])
+    for callback in (retrieval, validation_pass(model, *clusters(2, seed=1))):
+        with pytest.raises(UserError, match="epoch 1: training diverged, the loss is nan"):
+            model.fit(np.ones((8, 8)), np.full((8, 4), np.nan), verbose=0, callbacks=[callback])
 
 
 def test_a_callback_before_the_embeddings_it_needs_says_so() -> None:
@@ -141,6 +166,8 @@ def test_a_callback_before_the_embeddings_it_needs_says_so() -> None:
         model.fit(
             *clusters(2, seed=0), verbose=0, callbacks=[CollapseAlarm(retrieval, 0.2), retrieval]
         )
+    with pytest.raises(ValueError, match="must come first"):
+        validation_pass(model, *clusters(2, seed=1)).latest()
 
 
 def alarms(labels: np.ndarray, rate: float, loss: keras.losses.Loss) -> list[str]:

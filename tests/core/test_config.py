@@ -61,7 +61,13 @@ def test_a_schedule_is_a_name_or_a_section(file):
         ("loss.margin=abc", ["loss.margin", "'abc'"]),
         ("loss.margin=-1", ["loss.margin", "greater than or equal to 0", "-1"]),
         ("loss.margin=.nan", ["loss.margin", "finite"]),
-        ("loss.name=tripletsemihard", ["loss.name", "'triplet_semi_hard'"]),
+        ("loss.name=tripletsemihard", ["loss.name=", "loss.name: no", "'triplet_semi_hard'"]),
+        ("loss=cross_entrop", ["loss=cross", "loss.name: no", "'cross_entropy'"]),
+        ("loss={name: cross_entropy, margin: 1}", ["'loss.margin'", "label_smoothing"]),
+        ("loss={name: cross_entropy, label_smoothing: 1}", ["loss.label_smoothing", "less than 1"]),
+        ("loss={name: reconstruction, soft: true}", ["'loss.soft'", "noise"]),
+        ("loss={name: triplet_semi_hard, soft: true}", ["'loss.soft'"]),
+        ("training.monitor=val_accuracy", ["training.monitor", "loss: cross_entropy"]),
         ("data.augmentation=[flp]", ["data.augmentation[0]", "'flip'"]),
         ("data.augmentation=[{name: flip, vertica: true}]", ["vertica'", "'vertical'"]),
         ("schedule=warmup_deca", ["schedule", "'warmup_decay'"]),
@@ -160,6 +166,37 @@ def test_what_is_dumped_loads_equal(margin, rate, hidden, sampler, train, schedu
     assert not again.differences(config)
 
 
+def test_a_reconstruction_goes_without_classes_unless_told_otherwise(file):
+    config = Config.load(file, ["loss=reconstruction"])
+    assert config.training.monitor == "val_loss"
+    assert config.data.batch.sampler == "shuffled"
+    own = ["training.monitor=val_map_at_r", "data.batch={sampler: balanced, classes: 3}"]
+    config = Config.load(file, ["loss=reconstruction", *own, "training.epochs=3"])
+    assert config.training.monitor == "val_map_at_r"
+    assert (config.data.batch.sampler, config.data.batch.classes) == ("balanced", 3)
+    assert Config.load(file, ["loss=cross_entropy"]).data.batch.sampler == "balanced"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["data.split.by=class", "training.monitor=val_accuracy"], "never sees"),
+        (["data.split.by=class", "training.monitor=val_loss"], "choose val_recall@1"),
+        (["loss=reconstruction", "data.augmentation=[{name: random_crop, size: 16}]"], "crop"),
+    ],
+)
+def test_an_objective_is_told_what_does_not_go_with_it(file, overrides, message):
+    with pytest.raises(UserError, match=message) as caught:
+        Config.load(file, ["loss=cross_entropy", *overrides])
+    assert "\n" not in str(caught.value)
+
+
+def test_a_run_from_before_there_were_other_losses_is_read(file):
+    old = {"name": "triplet_semi_hard", "margin": 0.1, "distance": "L2", "soft": False}
+    config = Config.check(DIGITS | {"loss": old})
+    assert not config.differences(Config.check(DIGITS | {"loss": {"margin": 0.1}}))
+
+
 def test_differences_name_the_key_and_both_values():
     ours = Config.check(DIGITS)
     theirs = Config.check(DIGITS | {"loss": {"margin": 0.5}})
@@ -173,13 +210,13 @@ def test_the_help_names_every_key_with_its_default():
 
     def walk(values, prefix=""):
         for name, value in values.items():
-            if isinstance(value, dict) and value and name not in ("schedule", "options"):
+            if isinstance(value, dict) and value and name not in ("schedule", "loss", "options"):
                 yield from walk(value, f"{prefix}{name}.")
             else:
                 yield f"{prefix}{name}"
 
     assert set(walk(flat)) <= set(keys)
-    assert any(line.startswith("loss.margin = 0.2") for line in lines)
+    assert any(line.startswith("loss[triplet_semi_hard].margin = 0.2") for line in lines)
     unexplained = [line for line in lines if line.count("  ") == 0 and ".name" not in line]
     assert not unexplained
 

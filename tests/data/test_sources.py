@@ -153,6 +153,20 @@ def test_images_in_folder_finds_all_unlabelled(tmp_path):
     assert images.class_names == ()
 
 
+def test_images_in_no_class_folder_are_unlabelled_and_train_where_no_label_is_needed(tmp_path):
+    flat = write(tmp_path / "flat", *(f"{number}.png" for number in range(8)))
+    split = {"by": "stratified", "validation": 0.25, "test": 0}
+    images = load_images(Data(path=flat, split=split), 0, by_label=False)
+    assert set(images.labels) == {UNLABELLED}
+    assert images.class_names == ()
+    assert sorted(images.split) == ["train"] * 6 + ["validation"] * 2
+    told = write(tmp_path / "told", "train/1.png", "train/2.png", "val/3.png")
+    images = load_images(Data(path=told), 0, by_label=False)
+    assert images.split.tolist() == ["train", "train", "validation"]
+    single = write(tmp_path / "single", "only/1.png", "only/2.png")
+    assert len(load_images(Data(path=single, split=STRATIFIED), 0, by_label=False)) == 2
+
+
 def test_a_class_with_one_image_is_allowed_and_warned_of(tmp_path, caplog):
     write(tmp_path, "a/1.png", "a/2.png", "rare/1.png")
     images = load_images(Data(path=tmp_path, split=STRATIFIED), 0)

@@ -142,6 +142,20 @@ def test_unlabelled_images_are_in_no_split():
     assert sizes(apply_split(told, Split(), 0)) == (10, 10, 0)
 
 
+def test_unlabelled_images_are_split_where_no_label_is_needed():
+    halves = Split(by="stratified", train=0.5, validation=0.25, test=None)
+    images = apply_split(image_set([UNLABELLED] * 40), halves, 0, by_label=False)
+    assert sizes(images) == (20, 10, 10)
+    assert set(images.labels) == {UNLABELLED}
+    mixed = apply_split(image_set([0, 1] * 8 + [UNLABELLED] * 8), halves, 0, by_label=False)
+    for label in (0, 1, UNLABELLED):
+        assert sizes(mixed.take(mixed.labels == label)) == (4, 2, 2)
+    told = image_set([UNLABELLED] * 20, split=["train"] * 20)
+    assert sizes(apply_split(told, Split(validation=5), 0, by_label=False)) == (15, 5, 0)
+    classes = apply_split(image_set([0, 1, 2, UNLABELLED]), Split(by="class"), 0, by_label=False)
+    assert classes.split[-1] == ""
+
+
 @given(st.integers(4, 20), st.integers(0, 99), st.data())
 def test_by_class_no_class_is_in_two_parts(classes, seed, data):
     validation = data.draw(st.integers(0, classes - 2))

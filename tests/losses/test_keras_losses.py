@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from cbir_tf.config import Loss
+from cbir_tf.config_training import HardTriplets, SemiHardTriplets
 from cbir_tf.errors import UserError
 from cbir_tf.losses import (
     TripletHardLoss,
@@ -158,8 +158,8 @@ def test_unknown_distance_is_refused_at_once(kind):
 @pytest.mark.parametrize(
     ("config", "kind", "settings"),
     [
-        (Loss(margin=0.1, distance="angular"), TripletSemiHardLoss, {"margin": 0.1}),
-        (Loss(name="triplet_hard", soft=True), TripletHardLoss, {"soft": True, "margin": 0.2}),
+        (SemiHardTriplets(margin=0.1, distance="angular"), TripletSemiHardLoss, {"margin": 0.1}),
+        (HardTriplets(soft=True), TripletHardLoss, {"soft": True, "margin": 0.2}),
     ],
 )
 def test_the_configuration_builds_its_loss(config, kind, settings):
