@@ -13,7 +13,7 @@ from cbir_tf.errors import UserError
 from cbir_tf.files import replacing
 from cbir_tf.search.distances import METRICS, Metric
 from cbir_tf.search.nearest_neighbors import NearestNeighborsBackEnd
-from cbir_tf.search.recall import RecallSample, check_recall, efforts, log_recall
+from cbir_tf.search.recall import SAMPLE_K, RecallSample, check_recall, efforts, log_recall
 
 FILE_NAME = "annoy.index"
 TREES = 10
@@ -26,13 +26,13 @@ class AnnoyBackEnd:
 
     How many vectors of the trees' leaves are looked at is chosen when they are built: the fewest
     with which the measured recall@10, of stored vectors searched among the others, is what was
-    asked for; so more trees are rather faster than better. Filtered searches are exact and go to
-    every vector. Trees once built can take nothing in or out: they are built anew with every change
-    to the gallery, in some seconds for 100,000 vectors.
+    asked for. So more trees don't find more, and hardly find it faster. Filtered searches are exact
+    and go to every vector. Trees once built can take nothing in or out: they are built anew with
+    every change to the gallery, in some seconds for 100,000 vectors.
 
     Args:
-        trees: number of trees; None: 10, or none, which is exact, for up to 1,000 vectors or a
-            recall of 1.
+        trees: number of trees; None: 10, or none, which is exact, for up to 1,000 vectors, for a
+            recall of 1, and where reaching it in the trees would take longer.
         recall: share of the true 10 nearest that has to be found, in (0, 1].
         seed: of trees and sampling.
 
@@ -78,10 +78,12 @@ class AnnoyBackEnd:
         for position, vector in enumerate(prepared):
             self._forest.add_item(position, vector)
         # With more threads the trees would depend on their timing.
-        self._forest.build(self.trees or TREES, n_jobs=1)
+        self._effort = self.trees or TREES
+        self._forest.build(self._effort, n_jobs=1)
         if len(vectors) > 1:
             self._tune(prepared)
-        log_recall(f"annoy {self._forest.get_n_trees()} trees", len(vectors), start, self.reached)
+        trees = 0 if self.is_exact else self._forest.get_n_trees()
+        log_recall(f"annoy, {trees} trees,", len(vectors), start, self.reached)
 
     def insert(self, vectors: np.ndarray, positions: np.ndarray) -> None:
         """Build the trees anew."""
@@ -97,10 +99,6 @@ class AnnoyBackEnd:
         if self._forest is None or among is not None:
             return self._propose_exactly(queries, wanted, among)
         candidates = self._propose_nearly(self._metric.prepare(queries), wanted)
-        # The leaves looked at may hold too few: then every vector has to be looked at.
-        short = np.flatnonzero((candidates >= 0).sum(axis=1) < wanted)
-        if len(short):
-            candidates[short] = self._propose_exactly(queries[short], wanted, None)[0]
         return candidates, np.full(len(queries), np.inf)
 
     def settings(self) -> dict[str, Any]:
@@ -162,18 +160,28 @@ class AnnoyBackEnd:
             self._forest, self.reached = None, 1.0
 
     def _efforts(self) -> Iterator[int]:
-        """Vectors looked at for each one wanted, from one a tree to every vector in each."""
+        """Vectors looked at for each one wanted, from one a tree upwards.
+
+        At the end they are about as many as there are, and comparing with every vector takes no
+        longer; or where trees are asked for, all that are in any of them.
+        """
         trees = self._forest.get_n_trees()
-        return (trees * effort for effort in efforts(len(self._vectors)))
+        most = 2 * len(self._vectors) // SAMPLE_K
+        if self.trees is None:
+            most //= trees
+        return (trees * each for each in efforts(max(1, most)))
 
     def _propose_nearly(self, prepared: np.ndarray, wanted: int) -> np.ndarray:
-        """(Q, wanted) positions, -1 for none."""
-        found = np.full((len(prepared), wanted), -1)
+        """(Q, wanted) positions.
+
+        No tree holds a vector twice: with an effort of one a tree, as many different ones as are
+        wanted are looked at.
+        """
+        found = np.empty((len(prepared), wanted), dtype=np.int64)
         looked_at = min(self._effort * wanted, 2**31 - 1)
         # Annoy takes one query at a time.
         for row, query in enumerate(prepared):
-            nearest = self._forest.get_nns_by_vector(query, wanted, looked_at)
-            found[row, : len(nearest)] = nearest
+            found[row] = self._forest.get_nns_by_vector(query, wanted, looked_at)
         return found
 
     def _propose_exactly(

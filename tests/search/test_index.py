@@ -525,6 +525,24 @@ def test_annoy_is_exact_for_few_vectors_or_a_recall_of_one_and_then_grows_trees(
     assert make_index("annoy", recall=1).fit(gallery).is_exact
 
 
+@pytest.mark.parametrize(
+    ("options", "vectors"),
+    [
+        # Without clusters and of many dimensions, trees are of no use.
+        ({}, np.random.default_rng(0).normal(size=(1500, 200))),
+        # Apart by less than the float32 arithmetic of the trees can tell.
+        ({"trees": 10}, 1000 + np.random.default_rng(0).normal(size=(300, 8)) / 1000),
+    ],
+)
+def test_annoy_is_exact_where_trees_do_not_find_what_was_asked_for(options, vectors):
+    gallery = embeddings([f"{each:04d}" for each in range(len(vectors))], vectors)
+    index = make_index("annoy", recall=0.995, **options).fit(gallery)
+    assert index.is_exact and index.back_end.reached == 1
+    found = index.search(gallery.vectors[:20], 5)
+    expected = make_index("nearest_neighbors").fit(gallery).search(gallery.vectors[:20], 5)
+    assert found.ids.tolist() == expected.ids.tolist()
+
+
 @approximate_index
 def test_the_same_vectors_and_seed_make_the_same_index(name):
     gallery = clustered(3000)

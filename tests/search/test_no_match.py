@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import numpy as np
@@ -61,6 +62,11 @@ def test_how_sure_a_match_is_falls_with_the_distance_and_agrees_with_the_thresho
 def test_it_is_stored_openly_and_read_back(tmp_path):
     calibrated = NoMatch.calibrate(labelled(50, 2), labelled(60, 3), "cosine", 0.1, "digest")
     calibrated.save(tmp_path / "no_match.json")
+    assert NoMatch.load(tmp_path / "no_match.json") == calibrated
+    # One from before there were projections has none.
+    values = json.loads((tmp_path / "no_match.json").read_text())
+    del values["projection"]
+    (tmp_path / "no_match.json").write_text(json.dumps(values))
     assert NoMatch.load(tmp_path / "no_match.json") == calibrated
     (tmp_path / "no_match.json").write_text('{"threshold": 1}')
     with pytest.raises(UserError, match="damaged; calibrate anew"):

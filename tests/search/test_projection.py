@@ -181,6 +181,17 @@ def test_objects_are_not_unpickled(tmp_path):
         Projection.load(tmp_path)
 
 
+@pytest.mark.parametrize("name", ["mean", "directions", "components", "whiten", "fitted_to"])
+def test_values_that_are_not_those_saved_are_refused(tmp_path, name):
+    Projection.fit(vectors_of(30, 4), 2).save(tmp_path)
+    with np.load(tmp_path / FILE_NAME) as file:
+        values = dict(file)
+    values[name] = np.array("other") if name == "fitted_to" else values[name] + 1
+    np.savez(tmp_path / FILE_NAME, **values)
+    with pytest.raises(UserError, match="damaged"):
+        Projection.load(tmp_path)
+
+
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
     folder = tmp_path_factory.mktemp("saved")
