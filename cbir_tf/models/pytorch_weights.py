@@ -71,7 +71,7 @@ def _check_kind(path: Path) -> None:
             ".weights.h5 file, or null for random weights"
         )
     if path.suffix in PICKLES:
-        names = json.dumps(path.name), json.dumps(f"{path.stem}.safetensors")
+        names = json.dumps(str(path)), json.dumps(str(path.with_suffix(".safetensors")))
         program = (
             "import torch; from safetensors.torch import save_file; "
             f"save_file(torch.load({names[0]}, weights_only=True), {names[1]})"

@@ -176,7 +176,8 @@ def test_a_pickle_is_refused_with_the_command_that_converts_it(model, tmp_path, 
     python, option, program = shlex.split(message[message.index("python -c ") :])
     assert (python, option) == ("python", "-c")
     compile(program, "program", "exec")
-    assert f'torch.load("{name}", weights_only=True), "{path.stem}.safetensors"' in program
+    converted = path.with_suffix(".safetensors")
+    assert f'torch.load("{path}", weights_only=True), "{converted}"' in program
 
 
 def test_a_missing_file_a_folder_and_another_format_are_refused(model, tmp_path):
