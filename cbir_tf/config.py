@@ -9,15 +9,15 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     ValidationError,
     field_validator,
     model_validator,
 )
 
+from cbir_tf.config_descriptors import Descriptor
+from cbir_tf.config_section import Section
 from cbir_tf.config_text import apply_override, explain, flat, location, named, read_yaml
 from cbir_tf.errors import UserError
 from cbir_tf.metric_names import minkowski_order
@@ -43,18 +43,6 @@ def _metric(name: str) -> str:
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Share = Annotated[int, Field(ge=0)] | Annotated[float, Field(ge=0, lt=1)]
-
-
-class Section(BaseModel):
-    """A part of the configuration; attribute docstrings are the help texts."""
-
-    model_config = ConfigDict(
-        extra="forbid",
-        frozen=True,
-        use_attribute_docstrings=True,
-        validate_default=True,
-        allow_inf_nan=False,
-    )
 
 
 # --- data ---------------------------------------------------------------------------------------
@@ -238,7 +226,7 @@ class Model(Section):
     """vgg16, mobilenet_v2, resnet50, mobilenet, densenet121 and the other keras.applications by
     name; resnet18, resnet34, resnet50_v1_5, resnet101_v1_5, resnext50_32x4d and resnext101_32x8d as
     PyTorch has them; bit_m_r50x1; small_cnn and mini_densenet, to train from scratch."""
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = Field({})
     """Further arguments of the backbone, as alpha: 0.35 for the MobileNets."""
     weights: str | None = "imagenet"
     """imagenet, imagenet21k (BiT), a .weights.h5, .safetensors (PyTorch's networks) or .npz (BiT)
@@ -417,6 +405,10 @@ class Config(Section):
     seed: int = Field(0, ge=0)
     """Of every random choice: split, weights, batches, augmentation, plots."""
     data: Data
+    descriptors: Annotated[tuple[Descriptor, ...], BeforeValidator(_listed)] = ()
+    """Classical features, joined to one vector, in place of an embedder: visual_words, hog,
+    gray_histogram, color_histogram; each a name or {name: ..., option: ...}. Nothing of model,
+    loss, optimizer, schedule and training applies to them."""
     model: Model = Model()
     loss: Loss = Loss()
     optimizer: Optimizer = Optimizer()
@@ -427,6 +419,22 @@ class Config(Section):
     search: Search = Search()
     evaluation: Evaluation = Evaluation()
     plots: Plots = Plots()
+
+    @model_validator(mode="after")
+    def _descriptors_or_embedder(self) -> Config:
+        set_in_vain = [
+            name
+            for name in ("model", "loss", "optimizer", "schedule", "training")
+            if getattr(self, name) != type(self).model_fields[name].default
+        ]
+        if self.data.augmentation:
+            set_in_vain.append("data.augmentation")
+        if self.descriptors and set_in_vain:
+            raise ValueError(
+                f"{set_in_vain[0]} does not apply to descriptors, which are not trained by "
+                "gradients; leave it out, or descriptors"
+            )
+        return self
 
     @classmethod
     def load(cls, path: str | Path, overrides: Sequence[str] = ()) -> Config:

@@ -12,7 +12,7 @@ import numpy as np
 from cbir_tf.config import Search
 from cbir_tf.data.decode import decode_image
 from cbir_tf.errors import UserError, nearest
-from cbir_tf.features.runtime import Encoder, open_encoder, predict
+from cbir_tf.features.runtime import DESCRIPTORS, Encoder, check_model, open_encoder, predict
 from cbir_tf.features.store import FeatureStore, Record
 from cbir_tf.files import sha256
 from cbir_tf.progress import logger
@@ -47,9 +47,7 @@ class Retriever:
         self.store = FeatureStore.open(run.features)
         if self.store.model_digest != sha256(run.model):
             self.store.close()
-            from cbir_tf.models import load_embedder
-
-            load_embedder(run.model)  # says so if it is damaged
+            check_model(run.model)  # says so if it is damaged
             raise UserError(
                 f"{run.features}: made by another model than {run.model}; delete it and run "
                 f"extract.py --run {run.folder}"
@@ -72,7 +70,13 @@ class Retriever:
 
     @cached_property
     def model(self) -> keras.Model:
-        """The embedder in Keras: uint8 RGB (B, H, W, 3) of any size to float32 (B, D)."""
+        """The embedder in Keras: uint8 RGB (B, H, W, 3) of any size to float32 (B, D).
+
+        Raises:
+            UserError: the run has descriptors in its place; use `encoder`.
+        """
+        if self.run.model.suffix == DESCRIPTORS:
+            raise UserError(f"{self.run.model}: descriptors are no Keras model; use .encoder")
         from cbir_tf.models import load_embedder
 
         return load_embedder(self.run.model)
@@ -217,7 +221,7 @@ class Retriever:
                 )
         data = self.run.config.data
         if isinstance(query, np.ndarray):
-            if query.shape[:2] != data.image_size:
+            if query.shape[:2] != data.image_size and self.run.model.suffix != DESCRIPTORS:
                 return predict(self.model, query[np.newaxis])[0], None
             return self.encoder(query[np.newaxis])[0], None
         source = query if isinstance(query, bytes) else Path(query)

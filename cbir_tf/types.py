@@ -171,12 +171,15 @@ class Run:
     config_file = property(lambda self: self.folder / "config.yaml")
     images = property(lambda self: self.folder / "images.csv")
     checkpoints = property(lambda self: self.folder / "checkpoints")
-    model = property(lambda self: self.folder / "model.keras")
+    model = property(
+        lambda self: self.folder / ("model.npz" if self.config.descriptors else "model.keras")
+    )
     history = property(lambda self: self.folder / "history.csv")
     training = property(lambda self: self.folder / "training.json")
     features = property(lambda self: self.folder / "features.db")
     index = property(lambda self: self.folder / "index")
     metrics = property(lambda self: self.folder / "metrics.json")
+    classification = property(lambda self: self.folder / "classification.json")
     no_match = property(lambda self: self.folder / "no_match.json")
     plots = property(lambda self: self.folder / "plots")
     logs = property(lambda self: self.folder / "logs")
@@ -228,14 +231,14 @@ class Run:
         """Delete what the run has made, and nothing else that lies in its folder."""
         # The configuration goes last: while it is there, the folder is known as a run.
         for path in (
-            self.model,
-            self.model.with_suffix(".onnx"),
+            *(self.model.with_suffix(suffix) for suffix in (".keras", ".onnx", ".npz")),
             self.images,
             self.history,
             self.training,
             self.features,
             *self.folder.glob("features.db-*"),
             self.metrics,
+            self.classification,
             self.no_match,
             self.config_file,
         ):

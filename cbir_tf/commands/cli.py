@@ -19,6 +19,7 @@ VERBS = {
     "search": "find the images most like one image",
     "calibrate": "set the distance from which on search says that nothing matches",
     "evaluate": "measure retrieval: recall, precision, mAP, MAP@R with intervals; draw mistakes",
+    "classify": "fit classifiers to the run's vectors and measure them on the test split",
     "compare": "several runs in one table: quality with intervals, size, speed, differences",
 }
 
