@@ -16,6 +16,7 @@ from pydantic import (
     model_validator,
 )
 
+from cbir_tf.config_descriptors import Descriptor
 from cbir_tf.config_section import Fraction, Section, absolute
 from cbir_tf.config_text import (
     apply_override,
@@ -360,6 +361,10 @@ class Config(Section):
     seed: int = Field(0, ge=0)
     """Of every random choice: split, weights, batches, augmentation, plots."""
     data: Data
+    descriptors: Annotated[tuple[Descriptor, ...], BeforeValidator(_listed)] = ()
+    """Classical features, joined to one vector, in place of an embedder: visual_words, hog,
+    gray_histogram, color_histogram; each a name or {name: ..., option: ...}. Nothing of model,
+    loss, optimizer, schedule and training applies to them."""
     model: Model = Model()
     loss: Loss = SemiHardTriplets()
     """triplet_semi_hard, triplet_hard, cross_entropy or reconstruction; a name or {name: ...}. Of
@@ -378,7 +383,9 @@ class Config(Section):
     @model_validator(mode="after")
     def _components(self) -> Config:
         size, components = self.model.embedding_size, self.search.pca
-        if size is not None and components is not None and components > size:
+        if self.descriptors or size is None or components is None:
+            return self
+        if components > size:
             raise ValueError(
                 f"search.pca: {components} components of an embedding of {size} dimensions "
                 "(model.embedding_size); lower it"
@@ -427,6 +434,22 @@ class Config(Section):
             raise ValueError(
                 "data.augmentation: a decoder makes images of one size; leave out the crop's size "
                 "and set data.image_size"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _descriptors_or_embedder(self) -> Config:
+        set_in_vain = [
+            name
+            for name in ("model", "loss", "optimizer", "schedule", "training")
+            if getattr(self, name) != type(self).model_fields[name].default
+        ]
+        if self.data.augmentation:
+            set_in_vain.append("data.augmentation")
+        if self.descriptors and set_in_vain:
+            raise ValueError(
+                f"{set_in_vain[0]} does not apply to descriptors, which are not trained by "
+                "gradients; leave it out, or descriptors"
             )
         return self
 

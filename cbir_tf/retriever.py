@@ -13,7 +13,7 @@ import numpy as np
 from cbir_tf.config import Search, TwoStep
 from cbir_tf.data.decode import CROPS, decode_image
 from cbir_tf.errors import UserError, nearest
-from cbir_tf.features.runtime import Encoder, predict
+from cbir_tf.features.runtime import DESCRIPTORS, Encoder, check_model, predict
 from cbir_tf.features.store import FeatureStore, Record, another_maker
 from cbir_tf.features.views import averaging, maker_of, open_run_encoder, viewed
 from cbir_tf.progress import logger
@@ -73,9 +73,7 @@ class Retriever:
         if self.store.model_digest != maker:
             error = another_maker(run.features, self.store.model_digest, maker)
             self.store.close()
-            from cbir_tf.models import load_embedder
-
-            load_embedder(run.model)  # says so if it is damaged
+            check_model(run.model)  # says so if it is damaged
             raise error
         self.class_names = self.store.class_names
         self.embeddings: Embeddings = self.store.embeddings()
@@ -100,7 +98,13 @@ class Retriever:
 
     @cached_property
     def model(self) -> keras.Model:
-        """The embedder in Keras: uint8 RGB (B, H, W, 3) of any size to float32 (B, D)."""
+        """The embedder in Keras: uint8 RGB (B, H, W, 3) of any size to float32 (B, D).
+
+        Raises:
+            UserError: the run has descriptors in its place; use `encoder`.
+        """
+        if self.run.model.suffix == DESCRIPTORS:
+            raise UserError(f"{self.run.model}: descriptors are no Keras model; use .encoder")
         from cbir_tf.models import load_embedder
 
         return load_embedder(self.run.model)
@@ -263,7 +267,7 @@ class Retriever:
             image = decode_image(source, data.image_size, data.resize)
         elif augmentation == "crops":  # pixels are taken as they are
             image = np.tile(image, (1, CROPS, 1))
-        if image.shape[:2] == data.image_size:
+        if image.shape[:2] == data.image_size or self.run.model.suffix == DESCRIPTORS:
             return self._projected(self.encoder(image[np.newaxis])[0])
         normalize = self.run.config.model.normalize
         any_size = averaging(partial(predict, self.model), augmentation, normalize)

@@ -171,7 +171,9 @@ class Run:
     config_file = property(lambda self: self.folder / "config.yaml")
     images = property(lambda self: self.folder / "images.csv")
     checkpoints = property(lambda self: self.folder / "checkpoints")
-    model = property(lambda self: self.folder / "model.keras")
+    model = property(
+        lambda self: self.folder / ("model.npz" if self.config.descriptors else "model.keras")
+    )
     classifier = property(lambda self: self.folder / "classifier.keras")
     autoencoder = property(lambda self: self.folder / "autoencoder.keras")
     history = property(lambda self: self.folder / "history.csv")
@@ -179,6 +181,7 @@ class Run:
     features = property(lambda self: self.folder / "features.db")
     index = property(lambda self: self.folder / "index")
     metrics = property(lambda self: self.folder / "metrics.json")
+    classification = property(lambda self: self.folder / "classification.json")
     no_match = property(lambda self: self.folder / "no_match.json")
     plots = property(lambda self: self.folder / "plots")
     logs = property(lambda self: self.folder / "logs")
@@ -230,8 +233,7 @@ class Run:
         """Delete what the run has made, and nothing else that lies in its folder."""
         # The configuration goes last: while it is there, the folder is known as a run.
         for path in (
-            self.model,
-            self.model.with_suffix(".onnx"),
+            *(self.model.with_suffix(suffix) for suffix in (".keras", ".onnx", ".npz")),
             self.classifier,
             self.autoencoder,
             self.images,
@@ -240,6 +242,7 @@ class Run:
             self.features,
             *self.folder.glob("features.db-*"),
             self.metrics,
+            self.classification,
             self.no_match,
             self.config_file,
         ):

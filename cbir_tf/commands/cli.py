@@ -20,6 +20,7 @@ VERBS = {
     "calibrate": "set the distance from which on search says that nothing matches",
     "evaluate": "measure retrieval: recall, precision, mAP, MAP@R with intervals; draw mistakes",
     "duplicates": "list images that are there again, in the same bytes or scaled; draw them",
+    "classify": "fit classifiers to the run's vectors and measure them on the test split",
     "compare": "several runs in one table: quality with intervals, size, speed, differences",
 }
 

@@ -49,7 +49,7 @@ def draw_classes(run: Run, images: ImageSet) -> None:
 
 
 def draw_samples(run: Run, training: ImageSet) -> None:
-    """Some training images as the model sees them, and some of their augmented variants."""
+    """Some training images as the model sees them, and, with an embedder, augmented variants."""
     import tensorflow as tf
 
     data = run.config.data
@@ -57,6 +57,8 @@ def draw_samples(run: Run, training: ImageSet) -> None:
     images = [decode_image(each, data.image_size, data.resize) for each in chosen.sources]
     names = [(*training.class_names, "")[label] for label in chosen.labels]
     sample_grid(run.plots / "samples.png", images, names, f"{run.config.name}: training images")
+    if run.config.descriptors:
+        return
     variants = [
         [
             augment(tf.constant(image), data.augmentation, tf.constant([row, column])).numpy()

@@ -1,10 +1,12 @@
-"""train: an embedding from a configuration file."""
+"""train: an embedding, or the vocabulary of classical features, from a configuration file."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import shutil
+import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -55,15 +57,17 @@ def main(arguments: argparse.Namespace) -> None:
         )
     else:
         import_tensorflow()
-        train(run, arguments.restart)
+        work = train_descriptors if config.descriptors else train
+        work(run, arguments.restart)
     report = read_json(run.training)
     if arguments.json:
         print(json.dumps(report, ensure_ascii=False))
         return
-    figures = "".join(
-        f", {name} {report['best'][name]:.4f}" for name in MONITORED if name in report["best"]
-    )
-    if report["epochs"]:
+    best = report.get("best", {})
+    figures = "".join(f", {name} {best[name]:.4f}" for name in MONITORED if name in best)
+    if config.descriptors:
+        print(_described(report))
+    elif report["epochs"]:
         print(f"epoch {report['best_epoch']} of {report['epochs']} is the best{figures}")
     else:
         print(f"nothing trained, as training.epochs is 0{figures}")
@@ -108,16 +112,67 @@ def train(run: Run, restart: bool = False) -> None:
     report: dict[str, Any] = {"epochs": 0, "best_epoch": 0, "best": {}, "seconds": 0.0}
     if plan.epochs:
         report = fit(run, objective, images, plan)
-    report |= {
-        "class_names": images.class_names,
-        "damaged": dict(inspection.damaged),
-        "duplicates": [asdict(each) for each in duplicates],
-    }
-    write_text(run.training, json.dumps(report, indent=2, ensure_ascii=False))
+    _report(run, report, inspection, duplicates)
     # The model comes last: where it is, the run is complete.
     with replacing(run.model) as temporary:
         embedder.save(temporary)
     shutil.rmtree(run.checkpoints, ignore_errors=True)
+
+
+def train_descriptors(run: Run, restart: bool = False) -> None:
+    """Fit the descriptors of a run to its training images; there is no going on in the middle.
+
+    Raises:
+        UserError: unusable data or folder, too few images, or OpenCV is not installed.
+    """
+    from cbir_tf.commands.pictures import draw_classes, draw_samples
+    from cbir_tf.data.sources import load_images
+    from cbir_tf.features.descriptors import check_installed
+    from cbir_tf.features.fit_descriptors import fit_descriptors
+
+    config = run.config
+    check_installed(config.descriptors)
+    inspection, duplicates = _inspect(run, load_images(config.data, config.seed), restart)
+    training = inspection.images.of_split("train")
+    if not len(training):
+        raise UserError("data.split.train: no image to fit the descriptors to; give it some")
+    _begin(run, restart, inspection)
+    draw_classes(run, inspection.images)
+    draw_samples(run, training)
+    started = time.monotonic()
+    descriptors, fitted = fit_descriptors(config, training)
+    report = {
+        "descriptors": fitted,
+        "dimensions": sum(descriptors.sizes),
+        "seconds": round(time.monotonic() - started, 1),
+    }
+    _report(run, report, inspection, duplicates)
+    descriptors.save(run.model)
+
+
+def _described(report: dict[str, Any]) -> str:
+    """What was fitted, a line for each descriptor."""
+    lines = []
+    for each in report["descriptors"]:
+        scores = each.get("davies_bouldin", {})
+        chosen = f", {each['words']} words" if scores else ""
+        if len(scores) > 1:
+            tried = ", ".join(f"{size}: {score:.3f}" for size, score in scores.items())
+            chosen += f" (Davies-Bouldin index {tried})"
+        lines.append(f"{each['name']}: {each['dimensions']} dimensions{chosen}")
+    return "\n".join([*lines, f"{report['dimensions']} dimensions in all"])
+
+
+def _report(
+    run: Run, report: dict[str, Any], inspection: Inspection, duplicates: Sequence[Duplicate]
+) -> None:
+    """Write training.json: what was trained, and on what."""
+    report |= {
+        "class_names": inspection.images.class_names,
+        "damaged": dict(inspection.damaged),
+        "duplicates": [asdict(each) for each in duplicates],
+    }
+    write_text(run.training, json.dumps(report, indent=2, ensure_ascii=False))
 
 
 def _check_trainable(config: Config, objective: Objective, validation: ImageSet) -> None:

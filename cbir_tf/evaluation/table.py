@@ -68,6 +68,35 @@ def format_accuracy(result: dict[str, Any], split: str) -> str:
     return f"classifier: accuracy {result['accuracy']:.4f}{between}, {images}"
 
 
+def format_classifiers(result: dict[str, Any]) -> str:
+    """What classifiers make of the vectors, as `format_table`.
+
+    Args:
+        result: what `cbir_tf.evaluation.classifiers.classify` returned.
+    """
+    title = (
+        f"{result['test']} test images, fitted to {result['training']} training images of "
+        f"{result['dimensions']} dimensions; parameters by cross-validation in {result['folds']}; "
+        f"the most frequent class alone would be right for {result['most_frequent_class']:.4f}"
+    )
+    rows = []
+    for each in result["classifiers"]:
+        interval = each.get("interval")
+        rows.append(
+            [
+                each["classifier"],
+                f"{each['accuracy']:.4f}",
+                f"{interval[0]:.4f} to {interval[1]:.4f}" if interval else "",
+                f"{each['macro_f1']:.4f}",
+                f"{each['cross_validation']:.4f}",
+                ", ".join(f"{key} {value}" for key, value in each["parameters"].items()),
+                f"{each['seconds']:.1f}",
+            ]
+        )
+    header = ["classifier", "accuracy", "95 % interval", "macro F1", "cross-validated"]
+    return f"{title}\n\n{markdown([*header, 'parameters', 'seconds'], rows)}"
+
+
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table whose first column is aligned to the left, the others to the right."""
     lines = [[cell.replace("|", r"\|") for cell in row] for row in (header, *rows)]

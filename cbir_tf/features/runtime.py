@@ -1,4 +1,4 @@
-"""From pixels to vectors at the speed of the machine: ONNX Runtime if installed, else Keras."""
+"""From pixels to vectors: ONNX Runtime if installed, else Keras; or classical descriptors."""
 
 from __future__ import annotations
 
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 Encoder = Callable[[np.ndarray], np.ndarray]
 """uint8 (B, H, W, 3) RGB -> float32 (B, D)."""
 
+DESCRIPTORS = ".npz"
+"""How the file of a model is named that is no network."""
+
 OPSET = 17
 TOLERANCE = 1e-4
 _DIGEST = "cbir_tf.model"
@@ -31,14 +34,14 @@ def predict(model: keras.Model, pixels: np.ndarray) -> np.ndarray:
 
 
 def open_encoder(model: Path, size: tuple[int, int]) -> Encoder:
-    """The encoder of a saved embedder.
+    """The encoder of a saved embedder, or of classical descriptors.
 
     With ONNX Runtime installed, the embedder is exported once to a file beside it, which is used
     from then on; its vectors are Keras' to 1e-4, or it is not used. Without, or where the export
     fails, Keras does the work, which takes about twice as long.
 
     Args:
-        model: model.keras.
+        model: model.keras, or model.npz of descriptors.
         size: height and width of the images.
 
     Returns:
@@ -47,9 +50,16 @@ def open_encoder(model: Path, size: tuple[int, int]) -> Encoder:
     Raises:
         UserError: no embedder there, or a damaged one.
     """
+    if model.suffix == DESCRIPTORS:
+        from cbir_tf.features.descriptors import Descriptors
+
+        return Descriptors.load(model)
     session = _session(model, size)
-    if session is not None:
-        return partial(_run, session)
+    return _open_embedder(model, size) if session is None else partial(_run, session)
+
+
+def _open_embedder(model: Path, size: tuple[int, int]) -> Encoder:
+    """Export the embedder where that is possible; else it is Keras that encodes."""
     from cbir_tf.models import load_embedder
 
     embedder = load_embedder(model)
@@ -74,7 +84,23 @@ def open_encoder(model: Path, size: tuple[int, int]) -> Encoder:
 
 def is_exported(model: Path, size: tuple[int, int]) -> bool:
     """Whether `open_encoder` can do without Keras, whose import takes seconds."""
-    return _session(model, size) is not None
+    return model.suffix == DESCRIPTORS or _session(model, size) is not None
+
+
+def check_model(model: Path) -> None:
+    """Read a model, whichever it is.
+
+    Raises:
+        UserError: missing or damaged.
+    """
+    if model.suffix == DESCRIPTORS:
+        from cbir_tf.features.descriptors import Descriptors
+
+        Descriptors.load(model)
+        return
+    from cbir_tf.models import load_embedder
+
+    load_embedder(model)
 
 
 def _installed() -> bool:

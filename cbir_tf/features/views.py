@@ -83,7 +83,8 @@ def open_run_encoder(run: Run, augmentation: str) -> Encoder:
         UserError: no embedder there, or a damaged one.
     """
     encoder = runtime.open_encoder(run.model, run.config.data.image_size)
-    return averaging(encoder, augmentation, run.config.model.normalize)
+    normalize = run.config.model.normalize and not run.config.descriptors
+    return averaging(encoder, augmentation, normalize)
 
 
 def maker_of(run: Run, augmentation: str) -> str:

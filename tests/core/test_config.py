@@ -87,6 +87,12 @@ def test_a_schedule_is_a_name_or_a_section(file):
         ("search.index=anoy", ["search.index", "'annoy'"]),
         ("search.pca=0", ["search.pca", "greater than or equal to 1"]),
         ("search.pca=129", ["search.pca: 129 components of an embedding of 128"]),
+        ("descriptors=[visual_word]", ["descriptors[0]", "'visual_words'"]),
+        ("descriptors=[{name: hog, side: 20}]", ["descriptors[0].side", "multiple of 8", "20"]),
+        ("descriptors=[{name: hog, sid: 32}]", ["sid'", "'side'"]),
+        ("descriptors=[{name: visual_words, words: []}]", ["descriptors[0].words"]),
+        ("descriptors=[{name: visual_words, weight: 0}]", ["descriptors[0].weight", "0"]),
+        ("descriptors=[hog]", ["data.augmentation does not apply to descriptors", "leave it out"]),
     ],
 )
 def test_a_wrong_override_is_one_line_that_names_the_place_and_the_remedy(file, override, parts):
@@ -226,6 +232,38 @@ def test_batch_norm_is_frozen_unless_the_backbone_starts_from_nothing(file):
     assert Config.load(file, ["model.weights=null"]).model.batch_norm == "trained"
     kept = Config.load(file, ["model.weights=null", "model.batch_norm=frozen"])
     assert kept.model.batch_norm == "frozen"
+
+
+@pytest.mark.parametrize(
+    "section",
+    [
+        {"model": {"backbone": "vgg16"}},
+        {"loss": {"margin": 0.5}},
+        {"optimizer": {"name": "sgd"}},
+        {"schedule": "warmup_decay"},
+        {"training": {"epochs": 1}},
+    ],
+    ids=lambda section: next(iter(section)),
+)
+def test_what_does_not_apply_to_descriptors_is_refused(section):
+    name = next(iter(section))
+    with pytest.raises(UserError, match=f"{name} does not apply to descriptors"):
+        Config.check(DIGITS | section | {"descriptors": ["hog"]})
+
+
+def test_descriptors_are_names_or_sections_and_read_back():
+    given = ["hog", {"name": "visual_words", "words": 10, "grid": None}]
+    config = Config.check(DIGITS | {"descriptors": given})
+    assert config.descriptors[1].words == (10,)
+    assert Config.check(yaml.safe_load(config.dump())) == config
+    assert Config.check(DIGITS | {"descriptors": "hog"}).descriptors == config.descriptors[:1]
+
+
+def test_vlad_has_fewer_words_unless_told():
+    vlad = {"name": "visual_words", "weighting": "vlad"}
+    for given, words in ((vlad, 64), (vlad | {"words": 16}, 16), ("visual_words", 400)):
+        config = Config.check(DIGITS | {"descriptors": [given]})
+        assert config.descriptors[0].words == (words,)
 
 
 def test_a_configuration_cannot_be_changed():

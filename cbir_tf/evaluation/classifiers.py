@@ -1,0 +1,171 @@
+"""Classifiers on top of vectors: what another model can make of an embedding."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from cbir_tf.errors import UserError, nearest
+from cbir_tf.evaluation.metrics import bootstrap_intervals
+from cbir_tf.progress import logger, progress
+from cbir_tf.types import UNLABELLED, Embeddings
+
+CLASSIFIERS = {
+    "lr": "logistic regression",
+    "knn": "k nearest neighbours",
+    "svm": "linear SVM",
+    "nb": "Gaussian naive Bayes",
+    "rf": "random forest",
+}
+"""What can be asked for, and what it is."""
+
+FOLDS = 5
+TREES = 200
+_GRIDS: dict[str, dict[str, list[Any]]] = {
+    "lr": {"C": [0.001, 0.01, 0.1, 1.0]},
+    "knn": {"n_neighbors": [1, 5, 10, 20], "weights": ["uniform", "distance"]},
+    "svm": {"C": [0.0001, 0.001, 0.01, 0.1]},
+    "nb": {"var_smoothing": [1e-9, 1e-3, 1e-1, 1.0]},
+    "rf": {"max_features": ["sqrt", 0.1], "min_samples_leaf": [1, 4]},
+}
+
+
+def classify(
+    training: Embeddings,
+    test: Embeddings,
+    names: Sequence[str] = tuple(CLASSIFIERS),
+    bootstrap: int = 1000,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Fit each classifier to training vectors and measure it on others.
+
+    Every number is first brought to mean 0 and variance 1, as it is in the training vectors (of
+    the fold). The parameters are those of the best accuracy in a stratified cross-validation of
+    the training vectors, in 5 folds, or as many as the smallest class has images. Unlabelled
+    vectors are left out.
+
+    Args:
+        training: labelled.
+        test: labelled with classes of the training vectors.
+        names: of CLASSIFIERS.
+        bootstrap: resamples of the test vectors behind the 95 % intervals; 0: none.
+        seed: of folds, classifiers and resampling.
+
+    Returns:
+        {"training": images, "test": images, "dimensions", "folds", "most_frequent_class": share of
+        the test images that the training images' most frequent class has, "classifiers": [{"name",
+        "classifier", "accuracy", "interval": [low, high] or absent, "macro_f1",
+        "cross_validation": mean accuracy over the folds, "parameters", "seconds"}, ...]}
+
+    Raises:
+        UserError: no such classifier, too few images or classes to fit to, or test images of a
+            class that has no training image.
+    """
+    check_names(names)
+    training = training.take(training.labels != UNLABELLED)
+    test = test.take(test.labels != UNLABELLED)
+    folds = _folds(training, test)
+    classes, counts = np.unique(training.labels, return_counts=True)
+    shown = progress(names, description="classify", unit="classifiers")
+    return {
+        "training": len(training),
+        "test": len(test),
+        "dimensions": training.vectors.shape[1],
+        "folds": folds,
+        "most_frequent_class": float((test.labels == classes[counts.argmax()]).mean()),
+        "classifiers": [_measure(name, training, test, folds, bootstrap, seed) for name in shown],
+    }
+
+
+def check_names(names: Sequence[str]) -> None:
+    """Refuse what is not in CLASSIFIERS.
+
+    Raises:
+        UserError: there is such a name.
+    """
+    for name in names:
+        if name not in CLASSIFIERS:
+            raise UserError(f"--classifiers: no {name!r}; {nearest(name, CLASSIFIERS)}")
+
+
+def _folds(training: Embeddings, test: Embeddings) -> int:
+    """In how many parts the training vectors can be cut so that each has every class."""
+    classes, counts = np.unique(training.labels, return_counts=True)
+    if len(classes) < 2 or counts.min() < 2:
+        raise UserError(
+            "classify: the training split needs two classes, and two images of each; give it more "
+            "with data.split.train"
+        )
+    if not len(test):
+        raise UserError("classify: the test split has no labelled image; give it some")
+    if not np.isin(test.labels, classes).all():
+        raise UserError(
+            "classify: the test split has a class that the training split has not; split by image, "
+            "with data.split.by: stratified"
+        )
+    return int(min(FOLDS, counts.min()))
+
+
+def _measure(
+    name: str, training: Embeddings, test: Embeddings, folds: int, bootstrap: int, seed: int
+) -> dict[str, Any]:
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.metrics import f1_score
+    from sklearn.model_selection import GridSearchCV, StratifiedKFold
+
+    started = time.monotonic()
+    parts = StratifiedKFold(folds, shuffle=True, random_state=seed)
+    search = GridSearchCV(_pipeline(name, seed), _grid(name, len(training), folds), cv=parts)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        search.fit(training.vectors, training.labels)
+    if any(issubclass(each.category, ConvergenceWarning) for each in caught):
+        logger.warning("%s: some of the fits ended before they converged", CLASSIFIERS[name])
+    predicted = search.predict(test.vectors)
+    correct = (predicted == test.labels).astype(np.float64)
+    result = {
+        "name": name,
+        "classifier": CLASSIFIERS[name],
+        "accuracy": float(correct.mean()),
+        "macro_f1": float(f1_score(test.labels, predicted, average="macro", zero_division=0)),
+        "cross_validation": float(search.best_score_),
+        "parameters": {key.partition("__")[2]: value for key, value in search.best_params_.items()},
+        "seconds": round(time.monotonic() - started, 2),
+    }
+    if bootstrap:
+        interval = bootstrap_intervals(correct[:, np.newaxis], bootstrap, seed)[0]
+        result["interval"] = interval.tolist()
+    return result
+
+
+def _pipeline(name: str, seed: int) -> Any:
+    from sklearn.ensemble import RandomForestClassifier
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.naive_bayes import GaussianNB
+    from sklearn.neighbors import KNeighborsClassifier
+    from sklearn.pipeline import Pipeline
+    from sklearn.preprocessing import StandardScaler
+    from sklearn.svm import LinearSVC
+
+    classifiers = {
+        "lr": LogisticRegression(max_iter=1000),
+        "knn": KNeighborsClassifier(),
+        "svm": LinearSVC(max_iter=5000, random_state=seed),
+        "nb": GaussianNB(),
+        "rf": RandomForestClassifier(TREES, random_state=seed),
+    }
+    return Pipeline([("scaling", StandardScaler()), (name, classifiers[name])])
+
+
+def _grid(name: str, images: int, folds: int) -> dict[str, list[Any]]:
+    """The parameters to try, under the pipeline's names."""
+    grid = dict(_GRIDS[name])
+    if name == "knn":
+        # What is left of the training images when the largest fold is taken out.
+        fitted_to = images - -(-images // folds)
+        grid["n_neighbors"] = [each for each in grid["n_neighbors"] if each <= fitted_to]
+    return {f"{name}__{key}": values for key, values in grid.items()}
