@@ -218,6 +218,16 @@ def test_values_and_gradients_are_those_of_keras_grouped_convolution(
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * largest)
 
 
+def test_with_a_gpu_grouped_convolution_is_keras_own(monkeypatch):
+    image = np.random.default_rng(0).normal(size=(1, 4, 4, 64)).astype(np.float32)
+    ours, theirs = (kind(64, 3, groups=32) for kind in (GroupedConv2D, keras.layers.Conv2D))
+    theirs(image)
+    ours.build(image.shape)
+    theirs.set_weights(ours.get_weights())
+    monkeypatch.setattr(keras.distribution, "list_devices", lambda kind: [f"{kind}:0"])
+    np.testing.assert_array_equal(ours(image), theirs(image))
+
+
 def test_grouped_convolution_comes_back_from_its_config():
     layer = GroupedConv2D(64, 3, strides=2, groups=32, use_bias=False, name="c")
     again = keras.layers.deserialize(keras.layers.serialize(layer))
