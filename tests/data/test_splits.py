@@ -152,7 +152,8 @@ def test_unlabelled_images_are_split_where_no_label_is_needed():
         assert sizes(mixed.take(mixed.labels == label)) == (4, 2, 2)
     told = image_set([UNLABELLED] * 20, split=["train"] * 20)
     assert sizes(apply_split(told, Split(validation=5), 0, by_label=False)) == (15, 5, 0)
-    classes = apply_split(image_set([0, 1, 2, UNLABELLED]), Split(by="class"), 0, by_label=False)
+    whole = Split(by="class", validation=0, test=0)
+    classes = apply_split(image_set([0, 1, 2, UNLABELLED]), whole, 0, by_label=False)
     assert classes.split[-1] == ""
 
 
