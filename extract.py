@@ -1,6 +1,6 @@
 """`python extract.py --help`: the verb extract of the cbir command line."""
 
-from cbir_tf.commands.cli import main
+from cbir_tf.commands.startup import program
 
 if __name__ == "__main__":
-    raise SystemExit(main(verb="extract"))
+    raise SystemExit(program("extract"))

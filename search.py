@@ -1,6 +1,6 @@
 """`python search.py --help`: the verb search of the cbir command line."""
 
-from cbir_tf.commands.cli import main
+from cbir_tf.commands.startup import program
 
 if __name__ == "__main__":
-    raise SystemExit(main(verb="search"))
+    raise SystemExit(program("search"))

@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Sequence
 
+from cbir_tf.commands.startup import quitting_at_once
 from cbir_tf.errors import UserError
 from cbir_tf.files import user_errno
 from cbir_tf.progress import log_to_standard_error
@@ -27,7 +28,8 @@ VERBS = {
 
 def main(argv: Sequence[str] | None = None, verb: str | None = None) -> int:
     """Run one verb; returns the exit status: 0 done, 2 wrong input, 1 anything else."""
-    parser = _parser(verb)
+    with quitting_at_once():
+        parser = _parser(verb)
     arguments, rest = parser.parse_known_args(argv)
     if rest and not hasattr(arguments, "overrides"):
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
@@ -38,9 +40,8 @@ def main(argv: Sequence[str] | None = None, verb: str | None = None) -> int:
         sys.stdout.flush()
     except UserError as error:
         return _fail(str(error))
-    except KeyboardInterrupt:
-        hint = "; --resume goes on from here" if arguments.verb == "train" else ""
-        print(f"\ninterrupted{hint}", file=sys.stderr)
+    except KeyboardInterrupt as interruption:
+        print("\n" + "; ".join(["interrupted", *interruption.args]), file=sys.stderr)
         return 1
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -78,8 +79,3 @@ def _fill(parser: argparse.ArgumentParser, verb: str) -> None:
 
 def _sentence(text: str) -> str:
     return text[0].upper() + text[1:] + "."
-
-
-def script() -> None:
-    """Entry point of the installed `cbir` program."""
-    raise SystemExit(main())

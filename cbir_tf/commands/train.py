@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 
 MONITORED = ("val_loss", "val_accuracy", "val_recall@1", "val_map_at_r")
+LENGTHENED = ("constant", "warmup_decay")
+"""Schedules whose learning rates do not depend on the number of epochs to come."""
+_ANEW = "train all epochs with --restart, or in another --run folder"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,7 +38,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="a YAML file")
     parser.add_argument("--run", type=Path, metavar="DIR", help="default: runs/<config name>")
     again = parser.add_mutually_exclusive_group()
-    again.add_argument("--resume", action="store_true", help="go on with an interrupted run")
+    again.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on with an interrupted run; training.epochs may be more than it was begun with",
+    )
     again.add_argument("--restart", action="store_true", help="replace what the folder holds")
     parser.add_argument("--json", action="store_true", help="one JSON document on standard output")
     parser.set_defaults(overrides=[])
@@ -48,7 +55,8 @@ def main(arguments: argparse.Namespace) -> None:
     """Train, save, draw the curves; prints the best epoch and where everything is."""
     config = Config.load(arguments.config, arguments.overrides)
     folder = arguments.run or Path("runs") / config.name
-    run = Run.at(folder, config, replace=arguments.restart)
+    longer = arguments.resume and _is_only_longer(folder, config)
+    run = Run.at(folder, config, replace=arguments.restart or longer)
     if run.trained and not arguments.restart:
         logger.info("%s: already trained; --restart trains it again", folder)
     elif run.checkpoints.exists() and not (arguments.resume or arguments.restart):
@@ -56,9 +64,17 @@ def main(arguments: argparse.Namespace) -> None:
             f"{folder}: an interrupted run; --resume goes on with it, --restart begins anew"
         )
     else:
+        checkpoint = run.checkpoints / "last.npz"
+        if arguments.resume and not checkpoint.is_file():
+            logger.info("%s: no checkpoint to resume from; starting from the beginning", folder)
         import_tensorflow()
         work = train_descriptors if config.descriptors else train
-        work(run, arguments.restart)
+        try:
+            work(run, arguments.restart)
+        except KeyboardInterrupt:
+            if checkpoint.is_file():
+                raise KeyboardInterrupt("--resume goes on from here") from None
+            raise
     report = read_json(run.training)
     if arguments.json:
         print(json.dumps(report, ensure_ascii=False))
@@ -74,6 +90,31 @@ def main(arguments: argparse.Namespace) -> None:
     for path in (run.model, run.history, *sorted(run.plots.glob("*.png"))):
         if path.exists():
             print(path)
+
+
+def _is_only_longer(folder: Path, config: Config) -> bool:
+    """Whether an interrupted run is to have more epochs than it was begun with, and all else equal.
+
+    Raises:
+        UserError: it is, but cannot: it has ended, or its learning rates depend on the epochs.
+    """
+    if not (folder / "config.yaml").is_file():
+        return False
+    run = Run.open(folder)
+    begun, wanted = run.config.training.epochs, config.training.epochs
+    training = config.training.model_copy(update={"epochs": begun})
+    if wanted <= begun or config.model_copy(update={"training": training}) != run.config:
+        return False
+    if run.trained:
+        reason = f"was trained to its end, and of that its optimizer is not kept; {_ANEW}"
+    elif config.schedule.name not in LENGTHENED:
+        reason = (
+            f"its learning rates were planned from the beginning ({config.schedule.name}); "
+            f"resume without training.epochs={wanted}, or {_ANEW}"
+        )
+    else:
+        return True
+    raise UserError(f"{folder}: {reason}")
 
 
 def train(run: Run, restart: bool = False) -> None:
@@ -227,7 +268,7 @@ def _begin(run: Run, restart: bool, inspection: Inspection) -> None:
 
     if restart:
         run.clear()
-    if not run.config_file.is_file():
+    if not run.config_file.is_file() or Run.open(run.folder).config != run.config:
         write_text(run.config_file, run.config.dump())
     if not run.images.is_file():
         write_image_table(run.images, inspection)

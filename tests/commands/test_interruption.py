@@ -16,6 +16,9 @@ import keras
 import numpy as np
 import pytest
 
+import callbacks
+from cbir_tf import Run
+from cbir_tf.commands.cli import main
 from cbir_tf.features.store import FeatureStore
 
 pytestmark = pytest.mark.slow
@@ -34,7 +37,7 @@ def start(script: str, *arguments: object) -> subprocess.Popen:
 
 
 def wait_for(condition: Callable[[], bool], process: subprocess.Popen) -> None:
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 600
     while not condition():
         assert process.poll() is None, process.communicate()[1]
         assert time.monotonic() < deadline
@@ -97,6 +100,84 @@ def test_ctrl_c_says_how_to_go_on(config_file, tmp_path):
     assert output == ""
     assert "--resume goes on from here" in error.strip().splitlines()[-1]
     assert "Traceback" not in error
+
+
+@pytest.mark.parametrize("library", ["_multiarray_umath", "libtensorflow_"])
+def test_ctrl_c_while_libraries_are_loaded_is_one_word(config_file, tmp_path, library):
+    process = start("train.py", "--config", config_file, "--run", tmp_path / "run")
+    wait_for(lambda: library in Path(f"/proc/{process.pid}/maps").read_text(), process)
+    process.send_signal(signal.SIGINT)
+    output, error = process.communicate()
+    assert process.returncode == 1
+    assert output == ""
+    assert error.strip() == "interrupted"
+
+
+def interrupted_after(epochs: int, monkeypatch, command: list[str]) -> None:
+    """Train, and press Ctrl-C as soon as so many epochs are saved."""
+
+    class Interrupting(callbacks.Checkpoint):
+        def on_epoch_end(self, epoch, logs):
+            super().on_epoch_end(epoch, logs)
+            if len(self.history) == epochs:
+                raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(callbacks, "Checkpoint", Interrupting)
+        assert main(command) == 1
+
+
+def test_an_interrupted_run_may_be_given_more_epochs(config_file, tmp_path, monkeypatch, capsys):
+    whole, longer = tmp_path / "whole", tmp_path / "longer"
+    command = ["train", "--config", str(config_file), "--run"]
+    assert main([*command, str(whole), "training.epochs=5"]) == 0
+    interrupted_after(2, monkeypatch, [*command, str(longer), "training.epochs=3"])
+    assert main([*command, str(longer), "training.epochs=5"]) == 2
+    assert "training.epochs: 5 here, 3 there" in capsys.readouterr().err
+    for refused in (["training.epochs=5", "loss.margin=0.7"], ["training.epochs=2"]):
+        assert main([*command, str(longer), "--resume", *refused]) == 2
+    assert main([*command, str(longer), "--resume", "training.epochs=5"]) == 0
+    assert [row["epoch"] for row in history(longer)] == ["1", "2", "3", "4", "5"]
+    for ours, theirs in zip(history(longer), history(whole), strict=True):
+        assert float(ours["loss"]) == pytest.approx(float(theirs["loss"]), abs=1e-3)
+    assert Run.open(longer).config == Run.open(whole).config
+    capsys.readouterr()
+    assert main([*command, str(longer), "--resume", "training.epochs=9"]) == 2
+    assert "was trained to its end" in capsys.readouterr().err
+
+
+def test_a_schedule_of_all_epochs_keeps_their_number(config_file, tmp_path, monkeypatch, capsys):
+    folder = tmp_path / "run"
+    command = [
+        "train",
+        "--config",
+        str(config_file),
+        "--run",
+        str(folder),
+        "schedule=warmup_cosine",
+    ]
+    interrupted_after(1, monkeypatch, [*command, "training.epochs=2"])
+    assert main([*command, "--resume", "training.epochs=3"]) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "planned from the beginning (warmup_cosine)" in error
+    assert Run.open(folder).config.training.epochs == 2
+
+
+def test_resuming_without_a_checkpoint_says_that_it_starts_over(config_file, tmp_path, capsys):
+    command = [
+        "train",
+        "--config",
+        str(config_file),
+        "training.epochs=0",
+        "--run",
+        str(tmp_path / "run"),
+    ]
+    assert main([*command, "--resume"]) == 0
+    assert "no checkpoint to resume from; starting from the beginning" in capsys.readouterr().err
+    assert main([*command, "--resume"]) == 0
+    error = capsys.readouterr().err
+    assert "already trained" in error
+    assert "beginning" not in error
 
 
 def test_extraction_killed_and_started_again_ends_with_the_same_store(run_folder, photos, tmp_path):
