@@ -123,8 +123,8 @@ def test_search_by_id_path_and_a_photo_from_elsewhere_without_tensorflow(
             [sys.executable, "-c", program, *command],
             cwd=ROOT,
             capture_output=True,
-            text=True,
             check=False,
+            text=True,
         )
         assert result.returncode == 0, result.stderr
         found.append(json.loads(result.stdout)["neighbours"])

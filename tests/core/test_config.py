@@ -261,8 +261,8 @@ def test_descriptors_are_names_or_sections_and_read_back():
 
 def test_vlad_has_fewer_words_unless_told():
     vlad = {"name": "visual_words", "weighting": "vlad"}
-    for named, words in ((vlad, 64), (vlad | {"words": 16}, 16), ("visual_words", 400)):
-        config = Config.check(DIGITS | {"descriptors": [named]})
+    for section, words in ((vlad, 64), (vlad | {"words": 16}, 16), ("visual_words", 400)):
+        config = Config.check(DIGITS | {"descriptors": [section]})
         assert config.descriptors[0].words == (words,)
 
 
