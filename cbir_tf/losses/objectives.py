@@ -51,7 +51,8 @@ class Objective:
     @cached_property
     def observed(self) -> keras.Model:
         """The same images -> [embeddings, outputs]."""
-        observed = keras.Model(self.embedder.inputs, [self.embedder.output, self.twin.output])
+        outputs = [self.embedder.outputs[0], self.twin.outputs[0]]
+        observed = keras.Model(self.embedder.inputs, outputs)
         observed.jit_compile = False  # as the embedder's
         return observed
 
@@ -131,7 +132,7 @@ def as_pixels(images: Tensor) -> Tensor:
 
 def _triplets(embedder: keras.Model, settings: Config, classes: int) -> Objective:
     assert isinstance(settings.loss, Triplets)
-    twin = keras.Model(embedder.inputs, embedder.outputs)
+    twin = keras.Model(embedder.inputs, embedder.outputs[0])
     return Objective(twin, embedder, build_loss(settings.loss))
 
 

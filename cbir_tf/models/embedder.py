@@ -76,7 +76,7 @@ def load_classifier(path: Path, classes: int) -> keras.Model:
 def unnormalized(embedder: keras.Model) -> keras.KerasTensor:
     """The embedding (B, D) before `normalize`, if the embedder has that layer."""
     last = embedder.layers[-1]
-    return last.input if last.name == "normalize" else embedder.output
+    return last.input if last.name == "normalize" else embedder.outputs[0]
 
 
 def frozen_batch_norm_digest(embedder: keras.Model) -> str:

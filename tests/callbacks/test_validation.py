@@ -104,7 +104,7 @@ def validation_pass(
         for start in range(0, len(labels), batch_size)
     ]
     return ValidationPass(
-        keras.Model(model.inputs, [model.output, model.output]),
+        keras.Model(model.inputs, model.outputs * 2),
         images,
         lambda: [(points[positions], positions) for positions in cuts],
         lambda batch, labels, outputs: {"loss": float(model.loss(labels, outputs))},
