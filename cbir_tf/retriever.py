@@ -20,6 +20,7 @@ from cbir_tf.progress import logger
 from cbir_tf.search import Index, load_index, make_index
 from cbir_tf.search.classifiers import Classifier, fit_classifier
 from cbir_tf.search.database import load_augmented, save_augmented
+from cbir_tf.search.exhaustive import Exhaustive
 from cbir_tf.search.index import positions_of
 from cbir_tf.search.manifest import Manifest
 from cbir_tf.search.no_match import NoMatch
@@ -123,7 +124,8 @@ class Retriever:
         kept = load_augmented(self.run.index, self.embeddings, neighbours, metric)
         if kept is not None:
             return kept
-        logger.info("moving %d images towards their neighbours", len(self.embeddings))
+        count = len(self.embeddings)
+        logger.info("moving %d images towards their neighbours, which extract.py keeps", count)
         return augmented(self._fitted(self.embeddings), self.embeddings, neighbours)
 
     @cached_property
@@ -173,12 +175,11 @@ class Retriever:
         """
         config = self.search_config
         which = positions_of(gallery.ids, self.embeddings.ids)
-        index = make_index(metric=config.metric).fit(gallery)
         if config.database_augmentation:
-            gallery = augmented(index, gallery, config.database_augmentation)
             index = make_index(metric=config.metric).fit(gallery)
+            gallery = augmented(index, gallery, config.database_augmentation)
         gate = None if self.gate is None else self.gate.take(which)
-        return Searcher(gallery, index, config, gate)
+        return Searcher(gallery, Exhaustive(gallery, config.metric), config, gate)
 
     def probabilities(self, ids: np.ndarray) -> np.ndarray | None:
         """(Q, C) probabilities of the gate's classes of stored images; None without a gate."""
@@ -222,8 +223,8 @@ class Retriever:
                 fewer than k are found where fewer meet them.
 
         Raises:
-            UserError: no such image or id, unreadable image, k beyond the gallery, or conditions
-                that no image meets.
+            UserError: no such image or id, unreadable image, k beyond the gallery, conditions that
+                no image meets, or what is configured cannot be done (see `gate`).
         """
         return self.find(query, k, where).neighbours
 
@@ -318,15 +319,9 @@ class Retriever:
         if self.projection is not None:
             self.projection.save(self.run.index)
         self.index.save(self.run.index)
-        config = self.search_config
-        if config.database_augmentation:
-            save_augmented(
-                self.run.index,
-                self.gallery,
-                self.embeddings,
-                config.database_augmentation,
-                config.metric,
-            )
+        neighbours, metric = self.search_config.database_augmentation, self.search_config.metric
+        if neighbours:
+            save_augmented(self.run.index, self.gallery, self.embeddings, neighbours, metric)
 
     def close(self) -> None:
         """Close the feature stores; safe to call twice."""

@@ -16,7 +16,6 @@ import numpy as np
 
 from cbir_tf.config import TwoStep
 from cbir_tf.errors import UserError
-from cbir_tf.files import sha256
 from cbir_tf.search.two_step import Gate, predicted
 
 if TYPE_CHECKING:
@@ -71,25 +70,17 @@ class Scenes:
         Raises:
             UserError: a vector, which is no picture, or an unreadable image.
         """
-        if isinstance(query, np.ndarray):
-            if query.ndim == 1:
-                raise UserError(
-                    f"search.two_step.run: a vector has no picture that {self.other.run.folder} "
-                    "could classify; give the picture, or search without it"
-                )
-        else:
-            row = self._row_of.get(sha256(query if isinstance(query, bytes) else Path(query)))
-            if row is not None:
-                return self._of_rows(np.array([row]))
+        if isinstance(query, np.ndarray) and query.ndim == 1:
+            raise UserError(
+                f"search.two_step.run: a vector has no picture that {self.other.run.folder} could "
+                "classify; give the picture, or search without it"
+            )
         return self.classifier.probabilities(self.other.encode(query)[np.newaxis])
 
     def of_stored(self, ids: np.ndarray) -> np.ndarray:
         """(Q, C) probabilities of the classes of images searched."""
-        digests = [self._digest_of[id_] for id_ in ids.tolist()]
-        return self._of_rows(np.array([self._row_of[digest] for digest in digests]))
-
-    def _of_rows(self, rows: np.ndarray) -> np.ndarray:
         known = self.other.embeddings
+        rows = np.array([self._row_of[self._digest_of[id_]] for id_ in ids.tolist()])
         return self.classifier.probabilities(known.vectors[rows], known.ids[rows])
 
     def _not_extracted(self, missing: list[str]) -> UserError:

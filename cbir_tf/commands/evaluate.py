@@ -214,6 +214,8 @@ class Task:
         splits = {split, gallery or split}
         learns = search.two_step.name != "none" and search.two_step.run is None
         images = split_images(run, *splits, *(["train"] if learns else []))
+        if learns and split == "train" and search.two_step.name == "svm":
+            logger.warning("search.two_step has learnt from these very queries, which flatters it")
         # Before the store is looked at, which takes a damaged model for another one.
         encoder = open_run_encoder(run, search.test_time_augmentation)
         retriever, _ = extract(run, images, encoder)

@@ -17,6 +17,7 @@ from cbir_tf.evaluation.rankings import normalized_gain, score_rankings
 from cbir_tf.progress import progress
 from cbir_tf.search import check_k
 from cbir_tf.search.distances import find_metric, pairwise
+from cbir_tf.search.exhaustive import columns_of, sorting_keys
 from cbir_tf.search.index import check_dimension, positions_of
 from cbir_tf.types import UNLABELLED, Embeddings
 
@@ -246,7 +247,7 @@ def _ranked_relevance(
     for block, own, distances in _distances(queries, gallery, metric):
         relevance = queries.labels[block, None] == gallery.labels
         relevance[own] = False
-        keys = _sorting_keys(distances)
+        keys = sorting_keys(distances)
         keys |= relevance
         keys.sort(axis=1)
         keys &= np.uint64(1)
@@ -263,10 +264,9 @@ def _ranked_gains(
     for block, own, distances in _distances(queries, gallery, metric):
         gains = sets.gains(queries.ids[block], gallery.ids)
         gains[own] = 0
-        keys = _sorting_keys(distances)
+        keys = sorting_keys(distances)
         keys.sort(axis=1)
-        columns = (keys & np.uint64(2**32 - 1)) >> np.uint64(1)
-        yield np.take_along_axis(gains, columns.astype(np.int64), axis=1)
+        yield np.take_along_axis(gains, columns_of(keys), axis=1)
 
 
 def _distances(
@@ -287,17 +287,6 @@ def _distances(
         own = rows, positions[block][rows]
         distances[own] = np.inf
         yield block, own, distances
-
-
-def _sorting_keys(distances: np.ndarray) -> np.ndarray:
-    """One uint64 a pair: distance, then column, then a free last bit.
-
-    The bits of floats that are not negative sort as the floats do, and integers sort fast.
-    """
-    keys = distances.view(np.uint32).astype(np.uint64)
-    keys <<= np.uint64(32)
-    keys |= np.arange(distances.shape[1], dtype=np.uint64) << np.uint64(1)
-    return keys
 
 
 def bootstrap_intervals(values: np.ndarray, resamples: int, seed: int = 0) -> np.ndarray:

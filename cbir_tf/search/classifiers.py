@@ -26,7 +26,7 @@ from cbir_tf.errors import UserError
 from cbir_tf.progress import logger
 from cbir_tf.search.distances import find_metric
 from cbir_tf.search.gallery import GalleryIndex
-from cbir_tf.search.index import check_vectors
+from cbir_tf.search.index import check_search, check_vectors
 from cbir_tf.search.nearest_neighbors import NearestNeighborsBackEnd
 from cbir_tf.types import UNLABELLED, Embeddings
 
@@ -77,7 +77,7 @@ class NearestVote:
     """
 
     def __init__(self, training: Embeddings, metric: str, neighbours: int = 10) -> None:
-        training = training.take(np.argsort(training.ids))
+        self._training = training = training.take(np.argsort(training.ids))
         self.labels, self._class_of = np.unique(training.labels, return_inverse=True)
         self._index = GalleryIndex(NearestNeighborsBackEnd(), metric).fit(training)
         self._votes = min(neighbours, len(training) - 1)
@@ -86,7 +86,7 @@ class NearestVote:
         self, vectors: np.ndarray, ids: Sequence[str] | np.ndarray | None = None
     ) -> np.ndarray:
         """See `Classifier`."""
-        found, _ = self._index.find(*self._index.checked(vectors, self._votes, ids))
+        found, _ = self._index.find(*check_search(self._training, vectors, self._votes, ids, None))
         classes = len(self.labels)
         cells = self._class_of[found] + classes * np.arange(len(found))[:, None]
         votes = np.bincount(cells.ravel(), minlength=classes * len(found))

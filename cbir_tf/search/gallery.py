@@ -10,7 +10,7 @@ import numpy as np
 
 from cbir_tf.errors import UserError
 from cbir_tf.search.distances import Metric, between, find_metric
-from cbir_tf.search.index import check_k, check_vectors, positions_of
+from cbir_tf.search.index import check_search, known_positions, positions_of
 from cbir_tf.search.manifest import Manifest
 from cbir_tf.search.recall import SAMPLE_K
 from cbir_tf.types import Embeddings, Neighbours
@@ -154,7 +154,8 @@ class GalleryIndex:
         Raises:
             UserError: an id is not there; nothing is removed then.
         """
-        positions = np.unique(self._positions(ids, "remove only ids that are there"))
+        advice = "remove only ids that are there"
+        positions = np.unique(known_positions(ids, self._gallery.ids, advice))
         kept = np.ones(len(self), dtype=bool)
         kept[positions] = False
         self._gallery = self._gallery.take(kept)
@@ -183,34 +184,11 @@ class GalleryIndex:
                 the number of vectors that a query can find (see `check_k`), or an id in `where`
                 that is not in the gallery.
         """
-        found, distances = self.find(*self.checked(vectors, k, query_ids, where))
+        checked = check_search(self._gallery, vectors, k, query_ids, where)
+        found, distances = self.find(*checked)
         ids = self._gallery.ids[found]
         ids[found < 0] = ""
         return Neighbours(ids, distances)
-
-    def checked(
-        self,
-        vectors: np.ndarray,
-        k: int,
-        query_ids: Sequence[str] | np.ndarray | None = None,
-        where: Sequence[str] | np.ndarray | None = None,
-    ) -> tuple[np.ndarray, int, np.ndarray, np.ndarray | None]:
-        """The arguments of `search`, checked, as those of `find`.
-
-        Raises:
-            UserError: as `search`.
-        """
-        own = np.full(len(vectors), -1)
-        if query_ids is not None:
-            if len(query_ids) != len(vectors):
-                raise ValueError(f"{len(query_ids)} query_ids for {len(vectors)} vectors")
-            own = positions_of(np.asarray(query_ids, dtype=np.str_), self._gallery.ids)
-        check_k(k, len(self) - int((own >= 0).any()))
-        queries = check_vectors(vectors, self._gallery.vectors.shape[1])
-        among = None
-        if where is not None:
-            among = np.unique(self._positions(where, "filter by ids that are there"))
-        return queries, k, own, among
 
     def save(self, folder: str | Path) -> None:
         """Write the index into a folder; `cbir_tf.search.load_index` reads it.
@@ -235,29 +213,10 @@ class GalleryIndex:
         if len(self):
             self.back_end.load(Path(folder), self._gallery.vectors, self._metric, settings)
 
-    def _positions(self, ids: Sequence[str] | np.ndarray, advice: str) -> np.ndarray:
-        wanted = np.asarray(ids, dtype=np.str_)
-        positions = positions_of(wanted, self._gallery.ids)
-        if (positions < 0).any():
-            missing = str(wanted[positions < 0][0])
-            raise UserError(f"{missing!r} is not in the gallery; {advice}")
-        return positions
-
     def find(
         self, queries: np.ndarray, k: int, own: np.ndarray, among: np.ndarray | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """As `search`, by position in the gallery in order of id, and unchecked.
-
-        Args:
-            queries: (Q, D) float32.
-            k: neighbours wanted for each.
-            own: (Q,) position of the query itself, which is left out; -1 where it is not there.
-            among: positions to choose from, ascending; None: all.
-
-        Returns:
-            (Q, k) int64 positions, -1 where there are fewer than k, and float32 distances, infinite
-            there.
-        """
+        """See `cbir_tf.search.index.Finder`."""
         found = np.full((len(queries), k), -1)
         distances = np.full((len(queries), k), np.inf, dtype=np.float32)
         most = len(self) if among is None else len(among)

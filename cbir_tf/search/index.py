@@ -12,7 +12,29 @@ from cbir_tf.errors import UserError
 from cbir_tf.types import Embeddings, Neighbours
 
 
-class Index(Protocol):
+class Finder(Protocol):
+    """What finds the nearest of a gallery: an index, or what ranks all of it."""
+
+    def find(
+        self, queries: np.ndarray, k: int, own: np.ndarray, among: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The k nearest of the gallery for every query, by (distance, id); nothing is checked.
+
+        Args:
+            queries: (Q, D) float32.
+            k: neighbours wanted for each.
+            own: (Q,) position in the gallery, in order of id, of the query itself, which is left
+                out; -1 where it is not there.
+            among: positions to choose from, ascending; None: all.
+
+        Returns:
+            (Q, k) int64 positions, -1 where there are fewer than k, and float32 distances, infinite
+            there.
+        """
+        ...
+
+
+class Index(Finder, Protocol):
     """A gallery that can be searched.
 
     Attributes:
@@ -71,37 +93,6 @@ class Index(Protocol):
             UserError: empty gallery, vectors of another shape or not finite, k below one or above
                 the number of vectors that a query can find (see `check_k`), or an id in `where`
                 that is not in the gallery.
-        """
-        ...
-
-    def checked(
-        self,
-        vectors: np.ndarray,
-        k: int,
-        query_ids: Sequence[str] | np.ndarray | None = None,
-        where: Sequence[str] | np.ndarray | None = None,
-    ) -> tuple[np.ndarray, int, np.ndarray, np.ndarray | None]:
-        """The arguments of `search`, checked, as those of `find`.
-
-        Raises:
-            UserError: as `search`.
-        """
-        ...
-
-    def find(
-        self, queries: np.ndarray, k: int, own: np.ndarray, among: np.ndarray | None = None
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """As `search`, by position in the gallery in order of id, and unchecked.
-
-        Args:
-            queries: (Q, D) float32.
-            k: neighbours wanted for each.
-            own: (Q,) position of the query itself, which is left out; -1 where it is not there.
-            among: positions to choose from, ascending; None: all.
-
-        Returns:
-            (Q, k) int64 positions, -1 where there are fewer than k, and float32 distances, infinite
-            there.
         """
         ...
 
@@ -180,3 +171,44 @@ def positions_of(ids: np.ndarray, gallery_ids: np.ndarray) -> np.ndarray:
     found = np.searchsorted(gallery_ids, ids)
     found[found == len(gallery_ids)] = 0
     return np.where(gallery_ids[found] == ids, found, -1)
+
+
+def known_positions(
+    ids: Sequence[str] | np.ndarray, gallery_ids: np.ndarray, advice: str
+) -> np.ndarray:
+    """As `positions_of`, of ids that have to be there.
+
+    Raises:
+        UserError: one is not; `advice` says how to mend it.
+    """
+    wanted = np.asarray(ids, dtype=np.str_)
+    positions = positions_of(wanted, gallery_ids)
+    if (positions < 0).any():
+        missing = str(wanted[positions < 0][0])
+        raise UserError(f"{missing!r} is not in the gallery; {advice}")
+    return positions
+
+
+def check_search(
+    gallery: Embeddings,
+    vectors: np.ndarray,
+    k: int,
+    query_ids: Sequence[str] | np.ndarray | None,
+    where: Sequence[str] | np.ndarray | None,
+) -> tuple[np.ndarray, int, np.ndarray, np.ndarray | None]:
+    """The arguments of `Index.search` in a gallery with ids ascending, as those of `Finder.find`.
+
+    Raises:
+        UserError: as `Index.search`.
+    """
+    own = np.full(len(vectors), -1)
+    if query_ids is not None:
+        if len(query_ids) != len(vectors):
+            raise ValueError(f"{len(query_ids)} query_ids for {len(vectors)} vectors")
+        own = positions_of(np.asarray(query_ids, dtype=np.str_), gallery.ids)
+    check_k(k, len(gallery) - int((own >= 0).any()))
+    queries = check_vectors(vectors, gallery.vectors.shape[1])
+    if where is None:
+        return queries, k, own, None
+    among = known_positions(where, gallery.ids, "filter by ids that are there")
+    return queries, k, own, np.unique(among)

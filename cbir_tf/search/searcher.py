@@ -21,7 +21,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from cbir_tf.config import Search
-from cbir_tf.search.index import Index, positions_of
+from cbir_tf.search.index import Finder, check_search, positions_of
 from cbir_tf.search.re_ranking import k_reciprocal, query_expansion
 from cbir_tf.search.two_step import Gate, ordered, weigh
 from cbir_tf.types import Embeddings, Neighbours
@@ -58,17 +58,17 @@ class Searcher:
     Args:
         gallery: what is searched; with database-side augmentation, the augmented vectors
             (`cbir_tf.search.database`).
-        index: fitted to the same.
+        finder: an index fitted to the same, or `cbir_tf.search.exhaustive.Exhaustive` of it.
         settings: of the search; of its steps, those of queries are looked at here.
         gate: the first of two steps, of the same gallery in order of id; None: there is none.
     """
 
     def __init__(
-        self, gallery: Embeddings, index: Index, settings: Search, gate: Gate | None = None
+        self, gallery: Embeddings, finder: Finder, settings: Search, gate: Gate | None = None
     ) -> None:
         in_order = (gallery.ids[:-1] < gallery.ids[1:]).all()
         self.gallery = gallery if in_order else gallery.take(np.argsort(gallery.ids))
-        self.index = index
+        self.finder = finder
         self.settings = settings
         self.gate = gate
 
@@ -112,7 +112,7 @@ class Searcher:
             (Q, k) int64 positions, -1 where there are fewer than k, and float32 distances, infinite
             there.
         """
-        queries, k, own, among = self.index.checked(vectors, k, query_ids, where)
+        queries, k, own, among = check_search(self.gallery, vectors, k, query_ids, where)
         if self.gate is not None and probabilities is None:
             probabilities = self.gate.classifier.probabilities(queries, query_ids)
         found = np.empty((len(queries), k), dtype=np.int64)
@@ -143,15 +143,15 @@ class Searcher:
     ) -> tuple[np.ndarray, np.ndarray]:
         re_ranking = self.settings.re_ranking
         if re_ranking == "query_expansion":
-            first = self.neighbours(*self.index.find(queries, EXPANSION, own, among))
+            first = self.neighbours(*self.finder.find(queries, EXPANSION, own, among))
             queries = query_expansion(queries, first, self.gallery, EXPANSION)
         wanted = max(k, self.settings.candidates) if re_ranking == "k_reciprocal" else k
         if self.gate is None or probabilities is None:
-            found, distances = self.index.find(queries, wanted, own, among)
+            found, distances = self.finder.find(queries, wanted, own, among)
             tiers, factors = np.zeros_like(found), np.ones(found.shape)
         else:
             found, distances = self.gate.find(
-                self.index, queries, wanted, own, among, probabilities
+                self.finder, queries, wanted, own, among, probabilities
             )
             tiers = self.gate.tiers(found, probabilities)
             factors = self.gate.factors(found, probabilities)

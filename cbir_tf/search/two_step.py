@@ -10,20 +10,22 @@ a class. With d the distance of an image of class c, and c* the likeliest class 
   plain search at a weight of 0, and tends to the order of hard as the weight grows, but for images
   at a distance of 0, which stay first. A p(c) below 1e-6 counts as that.
 
-Both are exact over the whole gallery: each class is searched by itself, which costs a search of
-part of the gallery for hard, and of all of it, class by class, for soft.
+Both are exact over the whole gallery, with every index: classes are searched by themselves, those
+that can hold any of the k first. That costs a search of part of the gallery for hard; for soft one
+of all of it, and again of the classes that are likely enough.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 from cbir_tf.config import TwoStep
 from cbir_tf.search.classifiers import Classifier
-from cbir_tf.search.index import Index, positions_of
+from cbir_tf.search.index import Finder, positions_of
 from cbir_tf.types import Embeddings
 
 LEAST_PROBABILITY = 1e-6
@@ -93,13 +95,16 @@ class Gate:
         """
         if self.settings.mode == "hard":
             return np.ones(positions.shape)
+        return np.take_along_axis(self._factors(probabilities), self.class_of[positions], axis=1)
+
+    def _factors(self, probabilities: np.ndarray) -> np.ndarray:
+        """(Q, C) soft: the factor of each class."""
         shares = np.maximum(probabilities, LEAST_PROBABILITY)
-        factors = (shares.max(axis=1, keepdims=True) / shares) ** self.settings.weight
-        return np.take_along_axis(factors, self.class_of[positions], axis=1)
+        return (shares.max(axis=1, keepdims=True) / shares) ** self.settings.weight
 
     def find(
         self,
-        index: Index,
+        finder: Finder,
         queries: np.ndarray,
         k: int,
         own: np.ndarray,
@@ -109,7 +114,7 @@ class Gate:
         """The k first of every query, class by class.
 
         Args:
-            index: of the gallery.
+            finder: of the gallery.
             queries: (Q, D) float32.
             k: images wanted for each.
             own: (Q,) position of the query itself, -1 where it is not in the gallery.
@@ -118,10 +123,17 @@ class Gate:
 
         Returns:
             (Q, k) int64 positions in order, -1 where there are fewer than k, and float32 distances,
-            infinite there: those of the index, times `factors`. They ascend within each tier.
+            infinite there: those of the finder, times `factors`. They ascend within each tier.
         """
-        members = self._members(among)
-        needed = self._needed(members, k, own, probabilities)
+        members = self._members if among is None else self._members_of(among)
+        sizes = np.array([len(each) for each in members])
+        if self.settings.mode == "hard":
+            needed = self._needed(sizes, k, own, probabilities)
+        else:
+            # Among given positions a search is exact with every index.
+            everything = np.arange(len(self.class_of)) if among is None else among
+            needed = self._worth_it(*finder.find(queries, k, own, everything), probabilities)
+        needed = needed & (sizes > 0)
         positions, distances = [], []
         for number, of_class in enumerate(members):
             rows = np.flatnonzero(needed[:, number])
@@ -130,7 +142,7 @@ class Gate:
             width = min(k, len(of_class))
             found = np.full((len(queries), width), -1)
             their = np.full((len(queries), width), np.inf, dtype=np.float32)
-            found[rows], their[rows] = index.find(queries[rows], width, own[rows], of_class)
+            found[rows], their[rows] = finder.find(queries[rows], width, own[rows], of_class)
             positions.append(found)
             distances.append(their)
         if not positions:
@@ -141,29 +153,41 @@ class Gate:
         tiers[candidates < 0] = len(members)
         return ordered(candidates, weighed, tiers, k)
 
-    def _members(self, among: np.ndarray | None) -> list[np.ndarray]:
+    @cached_property
+    def _members(self) -> list[np.ndarray]:
         """Positions of the images of each class."""
-        class_of = self.class_of if among is None else self.class_of[among]
-        order = np.argsort(class_of, kind="stable")
+        return self._members_of(np.arange(len(self.class_of)))
+
+    def _members_of(self, among: np.ndarray) -> list[np.ndarray]:
+        """Of these positions, ascending, those of each class."""
+        class_of = self.class_of[among]
         ends = np.cumsum(np.bincount(class_of, minlength=len(self.names)))
-        groups = np.split(order, ends[:-1])
-        return groups if among is None else [among[group] for group in groups]
+        return np.split(among[np.argsort(class_of, kind="stable")], ends[:-1])
 
     def _needed(
-        self, members: list[np.ndarray], k: int, own: np.ndarray, probabilities: np.ndarray
+        self, sizes: np.ndarray, k: int, own: np.ndarray, probabilities: np.ndarray
     ) -> np.ndarray:
-        """(Q, C) whether a query has to look into a class to find k."""
-        sizes = np.array([len(each) for each in members])
-        if self.settings.mode == "soft":
-            return np.broadcast_to(sizes > 0, probabilities.shape)
+        """(Q, C) hard: whether those of likelier classes leave a query with fewer than k."""
         order, rank = _likely(probabilities)
-        findable = np.broadcast_to(sizes, probabilities.shape).copy()
+        findable = np.tile(sizes, (len(own), 1))
         there = np.flatnonzero(own >= 0)
         # One too few where the query itself is not among those searched: a class more is looked at.
         findable[there, self.class_of[own[there]]] -= 1
         in_order = np.take_along_axis(findable, order, axis=1)
         before = np.cumsum(in_order, axis=1) - in_order
-        return (np.take_along_axis(before, rank, axis=1) < k) & (sizes > 0)
+        return np.take_along_axis(before, rank, axis=1) < k
+
+    def _worth_it(
+        self, found: np.ndarray, distances: np.ndarray, probabilities: np.ndarray
+    ) -> np.ndarray:
+        """(Q, C) soft: whether a class may hold an image that comes before all of the k nearest.
+
+        No image is nearer than the nearest, so that none of a class is at less than that distance
+        times the factor of the class.
+        """
+        last = weigh(distances, self.factors(found, probabilities)).max(axis=1, keepdims=True)
+        least = weigh(distances[:, :1], self._factors(probabilities))
+        return least <= last
 
 
 def own_gate(

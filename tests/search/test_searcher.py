@@ -5,13 +5,18 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cbir_tf.config import Search, TwoStep
+from cbir_tf.errors import UserError
 from cbir_tf.search import METRICS, make_index
+from cbir_tf.search import exhaustive as exhaustive_module
+from cbir_tf.search import searcher as searcher_module
 from cbir_tf.search.classifiers import NearestVote
 from cbir_tf.search.distances import between, find_metric
+from cbir_tf.search.exhaustive import Exhaustive
 from cbir_tf.search.re_ranking import k_reciprocal, query_expansion
 from cbir_tf.search.searcher import Searcher
 from cbir_tf.search.two_step import Gate
@@ -119,7 +124,8 @@ def test_the_steps_together_are_those_of_loops_over_the_gallery(case, data):
     share = st.lists(st.integers(0, 5), min_size=4, max_size=4).filter(any)
     shares = np.array(data.draw(st.lists(share, min_size=len(gallery), max_size=len(gallery))))
     shares = shares / shares.sum(axis=1, keepdims=True)
-    searcher = Searcher(gallery, make_index(metric=how.metric).fit(gallery), how, gate)
+    finders = [make_index(metric=how.metric).fit(gallery), Exhaustive(gallery, how.metric)]
+    searcher = Searcher(gallery, data.draw(st.sampled_from(finders)), how, gate)
     found = searcher.search(gallery.vectors, k, gallery.ids, where, shares)
     for row, query in enumerate(gallery.vectors):
         ids, distances = naive_search(
@@ -140,3 +146,52 @@ def test_fewer_neighbours_are_the_beginning_of_more_and_a_query_alone_finds_the_
     assert np.array_equal(some.distances, everything.distances[:, :k])
     alone = searcher.search(gallery.vectors[-1:], k)
     assert np.array_equal(alone.ids[0], some.ids[-1])
+
+
+def test_queries_of_several_blocks_find_what_queries_of_one_do(monkeypatch):
+    random = np.random.default_rng(0)
+    gallery = embeddings(random.normal(size=(90, 3)))
+    gate = gate_of(random.integers(4, size=90), "soft")
+    how = Search(re_ranking="k_reciprocal", candidates=30)
+    searchers = [
+        Searcher(gallery, finder, how, gate)
+        for finder in (make_index(metric="cosine").fit(gallery), Exhaustive(gallery, "cosine"))
+    ]
+    shares = random.dirichlet([1, 1, 1, 1], size=90)
+    expected = searchers[0].search(gallery.vectors, 40, gallery.ids, None, shares)
+    monkeypatch.setattr(searcher_module, "BLOCK_CANDIDATES", 500)
+    monkeypatch.setattr(exhaustive_module, "BLOCK_PAIRS", 500)
+    for searcher in searchers:
+        found = searcher.search(gallery.vectors, 40, gallery.ids, None, shares)
+        assert np.array_equal(found.ids, expected.ids)
+        np.testing.assert_allclose(found.distances, expected.distances, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"vectors": np.ones((1, 3)), "k": 1}, "dimension is 2"),
+        ({"vectors": np.full((1, 2), np.nan), "k": 1}, "not finite"),
+        ({"vectors": np.ones((1, 2)), "k": 6}, "holds only 5"),
+        ({"vectors": np.ones((1, 2)), "k": 5, "query_ids": ["003"]}, "holds only 4"),
+        ({"vectors": np.ones((1, 2)), "k": 0}, "at least 1"),
+        ({"vectors": np.ones((1, 2)), "k": 1, "where": ["000", "nowhere"]}, "'nowhere' is not in"),
+    ],
+)
+@pytest.mark.parametrize("re_ranking", ["none", "query_expansion", "k_reciprocal"])
+def test_what_an_index_refuses_every_search_does(arguments, message, re_ranking):
+    gallery = embeddings(np.eye(5, 2))
+    how = Search(re_ranking=re_ranking)
+    searcher = Searcher(gallery, make_index(metric="cosine").fit(gallery), how)
+    with pytest.raises(UserError, match=message):
+        searcher.search(**arguments)
+
+
+def test_a_gallery_in_any_order_is_searched_in_that_of_its_ids():
+    gallery = embeddings(np.random.default_rng(0).normal(size=(9, 2)))
+    shuffled = gallery.take(np.random.default_rng(1).permutation(9))
+    finder = make_index(metric="cosine").fit(gallery)
+    how = Search(re_ranking="k_reciprocal")
+    expected = Searcher(gallery, finder, how).search(gallery.vectors, 9)
+    found = Searcher(shuffled, finder, how).search(gallery.vectors, 9)
+    assert np.array_equal(found.ids, expected.ids)

@@ -1,0 +1,70 @@
+"""Whole rankings: every distance of every query, by matrix products."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from cbir_tf.search.distances import find_metric, pairwise
+from cbir_tf.types import Embeddings
+
+BLOCK_PAIRS = 2**22
+
+
+class Exhaustive:
+    """A gallery that is ranked to its end (see `cbir_tf.search.index.Finder`).
+
+    An index takes a query's nearest again from the differences of the vectors, which is worth it
+    for few of them. These distances are those of `cbir_tf.search.distances.pairwise`, as in
+    `cbir_tf.evaluation.per_query`, and equal to an index's up to float32 rounding.
+
+    Args:
+        gallery: ids ascending.
+        metric: cosine, euclidean or manhattan.
+
+    Raises:
+        UserError: no such metric.
+    """
+
+    def __init__(self, gallery: Embeddings, metric: str) -> None:
+        self._gallery = gallery
+        self._metric = find_metric(metric)
+        self._prepared = self._metric.prepare(gallery.vectors)
+
+    def find(
+        self, queries: np.ndarray, k: int, own: np.ndarray, among: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """See `cbir_tf.search.index.Finder`."""
+        others = self._prepared if among is None else self._prepared[among]
+        found = np.full((len(queries), k), -1)
+        distances = np.full((len(queries), k), np.inf, dtype=np.float32)
+        at_once = max(1, BLOCK_PAIRS // max(1, len(others)))
+        for start in range(0, len(queries) if len(others) else 0, at_once):
+            rows = slice(start, start + at_once)
+            between = pairwise(self._metric, self._metric.prepare(queries[rows]), others)
+            itself = own[rows, None] == (np.arange(len(others)) if among is None else among)
+            between[itself] = np.inf
+            keys = sorting_keys(between)
+            keys.sort(axis=1)
+            columns = columns_of(keys[:, :k])
+            width = columns.shape[1]
+            nearest = np.take_along_axis(between, columns, axis=1)
+            positions = columns if among is None else among[columns]
+            found[rows, :width] = np.where(np.isinf(nearest), -1, positions)
+            distances[rows, :width] = nearest
+        return found, distances
+
+
+def sorting_keys(distances: np.ndarray) -> np.ndarray:
+    """One uint64 a pair: distance, then column, then a free last bit.
+
+    The bits of floats that are not negative sort as the floats do, and integers sort fast.
+    """
+    keys = distances.view(np.uint32).astype(np.uint64)
+    keys <<= np.uint64(32)
+    keys |= np.arange(distances.shape[1], dtype=np.uint64) << np.uint64(1)
+    return keys
+
+
+def columns_of(keys: np.ndarray) -> np.ndarray:
+    """The columns in `sorting_keys`, int64."""
+    return ((keys & np.uint64(2**32 - 1)) >> np.uint64(1)).astype(np.int64)
