@@ -15,7 +15,7 @@ from cbir_tf.plots.embedding_map import embedding_map_html, embedding_map_png
 from cbir_tf.plots.grids import NeighbourRow, augmentation_grid, query_grid, sample_grid
 from cbir_tf.plots.pictures import thumbnail
 from cbir_tf.plots.projection import possible_method, project
-from cbir_tf.progress import progress
+from cbir_tf.progress import logger, progress
 from cbir_tf.types import ImageSet, Run
 
 if TYPE_CHECKING:
@@ -28,6 +28,8 @@ AUGMENTED_IMAGES = 4
 AUGMENTED_VARIANTS = 6
 GRID_SIDE = 224
 THUMBNAIL_SIDE = 64
+MAPPED = 3000
+"""Most images of an embedding map."""
 
 
 def draw_samples(run: Run, training: ImageSet) -> None:
@@ -67,12 +69,22 @@ def draw_curves(
 
 
 def draw_map(retriever: Retriever, ids: np.ndarray) -> list[Path]:
-    """The embedding map of some stored images, still and interactive, and a grid of queries."""
+    """The embedding map of some stored images, still and interactive, and a grid of queries.
+
+    Of more than `MAPPED` images a sample is shown, the classes taking turns: the page holds a
+    thumbnail of each, and laying them out takes more than proportionally long.
+    """
     config, plots = retriever.run.config, retriever.run.plots
-    shown = retriever.embeddings.take(np.isin(retriever.embeddings.ids, ids))
+    positions = np.flatnonzero(np.isin(retriever.embeddings.ids, ids))
+    count = f"{len(positions)} images"
+    if len(positions) > MAPPED:
+        chosen = spread(retriever.embeddings.labels[positions], MAPPED, config.seed)
+        positions, count = np.sort(positions[chosen]), f"{MAPPED} of {count}"
+        logger.info("the embedding map shows %s, the classes taking turns", count)
+    shown = retriever.embeddings.take(positions)
     method = config.plots.projection
     points = project(shown.vectors, method, config.seed)
-    title = f"{config.name}: {len(shown)} images, {possible_method(shown.vectors, method)}"
+    title = f"{config.name}: {count}, {possible_method(shown.vectors, method)}"
     names = retriever.class_names
     blank = np.full((THUMBNAIL_SIDE, THUMBNAIL_SIDE, 3), 200, np.uint8)
     thumbnails = []
