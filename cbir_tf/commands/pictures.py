@@ -40,6 +40,8 @@ GRID_SIDE = 224
 THUMBNAIL_SIDE = 64
 RECONSTRUCTIONS = 8
 LOSSES = {"cross_entropy": "cross-entropy", "reconstruction": "mean squared error"}
+MAPPED = 3000
+"""Most images of an embedding map."""
 
 
 def draw_classes(run: Run, images: ImageSet) -> None:
@@ -109,13 +111,21 @@ def draw_reconstructions(run: Run, validation: ImageSet, objective: Objective) -
 def draw_map(retriever: Retriever, ids: np.ndarray) -> list[Path]:
     """The embedding map of some stored images, still and interactive, and a grid of queries.
 
-    With `plots.projection: pca`, also what the principal components hold, and the first three.
+    With `plots.projection: pca`, also what the principal components hold, and the first three. Of
+    more than `MAPPED` images a sample is shown, the classes taking turns: the page holds a
+    thumbnail of each, and laying them out takes more than proportionally long.
     """
     config, plots = retriever.run.config, retriever.run.plots
-    shown = retriever.embeddings.take(np.isin(retriever.embeddings.ids, ids))
+    positions = np.flatnonzero(np.isin(retriever.embeddings.ids, ids))
+    count = f"{len(positions)} images"
+    if len(positions) > MAPPED:
+        chosen = spread(retriever.embeddings.labels[positions], MAPPED, config.seed)
+        positions, count = np.sort(positions[chosen]), f"{MAPPED} of {count}"
+        logger.info("the embedding map shows %s, the classes taking turns", count)
+    shown = retriever.embeddings.take(positions)
     method = config.plots.projection
     points = project(shown.vectors, method, config.seed)
-    title = f"{config.name}: {len(shown)} images, {possible_method(shown.vectors, method)}"
+    title = f"{config.name}: {count}, {possible_method(shown.vectors, method)}"
     names = retriever.class_names
     blank = np.full((THUMBNAIL_SIDE, THUMBNAIL_SIDE, 3), 200, np.uint8)
     thumbnails = []

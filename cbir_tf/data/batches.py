@@ -154,7 +154,7 @@ def inference_batches(
 
     Args:
         images: any images.
-        data: size and cache.
+        data: size. Nothing is cached: each image is read once.
         batch_size: images in a batch; None: `data.batch.size`.
         failures: filled, as they are met, with the images that could not be decoded.
 
@@ -172,6 +172,7 @@ def _plain(
     batch_size: int | None,
     failures: Failures | None,
 ) -> tf.data.Dataset:
+    data = data.model_copy(update={"cache": "none"})
     pixels = _Pixels(images, data, {} if failures is None else failures)
     return (
         tf.data.Dataset.from_tensor_slices(order)

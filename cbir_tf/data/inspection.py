@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import csv
 import logging
-import os
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,6 +13,7 @@ from PIL import Image
 from cbir_tf.data.decode import ImageError, open_image
 from cbir_tf.errors import UserError
 from cbir_tf.files import replacing, sha256
+from cbir_tf.parallel import in_parallel
 from cbir_tf.progress import progress
 from cbir_tf.types import UNLABELLED, ImageSet
 
@@ -25,7 +23,6 @@ HASH_WORDS = 4
 _HASH_SIDE = 16
 _DECODED = (64, 64)  # JPEGs decoded any smaller hash differently from a rescaled copy
 _NOTICEABLE = 2  # gray levels of 255: less is the noise of compression on an even ground
-_BLOCK = 4096
 _LISTED = 20
 _ANEW = "train anew with --restart"
 _COLUMNS = ("id", "path", "label", "split", "digest", "hash", "damage")
@@ -61,7 +58,7 @@ def inspect_images(images: ImageSet) -> Inspection:
     damaged: list[tuple[str, str]] = []
     whole = np.ones(len(images), dtype=bool)
     with progress(total=len(images), description="inspecting") as bar:
-        for number, found in enumerate(_looks(images.sources)):
+        for number, found in enumerate(in_parallel(_look, images.sources)):
             if isinstance(found, str):
                 damaged.append((str(images.ids[number]), found))
                 whole[number] = False
@@ -77,13 +74,6 @@ def inspect_images(images: ImageSet) -> Inspection:
     )
     _report_damage(images, inspection)
     return inspection
-
-
-def _looks(sources: tuple[Path | bytes, ...]) -> Iterator[tuple[str, np.ndarray] | str]:
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        # By blocks, so that a million images do not wait in the queue as a million futures.
-        for start in range(0, len(sources), _BLOCK):
-            yield from pool.map(_look, sources[start : start + _BLOCK])
 
 
 def _look(source: Path | bytes) -> tuple[str, np.ndarray] | str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
-from os import cpu_count
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +11,7 @@ from cbir_tf.data.batches import inference_batches
 from cbir_tf.features.runtime import Encoder
 from cbir_tf.features.store import FeatureStore, Record
 from cbir_tf.files import sha256
+from cbir_tf.parallel import in_parallel
 from cbir_tf.progress import logger, progress
 from cbir_tf.types import Embeddings, ImageSet
 
@@ -88,5 +87,4 @@ def _digests(images: ImageSet) -> list[str | None]:
         except OSError:
             return None
 
-    with ThreadPoolExecutor(cpu_count()) as pool:
-        return list(pool.map(digest, images.sources))
+    return list(in_parallel(digest, images.sources))

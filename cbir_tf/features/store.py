@@ -262,16 +262,21 @@ class FeatureStore:
     def embeddings(self, split: str | None = None) -> Embeddings:
         """The vectors of one split, or of everything, in order of id, as float32."""
         where, values = _where(split)
+        ids: list[str] = []
+        labels: list[int] = []
+        content = bytearray()  # row after row, so that the vectors are in memory once
         with _reporting(self.path):
-            rows = self._connection.execute(
+            for id_, label, vector in self._connection.execute(
                 f"SELECT id, label, vector FROM features {where} ORDER BY id", values
-            ).fetchall()
-        joined = b"".join(vector for _, _, vector in rows)
-        vectors = np.frombuffer(joined, dtype=DTYPES[self._about("dtype")])
+            ):
+                ids.append(id_)
+                labels.append(label)
+                content += vector
+        vectors = np.frombuffer(content, dtype=DTYPES[self._about("dtype")])
         return Embeddings(
-            np.array([id_ for id_, _, _ in rows], dtype=np.str_),
-            vectors.reshape(len(rows), -1) if rows else vectors.reshape(0, 0),
-            np.array([label for _, label, _ in rows], dtype=np.int64),
+            np.array(ids, dtype=np.str_),
+            vectors.reshape(len(ids), -1) if ids else vectors.reshape(0, 0),
+            np.array(labels, dtype=np.int64),
         )
 
     def _records(self, clauses: str, values: Sequence[str]) -> list[Record]:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import re
 import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -143,6 +145,20 @@ def test_a_moved_gallery_is_described_anew_without_being_encoded(run_folder, tmp
     assert main(["extract", "--run", str(run_folder), "--split", "all"]) == 0
     with FeatureStore.open(run_folder / "features.db") as store:
         assert all(record.path.is_file() for record in store.records())
+
+
+def test_the_map_of_a_large_gallery_shows_some_of_every_class_and_says_so(
+    run_folder, monkeypatch, capsys
+):
+    from cbir_tf.commands import pictures
+
+    monkeypatch.setattr(pictures, "MAPPED", 9)
+    assert main(["extract", "--run", str(run_folder), "--split", "all"]) == 0
+    assert "the embedding map shows 9 of 36 images" in capsys.readouterr().err
+    page = (run_folder / "plots" / "embedding_map.html").read_text()
+    assert "colours: 9 of 36 images, pca" in page
+    shown = set(re.findall(r"(red|green|blue)/(\d\d\.jpg)", page))
+    assert Counter(name for name, _ in shown) == {"red": 3, "green": 3, "blue": 3}
 
 
 def test_search_chooses_among_what_meets_the_conditions(run_folder, tmp_path, capsys):
