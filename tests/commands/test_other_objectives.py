@@ -30,7 +30,8 @@ def pixels_of(folder: Path, split: str) -> tuple[np.ndarray, list[str]]:
     images = split_images(run, split)
     size = run.config.data.image_size
     pixels = np.stack([decode_image(each, size, run.config.data.resize) for each in images.sources])
-    return pixels, [images.class_names[label] for label in images.labels]
+    names = (*images.class_names, "")  # the last for those without a label
+    return pixels, [names[label] for label in images.labels]
 
 
 @pytest.fixture(scope="module")
