@@ -12,7 +12,7 @@ from cbir_tf.metric_names import METRIC_NAMES, minkowski_order
 from cbir_tf.search import distances
 from cbir_tf.search.distances import METRICS, between, find_metric, pairs_within, pairwise
 
-NAMES = [*METRICS, "minkowski-1.5", "minkowski-3", "minkowski-12", "minkowski-200.5"]
+NAMES = [*METRICS, "minkowski-1.5", "minkowski-3", "minkowski-12", "minkowski-100.5"]
 
 
 def exact(name: str, queries: np.ndarray, gallery: np.ndarray) -> np.ndarray:
