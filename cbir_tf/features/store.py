@@ -16,6 +16,7 @@ import numpy as np
 
 from cbir_tf.errors import UserError
 from cbir_tf.features.filters import compile_conditions
+from cbir_tf.files import replacing
 from cbir_tf.types import Embeddings
 
 SCHEMA_VERSION = 2
@@ -94,9 +95,11 @@ class FeatureStore:
             UserError: the file is no store, of a later version, or of another model.
         """
         if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with _reporting(path):
-                connection = _connect(path)
+            for left in ("-wal", "-shm"):  # of a killed process, whose store was deleted since
+                path.with_name(path.name + left).unlink(missing_ok=True)
+            # In its place only when it is whole: a kill leaves no store, or an empty one.
+            with replacing(path) as temporary, _reporting(path):
+                connection = _connect(temporary)
                 about = {
                     "schema_version": str(SCHEMA_VERSION),
                     "model": model_digest,

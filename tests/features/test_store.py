@@ -44,6 +44,35 @@ def test_what_is_written_is_read_bit_for_bit_in_order_of_id(tmp_path_factory, ve
         assert store.records() == [record(id_) for id_ in ids]
 
 
+def test_what_a_deleted_store_left_behind_is_not_taken_for_the_new_ones(tmp_path):
+    path = tmp_path / "features.db"
+    program = f"""
+        import os
+        import numpy as np
+        from cbir_tf.features.store import FeatureStore, Record
+        store = FeatureStore.create(__import__("pathlib").Path({str(path)!r}), "old", ["a"])
+        store.write([Record("old", None, 0, "test", "d")], np.ones((1, 2)))
+        os._exit(1)  # as killed: what was written is beside the file still
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(program)], check=False)
+    assert (tmp_path / "features.db-wal").stat().st_size
+    path.unlink()
+    with FeatureStore.create(path, "new", ["b"]) as store:
+        assert (store.model_digest, store.class_names, len(store.records())) == ("new", ("b",), 0)
+
+
+def test_a_store_is_there_whole_or_not_at_all(tmp_path, monkeypatch):
+    path = tmp_path / "features.db"
+
+    def killed(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("cbir_tf.features.store.json.dumps", killed)
+    with pytest.raises(KeyboardInterrupt):
+        FeatureStore.create(path, "model", ["a"])
+    assert not path.exists()
+
+
 def test_splits_are_read_apart(tmp_path):
     with FeatureStore.create(tmp_path / "features.db", "model", ["a"]) as store:
         store.write([record("1", "train"), record("2", "test")], np.eye(2))
