@@ -162,7 +162,7 @@ def test_a_saved_index_is_used_again_only_with_its_projection(projected, fits):
         lambda: configure(projected, pca=None, whiten=False),
     ):
         change()
-        Retriever.open(projected)
+        assert len(Retriever.open(projected).index) == 36
         assert fits.pop() == 36
     configure(projected, pca=3)
     assert Retriever.open(projected).search(QUERY, 5).ids.tolist() == expected.ids.tolist()
@@ -179,6 +179,7 @@ def test_a_saved_index_is_used_again_only_with_its_projection(projected, fits):
     configure(projected, whiten=True)
     other = Retriever.open(projected)
     other.projection.save(projected / "index")
+    assert len(other.index) == 36
     assert fits.pop() == 36
     configure(projected, whiten=False)
     assert Retriever.open(projected).search(QUERY, 5).ids.tolist() == expected.ids.tolist()
