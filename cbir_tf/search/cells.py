@@ -26,6 +26,7 @@ FIRST_VECTORS = 4
 # Cells are searched vector by vector. A matrix product with all vectors does about eight times as
 # much in the time.
 WORTHWHILE = 1 / 8
+BLOCK_VALUES = 2**22
 
 
 class Cells:
@@ -115,6 +116,15 @@ class Cells:
             (Q,) bool, which queries have been answered; and for those A queries (A, wanted) squared
             distances, ascending, and (A, wanted) numbers.
         """
+        at_once = max(1, BLOCK_VALUES // len(self._radii))
+        starts = range(0, max(1, len(queries)), at_once)
+        blocks = [self._search(queries[start : start + at_once], wanted) for start in starts]
+        answered, distances, numbers = map(np.concatenate, zip(*blocks, strict=True))
+        return answered, distances, numbers
+
+    def _search(
+        self, queries: np.ndarray, wanted: int
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         squared = (
             np.square(queries).sum(axis=1)[:, None]
             - 2 * queries @ self._centres.T

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +17,7 @@ from cbir_tf.files import replacing
 from cbir_tf.progress import logger
 from cbir_tf.search.cells import Cells
 from cbir_tf.search.distances import Metric
-from cbir_tf.search.recall import RecallSample, check_recall, efforts, log_recall
+from cbir_tf.search.recall import SAMPLE_K, RecallSample, check_recall, efforts, log_recall
 
 FILE_NAME = "faiss.index"
 SLOTS_FILE_NAME = "faiss.slots.npy"
@@ -26,12 +27,15 @@ EXACT = ("flat", "cells")
 
 # Below this number comparing with every vector takes about a millisecond.
 SMALL = 20_000
+# Scanning codes is cheap: with twice as many clusters finding the nearest of them takes longest.
+CLUSTERS_PER_ROOT = 1  # of the number of vectors
 # FAISS trains its clusters on at most 256 vectors each; 64 give as good ones in a quarter of the
 # time. Below 39 it warns.
 VECTORS_PER_CLUSTER, FEWEST_PER_CLUSTER = 64, 39
 LINKS, BUILD_EFFORT = 32, 120  # of HNSW
 MOST_EFFORT = 4096
-RESCORED = (8, 16, 32)  # candidates fetched by their codes for each one wanted
+RESCORED = (4, 6, 8, 12, 16, 32)  # candidates fetched by their codes for each one wanted
+SCANNED = 75  # codes compared in the time that rescoring one candidate takes
 # Trained for so many vectors, it is trained anew for so many times more, or so small a share.
 GROWN, KEPT = 2.0, 0.8
 FEW = 20  # a filter that leaves less than one in so many is searched in a copy
@@ -217,13 +221,14 @@ class FaissBackEnd:
             with _threads(faiss, 1):
                 index.add(stored)
             return index
-        clusters = max(1, min(2 ** round(np.log2(4 * np.sqrt(count))), count // FEWEST_PER_CLUSTER))
+        wanted = 2 ** round(np.log2(CLUSTERS_PER_ROOT * np.sqrt(count)))
+        clusters = max(1, min(wanted, count // FEWEST_PER_CLUSTER))
         quantizer = faiss.IndexFlatL2(dimension)
         if kind == "ivf":
             index = faiss.IndexIVFFlat(quantizer, dimension, clusters)
         else:
             index = faiss.IndexIVFPQFastScan(quantizer, dimension, clusters, dimension // 2, 4)
-            index.pq.cp.seed = self.seed + 1
+            index.pq.cp.seed, index.by_residual = self.seed + 1, True
         index.cp.seed = self.seed + 1
         training = min(count, VECTORS_PER_CLUSTER * clusters)
         random = np.random.default_rng(self.seed)
@@ -259,14 +264,18 @@ class FaissBackEnd:
                 self.recall,
             )
 
-    def _attempts(self) -> Iterator[tuple[int, int]]:
-        """Efforts, and candidates fetched by their codes for each one wanted, upwards."""
-        for effort in efforts(MOST_EFFORT):
-            for rescored in RESCORED if self._rescores else RESCORED[:1]:
-                yield effort, rescored
-            # More than there are clusters changes nothing.
-            if effort >= getattr(self._approximate, "nlist", MOST_EFFORT):
-                return
+    def _attempts(self) -> list[tuple[int, int]]:
+        """Efforts, and candidates fetched by their codes for each one wanted, quickest first."""
+        # More than there are clusters changes nothing.
+        clusters = getattr(self._approximate, "nlist", MOST_EFFORT)
+        tried = [*(effort for effort in efforts(MOST_EFFORT) if effort < clusters), clusters]
+        if not self._rescores:
+            return [(effort, RESCORED[0]) for effort in tried]
+        scanned, rescored = self._approximate.ntotal / clusters, SCANNED * (SAMPLE_K + 1)
+        return sorted(
+            itertools.product(tried, RESCORED),
+            key=lambda attempt: scanned * attempt[0] + rescored * attempt[1],
+        )
 
     @property
     def _rescores(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -9,6 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from cbir_tf.errors import UserError
+from cbir_tf.parallel import in_parallel
 from cbir_tf.search.distances import Metric, between, find_metric
 from cbir_tf.search.index import check_search, known_positions, positions_of
 from cbir_tf.search.manifest import Manifest
@@ -16,7 +18,7 @@ from cbir_tf.search.recall import SAMPLE_K
 from cbir_tf.types import Embeddings, Neighbours
 
 CANDIDATES_BEYOND_K = 8
-BLOCK_VALUES, CACHED_VALUES = 2**22, 2**16  # the second is what a processor's cache holds
+BLOCK_VALUES, CACHED_VALUES = 2**21, 2**17  # the second is what a processor's cache holds
 NOTHING = Embeddings(np.empty(0, str), np.empty((0, 0)), np.empty(0))
 
 
@@ -227,7 +229,7 @@ class GalleryIndex:
         while len(pending):
             wanted = min(wanted, most)
             unsettled = []
-            for rows in _blocks(pending, wanted * queries.shape[1], BLOCK_VALUES):
+            for rows in _blocks(pending, max(wanted, queries.shape[1]), BLOCK_VALUES):
                 candidates, beyond = self.back_end.propose(queries[rows], wanted, among)
                 candidates = np.where(candidates == own[rows, None], -1, candidates)
                 best, their_distances = self._rank(queries[rows], candidates, k)
@@ -245,13 +247,17 @@ class GalleryIndex:
     ) -> tuple[np.ndarray, np.ndarray]:
         """The best k of (Q, C) candidates by (distance, position), which is (distance, id)."""
         distances = np.empty(candidates.shape, dtype=np.float32)
-        everyone = np.arange(len(queries))
-        for rows in _blocks(everyone, candidates.shape[1] * queries.shape[1], CACHED_VALUES):
+
+        def measure(rows: np.ndarray) -> None:
             some = candidates[rows]
             prepared = self._metric.prepare(self._gallery.vectors[some.ravel()])
-            prepared = prepared.reshape(*some.shape, -1)
             own = self._metric.prepare(queries[rows])[:, np.newaxis]
-            distances[rows] = between(self._metric, own, prepared)
+            distances[rows] = between(self._metric, own, prepared.reshape(*some.shape, -1))
+
+        everyone = np.arange(len(queries))
+        blocks = [*_blocks(everyone, candidates.shape[1] * queries.shape[1], CACHED_VALUES)]
+        # For a single query threads would take longer to start than it does.
+        deque(map(measure, blocks) if len(blocks) == 1 else in_parallel(measure, blocks), maxlen=0)
         distances[candidates < 0] = np.inf
         order = np.lexsort((candidates, distances), axis=-1)[:, :k]
         best = np.take_along_axis(candidates, order, axis=-1)
