@@ -247,6 +247,8 @@ class Model(Section):
     """How the last feature map becomes one vector."""
     hidden: tuple[Annotated[int, Field(ge=1)], ...] = ()
     """Sizes of dense relu layers between pooling and embedding."""
+    hidden_norm: Literal["none", "batch"] = "none"
+    """batch: batch normalisation after each of these layers, always trained."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Dropout before the embedding layer; with embedding_size: null, between the vector and what
     the loss puts on top of it."""
@@ -314,6 +316,8 @@ class Search(Section):
     whenever they change; null: the vectors themselves."""
     whiten: bool = False
     """Scale the components to variance 1; with pca: null, all along which the vectors differ."""
+    standardize: bool = False
+    """Scale every dimension of the vectors to mean 0 and variance 1, before pca and whiten."""
     k: int = Field(5, ge=1)
     """Neighbours returned."""
     recall: float = Field(0.99, gt=0, le=1)

@@ -57,7 +57,7 @@ class Retriever:
         search: how to search; the run's own configuration when not given.
 
     Attributes:
-        projection: what search.pca and search.whiten ask for, fitted to the stored vectors
+        projection: what search.pca, whiten and standardize ask for, fitted to the stored vectors
             (`cbir_tf.search.projection`); None without.
         embeddings: the stored vectors, projected: those that are searched.
 
@@ -82,7 +82,7 @@ class Retriever:
             self.store.close()
             raise UserError(f"{run.features}: empty; run extract.py --run {run.folder}")
         self.projection: Projection | None = projection_for(
-            self.embeddings.vectors, self.search_config.pca, self.search_config.whiten, run.index
+            self.embeddings.vectors, self.search_config, run.index
         )
         if self.projection is not None:
             projected = self.projection(self.embeddings.vectors)

@@ -61,12 +61,14 @@ POOLINGS = {
 def apply_head(feature_map: keras.KerasTensor, model: config.Model) -> keras.KerasTensor:
     """Pool a feature map (B, H, W, C) and turn it into embeddings (B, D), float32.
 
-    The layers are called pooling, hidden_1, hidden_2, ..., dropout, embedding and normalize; those
-    that the configuration does not ask for are left out.
+    The layers are called pooling, hidden_1, hidden_1_norm, hidden_2, ..., dropout, embedding and
+    normalize; those that the configuration does not ask for are left out.
     """
     x = POOLINGS[model.pooling](name="pooling", dtype="float32")(feature_map)
     for number, size in enumerate(model.hidden, start=1):
         x = layers.Dense(size, activation="relu", name=f"hidden_{number}", dtype="float32")(x)
+        if model.hidden_norm == "batch":
+            x = layers.BatchNormalization(name=f"hidden_{number}_norm", dtype="float32")(x)
     if model.dropout:
         x = layers.Dropout(model.dropout, name="dropout", dtype="float32")(x)
     if model.embedding_size is not None:

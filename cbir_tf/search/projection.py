@@ -1,4 +1,4 @@
-"""Fewer dimensions, or whitened ones, for searching: PCA fitted to the stored vectors.
+"""Fewer dimensions, standardized or whitened ones, for searching: fitted to the stored vectors.
 
 Vectors are centred: the mean of those it was fitted to is taken off first, as the directions along
 which they vary most are seen from there (Jegou & Chum 2012, Negative evidences and co-occurences in
@@ -7,6 +7,9 @@ directions from the mean, and no longer those from the origin, that all have som
 common; it is another distance than before, even with all components. The euclidean distance is the
 one before with all components and no whitening, less what lies along the directions left out with
 fewer. Manhattan and other Minkowski distances depend on the axes, which are turned.
+
+Standardized dimensions count alike however much they vary: each is divided by its standard
+deviation before anything else.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ from pathlib import Path
 import numpy as np
 from sklearn.decomposition import PCA
 
+from cbir_tf.config import Search
 from cbir_tf.errors import UserError
 from cbir_tf.files import replacing
 from cbir_tf.progress import logger
@@ -31,14 +35,17 @@ BLOCK = 2**16
 
 @dataclass(frozen=True, eq=False)
 class Projection:
-    """A turn of the axes to where vectors vary, and perhaps a scaling of the new ones.
+    """A scaling of the axes, a turn of them to where vectors vary, a scaling of the new ones.
 
     Attributes:
         mean: (D,) float64, taken off first.
-        directions: (D, C) float64, orthogonal, the one of the largest variance first; each of
-            length 1, or whitened, divided by the standard deviation along it.
+        directions: (D, C) float64, what centred vectors are multiplied with: orthogonal, the one of
+            the largest variance first; each of length 1, or whitened, divided by the standard
+            deviation along it; where vectors are standardized first, every row is divided by the
+            standard deviation of its dimension.
         components: number asked for; None: all.
         whiten: whether every new dimension has variance 1.
+        standardize: whether every old dimension has had variance 1.
         fitted_to: SHA-256 of the vectors it was fitted to.
     """
 
@@ -46,11 +53,16 @@ class Projection:
     directions: np.ndarray
     components: int | None
     whiten: bool
+    standardize: bool
     fitted_to: str
 
     @classmethod
     def fit(
-        cls, vectors: np.ndarray, components: int | None = None, whiten: bool = False
+        cls,
+        vectors: np.ndarray,
+        components: int | None = None,
+        whiten: bool = False,
+        standardize: bool = False,
     ) -> Projection:
         """Find the directions along which vectors vary.
 
@@ -62,6 +74,8 @@ class Projection:
             components: dimensions to keep; None: all, which are the smaller of N and D, and
                 whitened, only those along which the vectors differ.
             whiten: scale every new dimension to variance 1.
+            standardize: scale every old dimension to variance 1 first; one in which the vectors do
+                not differ stays as it is. With nothing else the axes are not turned.
 
         Raises:
             UserError: fewer than two vectors, more components than there are, or whitened,
@@ -77,23 +91,20 @@ class Projection:
                 f"search.pca={components}: {count} stored vectors of dimension {dimension} have "
                 f"no more than {most} components; set it to {most} or less, or extract more images"
             )
-        solver = "covariance_eigh" if count > dimension else "full"
-        with np.errstate(invalid="ignore"):  # shares of no variance
-            model = PCA(components or most, svd_solver=solver).fit(vectors.astype(np.float64))
-        directions = model.components_.T
-        if whiten:
-            deviations = np.sqrt(model.explained_variance_)
-            # Less is float32's rounding.
-            differing = int((deviations > np.finfo(np.float32).eps * np.abs(vectors).max()).sum())
-            if not differing or differing < (components or 0):
-                raise UserError(
-                    f"search.whiten: the {count} stored vectors differ along no more than "
-                    f"{differing} directions; lower search.pca, or leave search.whiten false"
-                )
-            directions = directions[:, :differing] / deviations[:differing]
+        values = vectors.astype(np.float64)
+        mean, scale = values.mean(axis=0), np.ones(dimension)
+        # Smaller differences are float32's rounding.
+        rounding = np.finfo(np.float32).eps * np.abs(values).max(axis=0)
+        if standardize:
+            deviations = values.std(axis=0)
+            scale = np.where(deviations > rounding, deviations, 1)
         # In one order in memory, now and when loaded, sums are rounded alike.
-        directions = np.ascontiguousarray(directions)
-        return cls(model.mean_, directions, components, whiten, _digest(vectors))
+        directions = np.diag(1 / scale)
+        if components is not None or whiten or not standardize:
+            least = (rounding / scale).max()
+            turned = _components((values - mean) / scale, components, least if whiten else None)
+            directions = np.ascontiguousarray(turned / scale[:, np.newaxis])
+        return cls(mean, directions, components, whiten, standardize, _digest(vectors))
 
     def __call__(self, vectors: np.ndarray) -> np.ndarray:
         """Project vectors.
@@ -117,13 +128,16 @@ class Projection:
     @cached_property
     def digest(self) -> str:
         """SHA-256 of all that it is."""
-        about = json.dumps([self.components, self.whiten, self.fitted_to])
+        about = json.dumps([self.components, self.whiten, self.standardize, self.fitted_to])
         return _digest(self.mean, self.directions, about)
 
-    def is_of(self, vectors: np.ndarray, components: int | None, whiten: bool) -> bool:
+    def is_of(
+        self, vectors: np.ndarray, components: int | None, whiten: bool, standardize: bool
+    ) -> bool:
         """Whether it was fitted to these (N, D) float32 vectors, with these settings."""
-        settings = (self.components, self.whiten)
-        return settings == (components, whiten) and self.fitted_to == _digest(vectors)
+        settings = (self.components, self.whiten, self.standardize)
+        same = settings == (components, whiten, standardize)
+        return same and self.fitted_to == _digest(vectors)
 
     def save(self, folder: Path) -> None:
         """Write a file of NumPy arrays into this folder, whole or not at all.
@@ -138,6 +152,7 @@ class Projection:
                 directions=self.directions,
                 components=-1 if self.components is None else self.components,
                 whiten=self.whiten,
+                standardize=self.standardize,
                 fitted_to=self.fitted_to,
                 digest=self.digest,
             )
@@ -160,6 +175,7 @@ class Projection:
                     file["directions"],
                     None if components < 0 else components,
                     bool(file["whiten"]),
+                    bool(file["standardize"]),
                     str(file["fitted_to"]),
                 )
                 intact = str(file["digest"]) == projection.digest
@@ -170,9 +186,7 @@ class Projection:
         return projection
 
 
-def projection_for(
-    vectors: np.ndarray, components: int | None, whiten: bool, folder: Path
-) -> Projection | None:
+def projection_for(vectors: np.ndarray, search: Search, folder: Path) -> Projection | None:
     """The projection that the settings ask for, of the vectors that are stored now.
 
     The saved one, if it was fitted to these very vectors with these settings; otherwise it is
@@ -182,8 +196,7 @@ def projection_for(
 
     Args:
         vectors: (N, D) float32, all that are stored, as the embedder made them.
-        components: search.pca.
-        whiten: search.whiten.
+        search: of which pca, whiten and standardize are looked at.
         folder: where it was saved, if it was.
 
     Returns:
@@ -192,17 +205,43 @@ def projection_for(
     Raises:
         UserError: as `Projection.fit`.
     """
-    if components is None and not whiten:
+    settings = (search.pca, search.whiten, search.standardize)
+    if settings == (None, False, False):
         return None
     try:
         saved = Projection.load(folder)
-        if saved.is_of(vectors, components, whiten):
+        if saved.is_of(vectors, *settings):
             return saved
         reason = f"{folder / FILE_NAME}: of other vectors or settings"
     except UserError as error:
         reason = str(error)
     logger.info("%s: fitting the projection anew", reason)
-    return Projection.fit(vectors, components, whiten)
+    return Projection.fit(vectors, *settings)
+
+
+def _components(centred: np.ndarray, components: int | None, least: float | None) -> np.ndarray:
+    """(D, C) principal directions of (N, D) centred vectors.
+
+    Args:
+        centred: (N, D) float64.
+        components: C, or None for all.
+        least: whiten them, but for those with a standard deviation no larger; None: do not.
+    """
+    count, dimension = centred.shape
+    solver = "covariance_eigh" if count > dimension else "full"
+    with np.errstate(invalid="ignore"):  # shares of no variance
+        model = PCA(components or min(count, dimension), svd_solver=solver).fit(centred)
+    directions: np.ndarray = model.components_.T
+    if least is None:
+        return directions
+    deviations = np.sqrt(model.explained_variance_)
+    differing = int((deviations > least).sum())
+    if not differing or differing < (components or 0):
+        raise UserError(
+            f"search.whiten: the {count} stored vectors differ along no more than "
+            f"{differing} directions; lower search.pca, or leave search.whiten false"
+        )
+    return directions[:, :differing] / deviations[:differing]
 
 
 def _digest(*values: np.ndarray | str) -> str:

@@ -97,3 +97,22 @@ def test_a_zero_vector_stays_zero_with_finite_gradients():
     with tf.GradientTape() as tape:
         total = tf.reduce_sum(model(feature_map))
     assert np.isfinite(tape.gradient(total, feature_map)).all()
+
+
+def test_batch_normalisation_follows_each_hidden_layer_and_is_trained():
+    feature_map = np.random.default_rng(0).normal(3, 2, (32, 2, 2, 3)).astype(np.float32)
+    model, _ = head(feature_map, hidden=(8, 4), hidden_norm="batch", embedding_size=2)
+    assert [layer.name for layer in model.layers[1:]] == [
+        "pooling",
+        "hidden_1",
+        "hidden_1_norm",
+        "hidden_2",
+        "hidden_2_norm",
+        "embedding",
+    ]
+    norm = model.get_layer("hidden_2_norm")
+    normalised = keras.Model(model.input, norm.output)(feature_map, training=True)
+    deviations = np.asarray(normalised).std(axis=0)
+    assert (np.isclose(deviations, 1, atol=0.02) | (deviations == 0)).all()  # 0 of a dead relu
+    assert deviations.any()
+    assert np.asarray(norm.moving_mean).any()

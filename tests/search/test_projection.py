@@ -7,7 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.spatial.distance import pdist
+from sklearn.preprocessing import StandardScaler
 
+from cbir_tf.config import Search
 from cbir_tf.errors import UserError
 from cbir_tf.search.projection import FILE_NAME, Projection, projection_for
 
@@ -62,6 +64,34 @@ def test_whitened_dimensions_have_variance_one_and_do_not_vary_together(count, d
     assert projected.shape[1] == min(count - 1, dimension)
     covariance = np.atleast_2d(np.cov(projected.astype(np.float64), rowvar=False))
     np.testing.assert_allclose(covariance, np.eye(len(covariance)), atol=1e-3)
+
+
+@given(
+    count=st.integers(3, 60),
+    dimension=st.integers(1, 12),
+    components=st.none() | st.integers(1, 2),
+    seed=st.integers(0, 99),
+)
+def test_standardizes_as_scikit_learn_does_and_then_turns(count, dimension, components, seed):
+    vectors = vectors_of(count, dimension, seed) * np.geomspace(1, 100, dimension)
+    vectors = vectors.astype(np.float32)
+    components = components and min(components, dimension)
+    ours = Projection.fit(vectors, components, standardize=True)(vectors)
+    expected = StandardScaler().fit_transform(vectors.astype(np.float64))
+    if components:
+        expected = naive_projection(expected, components, whiten=False)
+        ours *= np.sign((ours * expected).sum(axis=0))
+    np.testing.assert_allclose(ours, expected, atol=2e-3)
+
+
+def test_a_dimension_that_never_varies_is_not_blown_up_by_standardizing():
+    vectors = vectors_of(400, 6)
+    noise = (1 + np.random.default_rng(0).integers(-1, 2, (400, 1)) * 6e-8).astype(np.float32)
+    projected = Projection.fit(np.hstack([vectors, noise]), standardize=True)(
+        np.hstack([vectors, noise])
+    )
+    assert np.abs(projected[:, 6]).max() < 1e-6
+    np.testing.assert_allclose(projected[:, :6].std(axis=0), 1, atol=1e-4)
 
 
 def test_the_first_components_are_those_of_the_largest_variance():
@@ -140,30 +170,33 @@ def test_a_saved_projection_is_read_back_to_the_last_bit(tmp_path, components, w
     assert again.digest == projection.digest
     assert np.array_equal(again(vectors), projection(vectors))
     assert [each.name for each in tmp_path.iterdir()] == [FILE_NAME]
-    assert projection_for(vectors, components, whiten, tmp_path).digest == projection.digest
+    settings = Search(pca=components, whiten=whiten)
+    assert projection_for(vectors, settings, tmp_path).digest == projection.digest
 
 
 def test_only_a_projection_of_these_very_vectors_and_settings_is_used_again(tmp_path, caplog):
     vectors = vectors_of(50, 8)
     Projection.fit(vectors, 4).save(tmp_path)
-    assert projection_for(vectors, None, False, tmp_path) is None
+    assert projection_for(vectors, Search(), tmp_path) is None
     moved = vectors.copy()
     moved[3, 2] = np.nextafter(moved[3, 2], np.float32(9))
     caplog.set_level("INFO")
-    for others, components, whiten in (
-        (vectors[:-1], 4, False),
-        (moved, 4, False),
-        (vectors, 5, False),
-        (vectors, 4, True),
-        (vectors, None, True),
+    for others, *settings in (
+        (vectors[:-1], 4, False, False),
+        (moved, 4, False, False),
+        (vectors, 5, False, False),
+        (vectors, 4, True, False),
+        (vectors, 4, False, True),
+        (vectors, None, True, False),
     ):
-        found = projection_for(others, components, whiten, tmp_path)
-        assert found.digest == Projection.fit(others, components, whiten).digest
+        search = Search(**dict(zip(("pca", "whiten", "standardize"), settings, strict=True)))
+        found = projection_for(others, search, tmp_path)
+        assert found.digest == Projection.fit(others, *settings).digest
         assert "of other vectors or settings: fitting the projection anew" in caplog.text
         caplog.clear()
-    projection_for(vectors, 4, False, tmp_path)
+    projection_for(vectors, Search(pca=4), tmp_path)
     assert not caplog.text
-    projection_for(vectors, 4, False, tmp_path / "elsewhere")
+    projection_for(vectors, Search(pca=4), tmp_path / "elsewhere")
     assert "no saved projection" in caplog.text
 
 
@@ -181,7 +214,9 @@ def test_objects_are_not_unpickled(tmp_path):
         Projection.load(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["mean", "directions", "components", "whiten", "fitted_to"])
+@pytest.mark.parametrize(
+    "name", ["mean", "directions", "components", "whiten", "standardize", "fitted_to"]
+)
 def test_values_that_are_not_those_saved_are_refused(tmp_path, name):
     Projection.fit(vectors_of(30, 4), 2).save(tmp_path)
     with np.load(tmp_path / FILE_NAME) as file:
