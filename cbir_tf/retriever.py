@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cbir_tf.config import Search, TwoStep
+from cbir_tf.config_search import Search, TwoStep
 from cbir_tf.data.decode import CROPS, decode_image
 from cbir_tf.errors import UserError, nearest
 from cbir_tf.features.runtime import DESCRIPTORS, Encoder, check_model, predict

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cbir_tf.config import TwoStep
+from cbir_tf.config_search import TwoStep
 from cbir_tf.errors import UserError
 from cbir_tf.search.two_step import Gate, predicted
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from cbir_tf.commands.extract import trained_run
 from cbir_tf.commands.startup import import_tensorflow
-from cbir_tf.config import Search, TwoStep
+from cbir_tf.config_search import Search, TwoStep
 from cbir_tf.types import SPLITS, Run
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 from sklearn.decomposition import PCA
 
-from cbir_tf.config import Search
+from cbir_tf.config_search import Search
 from cbir_tf.errors import UserError
 from cbir_tf.files import replacing
 from cbir_tf.progress import logger

@@ -20,7 +20,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from cbir_tf.config import Search
+from cbir_tf.config_search import Search
 from cbir_tf.search.index import Finder, check_search, positions_of
 from cbir_tf.search.re_ranking import k_reciprocal, query_expansion
 from cbir_tf.search.two_step import Gate, ordered, weigh

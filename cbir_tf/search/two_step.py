@@ -23,7 +23,7 @@ from functools import cached_property
 
 import numpy as np
 
-from cbir_tf.config import TwoStep
+from cbir_tf.config_search import TwoStep
 from cbir_tf.search.classifiers import Classifier
 from cbir_tf.search.index import Finder, positions_of
 from cbir_tf.types import Embeddings

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cbir_tf.config import Search
+from cbir_tf.config_search import Search
 from cbir_tf.evaluation import evaluate, metrics, per_query
 from cbir_tf.evaluation.metrics import Ranking
 from cbir_tf.search import METRICS

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.spatial.distance import pdist
 from sklearn.preprocessing import StandardScaler
 
-from cbir_tf.config import Search
+from cbir_tf.config_search import Search
 from cbir_tf.errors import UserError
 from cbir_tf.search.projection import FILE_NAME, Projection, projection_for
 

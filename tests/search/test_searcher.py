@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cbir_tf.config import Search, TwoStep
+from cbir_tf.config_search import Search, TwoStep
 from cbir_tf.errors import UserError
 from cbir_tf.search import METRICS, make_index
 from cbir_tf.search import exhaustive as exhaustive_module

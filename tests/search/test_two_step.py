@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cbir_tf.config import Search, TwoStep
+from cbir_tf.config_search import Search, TwoStep
 from cbir_tf.search import make_index
 from cbir_tf.search.classifiers import NearestVote
 from cbir_tf.search.searcher import Searcher, is_plain, steps_of
