@@ -1,4 +1,4 @@
-"""Vision transformers of KerasHub: DINOv2, DINOv3, ViT and Swin, with its presets or random weights.
+"""Vision transformers of KerasHub: DINOv2, DINOv3, ViT and Swin, from presets or random weights.
 
 KerasHub is an extra and takes seconds to import, so that nothing here does before it is needed.
 Saved models need no more: Keras imports KerasHub's classes by the names in the file.
