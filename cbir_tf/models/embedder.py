@@ -6,7 +6,6 @@ import hashlib
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 
 import keras
@@ -116,7 +115,7 @@ def _read(path: Path) -> object:
     try:
         return keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # a damaged archive makes Keras raise almost anything
-        if "keras_hub" in str(error) and find_spec("keras_hub") is None:
+        if "parent module keras_hub" in str(error):  # Keras has tried to import it
             raise UserError(f"{path}: {INSTALL}") from None
         raise UserError(f"{path}: no model can be read from it: {first_line(error)}") from error
 
