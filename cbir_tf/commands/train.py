@@ -138,7 +138,7 @@ def train(run: Run, restart: bool = False) -> None:
     keras.config.set_dtype_policy(config.training.precision)
     # The model first: a misspelt backbone should not wait until all images have been looked at.
     images = load_images(config.data, config.seed, config.loss.name != "reconstruction")
-    embedder = build_embedder(config.model, config.seed)
+    embedder = build_embedder(config.model, config.seed, config.data.image_size)
     objective = build_objective(embedder, config, len(images.class_names), config.seed)
     inspection, duplicates = _inspect(run, images, restart)
     images = inspection.images

@@ -17,6 +17,12 @@ from keras import applications
 
 from cbir_tf.errors import UserError, nearest
 from cbir_tf.models.bit import build_bit_r50x1, load_bit_weights
+from cbir_tf.models.deep_ranking import (
+    build_deep_ranking,
+    load_deep_ranking_imagenet,
+    load_deep_ranking_weights,
+)
+from cbir_tf.models.kerashub import TRANSFORMERS, build_transformer, options_of
 from cbir_tf.models.mini_densenet import build_mini_densenet
 from cbir_tf.models.preprocessing import Preprocessing
 from cbir_tf.models.pytorch_weights import load_pytorch_weights
@@ -36,6 +42,8 @@ class Backbone:
         pretrained: weights by name, each a function that gives them to a model built with the
             options: (model, options) -> None.
         load_file: gives a model the weights of a file: (model, path) -> None.
+        takes_weights: whether build takes weights and image_size too, as where weights decide
+            the architecture; pretrained and load_file are not used then.
     """
 
     build: Callable[..., keras.Model]
@@ -45,6 +53,7 @@ class Backbone:
         default_factory=dict
     )
     load_file: Callable[[keras.Model, str], None] = load_weights_file
+    takes_weights: bool = False
 
 
 def backbone_named(name: str) -> Backbone:
@@ -58,14 +67,20 @@ def backbone_named(name: str) -> Backbone:
     return BACKBONES[name]
 
 
-def build_backbone(name: str, options: Mapping[str, Any], weights: str | None) -> keras.Model:
+def build_backbone(
+    name: str,
+    options: Mapping[str, Any],
+    weights: str | None,
+    image_size: tuple[int, int] = (224, 224),
+) -> keras.Model:
     """A feature extractor called `backbone`, float images (B, H, W, 3) -> map (B, h, w, C).
 
     Args:
         name: a key of BACKBONES.
         options: further arguments of that backbone, as alpha for the MobileNets.
-        weights: imagenet, imagenet21k (BiT), a file that the backbone can read, or None for
-            random ones.
+        weights: imagenet, imagenet21k (BiT), kerashub:PRESET (vision transformers), a file that
+            the backbone can read, or None for random ones.
+        image_size: height and width in pixels, for those that are built for one size.
 
     Raises:
         UserError: unknown name or option, an impossible value, or weights that do not fit.
@@ -75,14 +90,17 @@ def build_backbone(name: str, options: Mapping[str, Any], weights: str | None) -
         if option not in backbone.options:
             hint = nearest(option, backbone.options) if backbone.options else "it takes none"
             raise UserError(f"model.options: {name} has no option {option!r}; {hint}")
+    given = dict(options)
+    if backbone.takes_weights:
+        given |= {"weights": weights, "image_size": image_size}
     try:
-        model = backbone.build(name="backbone", **options)
+        model = backbone.build(name="backbone", **given)
     except (TypeError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(
             f"model.options: {name} cannot be built with {options}: {reason}"
         ) from error
-    if weights is None:
+    if weights is None or backbone.takes_weights:
         return model
     if weights in backbone.pretrained:
         backbone.pretrained[weights](model, options)
@@ -159,6 +177,19 @@ BACKBONES: dict[str, Backbone] = {
         pretrained={"imagenet21k": _load_bit_imagenet21k},
         load_file=_keras_file_or(load_bit_weights),
     ),
+    "deep_ranking": Backbone(
+        build_deep_ranking,
+        "caffe",
+        ("width", "dropout"),
+        {"imagenet": load_deep_ranking_imagenet},
+        load_deep_ranking_weights,
+    ),
+    **{
+        kind: Backbone(
+            partial(build_transformer, kind), "none", options_of(kind), takes_weights=True
+        )
+        for kind in TRANSFORMERS
+    },
     "vgg16": _application(applications.VGG16, "caffe"),
     "vgg19": _application(applications.VGG19, "caffe"),
     "mobilenet": _application(applications.MobileNet, "signed", "alpha", "depth_multiplier"),

@@ -12,13 +12,16 @@ import keras
 import numpy as np
 
 from cbir_tf import config
-from cbir_tf.errors import UserError, nearest
+from cbir_tf.errors import UserError, first_line, nearest
 from cbir_tf.models.backbones import backbone_named, build_backbone
 from cbir_tf.models.heads import apply_head
+from cbir_tf.models.kerashub import INSTALL
 from cbir_tf.models.preprocessing import preprocess
 
 
-def build_embedder(model: config.Model, seed: int = 0) -> keras.Model:
+def build_embedder(
+    model: config.Model, seed: int = 0, image_size: tuple[int, int] = (224, 224)
+) -> keras.Model:
     """Make an embedder: uint8 RGB (B, H, W, 3) of any H and W -> float32 (B, D).
 
     Its layers are called image, preprocessing, backbone (itself a model), pooling and, as far as
@@ -33,13 +36,15 @@ def build_embedder(model: config.Model, seed: int = 0) -> keras.Model:
     Args:
         model: the `model` section of a configuration.
         seed: of the random weights.
+        image_size: height and width in pixels that a vision transformer is built for; the embedder
+            scales images of other sizes to it.
 
     Raises:
         UserError: an unknown name, an impossible option, or weights that do not fit.
     """
     with initial_weights_from(seed):
         image = keras.Input((None, None, 3), dtype="uint8", name="image")
-        backbone = build_backbone(model.backbone, model.options, model.weights)
+        backbone = build_backbone(model.backbone, model.options, model.weights, image_size)
         pixels = preprocess(image, backbone_named(model.backbone).preprocessing)
         embedder = keras.Model(image, apply_head(backbone(pixels), model), name="embedder")
     _set_trainable(backbone, model)
@@ -110,8 +115,9 @@ def _read(path: Path) -> object:
     try:
         return keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # a damaged archive makes Keras raise almost anything
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UserError(f"{path}: no model can be read from it: {reason}") from error
+        if "parent module keras_hub" in str(error):  # Keras has tried to import it
+            raise UserError(f"{path}: {INSTALL}") from None
+        raise UserError(f"{path}: no model can be read from it: {first_line(error)}") from error
 
 
 def _set_trainable(backbone: keras.Model, model: config.Model) -> None:

@@ -1,0 +1,296 @@
+"""Vision transformers of KerasHub: DINOv2, DINOv3, ViT and Swin, from presets or random weights.
+
+KerasHub is an extra and takes seconds to import, so that nothing here does before it is needed.
+Saved models need no more: Keras imports KerasHub's classes by the names in the file.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+from keras import layers, ops
+
+from cbir_tf.errors import UserError, first_line, nearest
+
+INSTALL = "keras-hub is not installed; pip install 'cbir-tf[kerashub]'"
+PREFIX = "kerashub:"
+IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+HALF = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
+
+
+@dataclass(frozen=True)
+class Transformer:
+    """A kind of network of KerasHub.
+
+    Attributes:
+        hub_class: its class in keras_hub.models.
+        size: arguments of the class that make the smallest published network.
+        further: more arguments that may be given.
+        pixels: mean and deviation of RGB in 0..1 that it was trained with, unless the preset says.
+    """
+
+    hub_class: str
+    size: Mapping[str, Any]
+    further: tuple[str, ...] = ()
+    pixels: tuple[Sequence[float], Sequence[float]] = IMAGENET
+
+
+_VIT_S = {"num_layers": 12, "hidden_dim": 384, "num_heads": 6}
+
+TRANSFORMERS = {
+    "dinov2": Transformer(
+        "DINOV2Backbone",
+        {"patch_size": 14, **_VIT_S, "intermediate_dim": 1536, "use_mask_token": False},
+        ("layer_scale_init_value", "num_register_tokens", "dropout_rate", "drop_path_rate"),
+    ),
+    "dinov3": Transformer(
+        "DINOV3Backbone",
+        {"patch_size": 16, **_VIT_S, "intermediate_dim": 1536, "use_mask_token": False},
+        ("layer_scale_init_value", "num_register_tokens", "attention_dropout", "drop_path_rate"),
+    ),
+    "vit": Transformer(
+        "ViTBackbone",
+        {"patch_size": 16, "num_layers": 12, "hidden_dim": 768, "num_heads": 12, "mlp_dim": 3072},
+        ("dropout_rate", "attention_dropout"),
+        pixels=HALF,
+    ),
+    "swin": Transformer(
+        "SwinTransformerBackbone",
+        {
+            "patch_size": 4,
+            "embed_dim": 96,
+            "depths": (2, 2, 6, 2),
+            "num_heads": (3, 6, 12, 24),
+            "window_size": 7,
+        },
+        ("mlp_ratio", "dropout_rate", "attention_dropout", "drop_path"),
+    ),
+}
+
+
+def options_of(kind: str) -> tuple[str, ...]:
+    """The options that the configuration may set for a kind of network."""
+    transformer = TRANSFORMERS[kind]
+    own = () if kind == "swin" else ("tokens",)
+    return (*own, *transformer.size, *transformer.further)
+
+
+def build_transformer(
+    kind: str,
+    name: str,
+    weights: str | None,
+    image_size: tuple[int, int],
+    tokens: str = "patches",
+    **options: Any,
+) -> keras.Model:
+    """A vision transformer for images of one size, to which it resizes what it is given.
+
+    That size is `image_size`, rounded to whole patches, whatever the preset's: position embeddings
+    of DINOv2 and ViT are interpolated, bicubically, and DINOv3 has none. They are not trained
+    further with DINOv2, whose layer in KerasHub does not save all that it learns. Swin with a
+    preset sees the preset's size.
+
+    Args:
+        kind: a key of TRANSFORMERS.
+        name: name of the model.
+        weights: `kerashub:` and a preset's name, a handle (hf://, kaggle://), a folder in the
+            layout of KerasHub's presets or of transformers, or None for random ones.
+        image_size: height and width in pixels.
+        tokens: patches: the map of all patches; class: the class token alone.
+        options: arguments of KerasHub's class; without weights the network is by default the
+            smallest published.
+
+    Returns:
+        float RGB images (B, H, W, 3) in 0..255 -> feature map (B, h, w, C), or (B, 1, 1, C) of the
+        class token.
+
+    Raises:
+        UserError: KerasHub is missing, or the preset is: unknown, unreachable, damaged, of
+            another kind.
+        ValueError: an impossible option.
+    """
+    if tokens not in ("patches", "class"):
+        raise ValueError(f"tokens must be patches or class, got {tokens!r}")
+    transformer = TRANSFORMERS[kind]
+    hub_class = _hub_class(transformer)
+    if weights is None:
+        arguments = {**transformer.size, **options}
+        height, width = _whole_patches(image_size, arguments)
+        arguments["image_shape"] = (height, width, 3)
+        if kind == "dinov2":
+            arguments["position_embedding_shape"] = (height, width, 3)
+        hub = hub_class(**arguments)
+        pixels = transformer.pixels
+    else:
+        preset = _preset(kind, hub_class, weights)
+        hub = _from_preset(hub_class, preset, options)
+        pixels = _preset_pixels(preset) or transformer.pixels
+        if kind != "swin":
+            hub = _resized(hub, _whole_patches(image_size, hub.get_config()))
+    if kind == "dinov2":
+        hub.embeddings.interpolated_position_embeddings.trainable = False
+    return _model(hub, name, tokens, pixels)
+
+
+def _hub_class(transformer: Transformer) -> Any:
+    try:
+        import keras_hub
+    except ImportError:
+        raise UserError(f"model.backbone: {INSTALL}") from None
+    return getattr(keras_hub.models, transformer.hub_class)
+
+
+def _whole_patches(image_size: tuple[int, int], arguments: Mapping[str, Any]) -> tuple[int, int]:
+    patch = _patch(arguments)
+    height, width = (max(1, round(side / patch)) * patch for side in image_size)
+    return height, width
+
+
+def _preset(kind: str, hub_class: Any, weights: str) -> str:
+    """The handle or folder that KerasHub is asked for."""
+    preset = weights.removeprefix(PREFIX)
+    if preset in hub_class.presets or "://" in preset or Path(preset).is_dir():
+        return preset
+    forms = f"{PREFIX}PRESET, hf://OWNER/NAME, a preset's folder, or null"
+    if preset == weights:
+        raise UserError(f"model.weights: {kind} has no {weights!r}; give {forms}")
+    raise UserError(
+        f"model.weights: KerasHub has no preset {preset!r} of {kind}; "
+        f"{nearest(preset, hub_class.presets)}"
+    )
+
+
+def _from_preset(hub_class: Any, preset: str, options: Mapping[str, Any]) -> Any:
+    try:
+        return hub_class.from_preset(preset, **options)
+    except Exception as error:  # KerasHub, its downloaders and h5py raise almost anything
+        remedy = "give the folder of a preset" if "://" in preset else "check the folder"
+        if preset in hub_class.presets:
+            remedy = "give the folder of a preset fetched elsewhere (save_to_preset writes one)"
+        raise UserError(
+            f"model.weights: {preset}: cannot be had: {first_line(error)}; {remedy}"
+        ) from error
+
+
+def _preset_pixels(preset: str) -> tuple[list[float], list[float]] | None:
+    """Mean and deviation of RGB in 0..1 that a preset names; None where it names none."""
+    import keras_hub
+
+    settings = _transformers_file(preset, "preprocessor_config.json")
+    if settings.get("do_normalize", True) and "image_mean" in settings:
+        return settings["image_mean"], settings["image_std"]
+    try:
+        converter = keras_hub.layers.ImageConverter.from_preset(preset)
+    except Exception:  # a preset of a backbone alone has none
+        return None
+    if converter is None or converter.scale is None:
+        return None
+    # pixels * scale + offset = (pixels / 255 - mean) / deviation
+    scale = [float(each) for each in _three(converter.scale)]
+    offset = [float(each) for each in _three(converter.offset or 0.0)]
+    deviation = [1 / (255 * each) for each in scale]
+    return [-each * by for each, by in zip(offset, deviation, strict=True)], deviation
+
+
+def _transformers_file(preset: str, name: str) -> dict[str, Any]:
+    """A file of settings in transformers' layout, empty where there is none."""
+    path = Path(preset) / name
+    if preset.startswith("hf://"):
+        import huggingface_hub
+
+        try:
+            path = Path(huggingface_hub.hf_hub_download(preset.removeprefix("hf://"), name))
+        except Exception:
+            return {}
+    return json.loads(path.read_text()) if path.is_file() else {}
+
+
+def _three(value: Any) -> Sequence[Any]:
+    return value if isinstance(value, (list, tuple)) else [value] * 3
+
+
+def _resized(hub: Any, size: tuple[int, int]) -> Any:
+    """The same network for images of that height and width."""
+    shape = (*size, 3)
+    trained = getattr(hub, "position_embedding_shape", hub.image_shape)
+    changes: dict[str, Any] = {"image_shape": shape}
+    if hasattr(hub, "position_embedding_shape"):
+        changes["position_embedding_shape"] = shape
+    other = type(hub).from_config(hub.get_config() | changes)
+    positions = None
+    for old, new in zip(hub.weights, other.weights, strict=True):
+        if "position_embedding" in new.path:  # DINOv2 has a second one, made from the first
+            positions = old if positions is None else positions
+            old_grid, new_grid = _grid(hub, trained), _grid(hub, shape)
+            antialias = getattr(hub, "antialias_in_interpolation", False)
+            new.assign(_interpolated(positions, old_grid, new_grid, antialias))
+        else:
+            new.assign(old)
+    return other
+
+
+def _grid(hub: Any, image_shape: Sequence[int]) -> tuple[int, int]:
+    """Rows and columns of the last map of patches."""
+    patch = _patch(hub.get_config())
+    return image_shape[0] // patch, image_shape[1] // patch
+
+
+def _patch(arguments: Mapping[str, Any]) -> int:
+    """Pixels along a side of a patch, in Swin of one of the last stage."""
+    patch = arguments["patch_size"]
+    patch = patch[0] if isinstance(patch, (list, tuple)) else patch
+    return int(patch) * 2 ** (len(arguments.get("depths", (1,))) - 1)
+
+
+def _interpolated(
+    embeddings: Any, old: tuple[int, int], new: tuple[int, int], antialias: bool
+) -> Any:
+    """Position embeddings (..., L, C), of class and further tokens first, for another grid."""
+    values = ops.convert_to_tensor(embeddings)
+    first = values.shape[-2] - old[0] * old[1]
+    if old == new:
+        return values
+    tokens, patches = values[..., :first, :], values[..., first:, :]
+    channels = values.shape[-1]
+    resized = ops.image.resize(
+        ops.reshape(patches, (1, *old, channels)), new, "bicubic", antialias=antialias
+    )
+    shape = (*values.shape[:-2], new[0] * new[1], channels)
+    return ops.concatenate([tokens, ops.reshape(resized, shape)], axis=-2)
+
+
+def _model(
+    hub: Any,
+    name: str,
+    tokens: str,
+    pixels: tuple[Sequence[float], Sequence[float]],
+) -> keras.Model:
+    height, width, _ = hub.image_shape
+    mean, deviation = pixels
+    images = keras.Input((None, None, 3), name="images")
+    x = layers.Resizing(height, width, dtype="float32", name="resized")(images)
+    x = layers.Rescaling(
+        [1 / (255 * each) for each in deviation],
+        [-each / by for each, by in zip(mean, deviation, strict=True)],
+        dtype="float32",
+        name="normalized",
+    )(x)
+    # As one layer, as KerasHub's layers of ViT and Swin cannot be read back singly.
+    x = hub(dict.fromkeys(hub.input, x) if isinstance(hub.input, dict) else x)
+    rows, columns = _grid(hub, hub.image_shape)
+    length, channels = x.shape[1:]
+    first = length - rows * columns
+    if tokens == "class":
+        if first < 1:
+            raise ValueError("this network has no class token")
+        x = layers.Cropping1D((0, length - 1), name="class_token")(x)
+        rows = columns = 1
+    elif first:
+        x = layers.Cropping1D((first, 0), name="patches")(x)
+    x = layers.Reshape((rows, columns, channels), name="map")(x)
+    return keras.Model(images, x, name=name)
