@@ -229,12 +229,14 @@ class Model(Section):
     backbone: str = "mobilenet_v2"
     """vgg16, mobilenet_v2, resnet50, mobilenet, densenet121 and the other keras.applications by
     name; resnet18, resnet34, resnet50_v1_5, resnet101_v1_5, resnext50_32x4d and resnext101_32x8d as
-    PyTorch has them; bit_m_r50x1; small_cnn and mini_densenet, to train from scratch."""
+    PyTorch has them; bit_m_r50x1; deep_ranking; dinov2, dinov3, vit and swin of KerasHub; small_cnn
+    and mini_densenet, to train from scratch."""
     options: dict[str, Any] = Field({})
     """Further arguments of the backbone, as alpha: 0.35 for the MobileNets."""
     weights: str | None = "imagenet"
     """imagenet, imagenet21k (BiT), a .weights.h5, .safetensors (PyTorch's networks) or .npz (BiT)
-    file, a SavedModel folder or handle (BiT), or null for random ones."""
+    file, a SavedModel folder or handle (BiT), a KerasHub preset (kerashub:NAME, hf://OWNER/NAME, or
+    a folder), or null for random ones."""
     pooling: Literal["average", "max", "gem"] = "average"
     """How the last feature map becomes one vector."""
     hidden: tuple[Annotated[int, Field(ge=1)], ...] = ()
