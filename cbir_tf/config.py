@@ -17,7 +17,7 @@ from pydantic import (
 )
 
 from cbir_tf.config_descriptors import Descriptor
-from cbir_tf.config_section import Fraction, Section, absolute
+from cbir_tf.config_section import Fraction, Place, Section, absolute
 from cbir_tf.config_text import (
     apply_override,
     explain,
@@ -38,6 +38,7 @@ from cbir_tf.config_training import (
 )
 from cbir_tf.errors import UserError
 from cbir_tf.metric_names import minkowski_order
+from cbir_tf.remote import local
 
 
 def _listed(value: Any) -> Any:
@@ -187,12 +188,10 @@ class Data(Section):
     source: Literal["digits", "folder", "tfds", "coco"] = "folder"
     """digits: scikit-learn's; folder: class sub-folders or manifest.csv; tfds: TensorFlow
     Datasets; coco: images with annotations in COCO's format."""
-    path: Annotated[Path | None, AfterValidator(absolute)] = None
+    path: Place | None = None
     """folder: the folder, or its manifest.csv; tfds: where its data sets are kept; coco: the folder
     of the images, at any depth."""
-    annotations: Annotated[
-        tuple[Annotated[Path, AfterValidator(absolute)], ...], BeforeValidator(_listed)
-    ] = ()
+    annotations: Annotated[tuple[Place, ...], BeforeValidator(_listed)] = ()
     """coco: the instances file, or several; none named: annotations/instances_*.json in path."""
     coco: Coco = Coco()
     """coco: which images, and what is their label."""
@@ -291,7 +290,7 @@ class TwoStep(Section):
     search, and the larger the nearer to hard."""
     neighbours: int = Field(10, ge=1)
     """knn: training images that vote."""
-    run: Annotated[Path | None, AfterValidator(absolute)] = None
+    run: Place | None = None
     """Folder of another run, whose model and classes say of which class the query and every image
     are, as one trained on scenes; null: this run's own."""
 
@@ -460,7 +459,7 @@ class Config(Section):
         Raises:
             UserError: missing or unreadable file, unknown key, wrong type or impossible value.
         """
-        path = Path(path)
+        path = local(path)
         values = {"name": path.stem} | read_yaml(path)
         for override in overrides:
             apply_override(values, override)
