@@ -16,7 +16,7 @@ from typing import Any
 from cbir_tf.errors import UserError
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://|s3:", re.IGNORECASE)
-_ADDRESS = re.compile(r"s3://([a-z0-9][a-z0-9._-]*)(?:/(.*))?", re.IGNORECASE | re.DOTALL)
+_ADDRESS = re.compile(r"s3://([a-z0-9][a-z0-9._-]*)(?:/(?:(.+?)/?)?)?", re.IGNORECASE | re.DOTALL)
 
 
 def cache_folder() -> Path:
@@ -47,7 +47,7 @@ def path_of(place: str | Path) -> Path:
     if not text.lower().startswith("s3:"):
         raise UserError(f"{text}: of addresses only s3:// is known; give that, or a path")
     match = _ADDRESS.fullmatch(text)
-    path = None if match is None else place_of(match[1], (match[2] or "").removesuffix("/"))
+    path = None if match is None else place_of(match[1], match[2] or "")
     if path is None:
         raise UserError(
             f"{text}: no address; write s3://bucket/key, the key without empty parts, '.' and '..'"

@@ -142,7 +142,7 @@ class _Store:
             raise UserError(f"{address_of(path)}: needs boto3; pip install 'cbir-tf[s3]'") from None
         with _reporting(path), MirrorIndex.open() as index:
             try:
-                client = boto3.client("s3")
+                client = boto3.Session().client("s3")
             except ValueError as error:  # so it says that an endpoint is none
                 raise UserError(f"{address_of(path)}: {first_line(error)}") from error
             yield cls(client, index)
@@ -378,23 +378,23 @@ def _check_folders(path: Path, found: Mapping[Path, Object]) -> None:
             if parent in folders or not parent.is_relative_to(path):
                 break
             folders.add(parent)
-    for place in sorted(folders & found.keys()):
-        raise UserError(
-            f"{address_of(place)}: is an object, and a folder of objects; no file can be both: "
-            "rename one of them"
-        )
+    both = sorted(folders & found.keys())
+    if both:
+        raise _file_and_folder(both[0])
 
 
 def _check_place(place: Path) -> None:
     """Raise a UserError if what is mirrored at another address leaves no room for a file."""
-    blocking = (
-        [each for each in place.parents if each.is_file()] if not place.parent.is_dir() else []
+    in_the_way = [place] if place.is_dir() else [each for each in place.parents if each.is_file()]
+    if in_the_way:
+        raise _file_and_folder(in_the_way[0])
+
+
+def _file_and_folder(place: Path) -> UserError:
+    return UserError(
+        f"{address_of(place)}: is an object, and a folder of objects; no file can be both: rename "
+        f"one there, or if one has gone, delete its copy below {mirror()}"
     )
-    if blocking or place.is_dir():
-        raise UserError(
-            f"{address_of(place)}: no file can be here beside {address_of((blocking or [place])[0])}, "
-            f"which is an object and a folder of objects; rename one, or empty {mirror()}"
-        )
 
 
 def _changed_twice(place: Path) -> UserError:
