@@ -75,7 +75,7 @@ def test_from_training_to_search_with_nothing_kept_here(uploaded, capsys):
     again = search("s3://pictures/query of 2.png", "--grid", "s3://pictures/out/grid.png")
     assert again["neighbours"] == found["neighbours"]
     # Of the data only what the picture shows has been fetched.
-    digits_here = [each for each in (mirror() / "pictures" / "digits").rglob("*.png")]
+    digits_here = list((mirror() / "pictures" / "digits").rglob("*.png"))
     assert len(digits_here) == 4
     stored = found["neighbours"][0]
     itself = search(stored["path"])  # a stored image, which is not its own neighbour
