@@ -8,7 +8,6 @@ from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import (
-    AfterValidator,
     BeforeValidator,
     Field,
     ValidationError,
@@ -18,7 +17,7 @@ from pydantic import (
 
 from cbir_tf.config_descriptors import Descriptor
 from cbir_tf.config_search import Evaluation, Plots, Search
-from cbir_tf.config_section import Fraction, Section, absolute
+from cbir_tf.config_section import Fraction, Place, Section, absolute
 from cbir_tf.config_text import (
     apply_override,
     explain,
@@ -38,6 +37,7 @@ from cbir_tf.config_training import (
     Training,
 )
 from cbir_tf.errors import UserError
+from cbir_tf.remote import local
 
 
 def _listed(value: Any) -> Any:
@@ -179,12 +179,10 @@ class Data(Section):
     source: Literal["digits", "folder", "tfds", "coco"] = "folder"
     """digits: scikit-learn's; folder: class sub-folders or manifest.csv; tfds: TensorFlow
     Datasets; coco: images with annotations in COCO's format."""
-    path: Annotated[Path | None, AfterValidator(absolute)] = None
+    path: Place | None = None
     """folder: the folder, or its manifest.csv; tfds: where its data sets are kept; coco: the folder
     of the images, at any depth."""
-    annotations: Annotated[
-        tuple[Annotated[Path, AfterValidator(absolute)], ...], BeforeValidator(_listed)
-    ] = ()
+    annotations: Annotated[tuple[Place, ...], BeforeValidator(_listed)] = ()
     """coco: the instances file, or several; none named: annotations/instances_*.json in path."""
     coco: Coco = Coco()
     """coco: which images, and what is their label."""
@@ -377,7 +375,7 @@ class Config(Section):
         Raises:
             UserError: missing or unreadable file, unknown key, wrong type or impossible value.
         """
-        path = Path(path)
+        path = local(path)
         values = {"name": path.stem} | read_yaml(path)
         for override in overrides:
             apply_override(values, override)

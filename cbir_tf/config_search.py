@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from cbir_tf.config_section import Section, absolute
+from cbir_tf.config_section import Place, Section
 from cbir_tf.config_text import named
 from cbir_tf.errors import UserError
 from cbir_tf.metric_names import minkowski_order
@@ -33,7 +32,7 @@ class TwoStep(Section):
     search, and the larger the nearer to hard."""
     neighbours: int = Field(10, ge=1)
     """knn: training images that vote."""
-    run: Annotated[Path | None, AfterValidator(absolute)] = None
+    run: Place | None = None
     """Folder of another run, whose model and classes say of which class the query and every image
     are, as one trained on scenes; null: this run's own."""
 

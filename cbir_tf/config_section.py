@@ -5,13 +5,27 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+)
+
+from cbir_tf.addresses import address_of, checked
 
 
-def absolute(path: Path | None) -> Path | None:
+def absolute(path: Path) -> Path:
     """A run is opened from other folders than the one it was started in."""
-    return None if path is None else path.expanduser().resolve()
+    return path.expanduser().resolve()
 
+
+Place = Annotated[
+    Path, BeforeValidator(checked), AfterValidator(absolute), PlainSerializer(address_of)
+]
+"""A path, or an address of S3, which is a path of the mirror until it is written down again."""
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 

@@ -9,6 +9,8 @@ from typing import TypeVar
 
 from tqdm import tqdm
 
+from cbir_tf.addresses import as_addresses
+
 Item = TypeVar("Item")
 
 logger = logging.getLogger("cbir_tf")
@@ -16,7 +18,7 @@ logger = logging.getLogger("cbir_tf")
 
 class _AboveTheBar(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
-        tqdm.write(self.format(record), file=sys.stderr)
+        tqdm.write(as_addresses(self.format(record)), file=sys.stderr)
 
 
 def log_to_standard_error() -> None:

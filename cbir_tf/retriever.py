@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from cbir_tf.addresses import path_of
 from cbir_tf.config_search import Search, TwoStep
 from cbir_tf.data.decode import CROPS, decode_image
 from cbir_tf.errors import UserError, nearest
@@ -17,6 +18,7 @@ from cbir_tf.features.runtime import DESCRIPTORS, Encoder, check_model, predict
 from cbir_tf.features.store import FeatureStore, Record, another_maker
 from cbir_tf.features.views import averaging, maker_of, open_run_encoder, viewed
 from cbir_tf.progress import logger
+from cbir_tf.remote import fetch_missing, local
 from cbir_tf.search import Index, load_index, make_index
 from cbir_tf.search.classifiers import Classifier, fit_classifier
 from cbir_tf.search.database import load_augmented, save_augmented
@@ -264,7 +266,7 @@ class Retriever:
         augmentation = self.search_config.test_time_augmentation
         data = viewed(self.run.config.data, augmentation)
         if not isinstance(image, np.ndarray):
-            source = image if isinstance(image, bytes) else Path(image)
+            source = image if isinstance(image, bytes) else local(image)
             image = decode_image(source, data.image_size, data.resize)
         elif augmentation == "crops":  # pixels are taken as they are
             image = np.tile(image, (1, CROPS, 1))
@@ -334,7 +336,7 @@ class Retriever:
         if self.store.record(str(query)) is not None:
             return str(query)
         # A bare word is an id, or the name of a file; only what is there can be stored by path.
-        record = self.store.record_at(Path(query).resolve())
+        record = self.store.record_at(path_of(query).resolve())
         return None if record is None else record.id
 
     def record(self, id_: str) -> Record:
@@ -351,7 +353,10 @@ class Retriever:
     def source(self, id_: str) -> Path | bytes:
         """The picture of a stored image, as file or encoded bytes."""
         path = self.record(id_).path
-        return self._encoded[id_] if path is None else path
+        if path is None:
+            return self._encoded[id_]
+        fetch_missing([path])
+        return path
 
     def _index(self) -> Index:
         """The saved index where it is of these vectors and settings, else one fitted anew."""
@@ -386,7 +391,7 @@ class Retriever:
             id_ = self.stored_id(query)
             if id_ is not None:
                 return self.embeddings.vectors[np.searchsorted(self.embeddings.ids, id_)], id_
-            if not Path(query).exists():
+            if not local(query).exists():
                 raise UserError(
                     f"{query}: neither an image file nor an id in {self.run.features}; "
                     + nearest(str(query), self.embeddings.ids[:10_000].tolist())

@@ -11,6 +11,7 @@ import numpy as np
 
 from cbir_tf.config import Config
 from cbir_tf.errors import UserError, nearest
+from cbir_tf.remote import local
 
 SPLITS = ("train", "validation", "test")
 UNLABELLED = -1
@@ -217,7 +218,7 @@ class Run:
         Raises:
             UserError: there is none, or its configuration cannot be read.
         """
-        folder = Path(folder)
+        folder = local(folder, missing_ok=True)
         if not (folder / "config.yaml").is_file():
             others = [str(each.parent) for each in sorted(folder.parent.glob("*/config.yaml"))]
             hint = nearest(str(folder), others) if others else "train one first with train.py"

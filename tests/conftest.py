@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 import tarfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
@@ -96,3 +98,45 @@ def trained_folder(tmp_path_factory: pytest.TempPathFactory, config_file: Path) 
 def run_folder(tmp_path: Path, trained_folder: Path) -> Path:
     """A copy of the trained run that a test may change."""
     return Path(shutil.copytree(trained_folder, tmp_path / "run"))
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[str]:
+    """The endpoint of a local S3 server."""
+    server_module = pytest.importorskip("moto.server")
+    server = server_module.ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def s3(s3_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A client of the local server, which holds one empty bucket, `pictures`; a mirror of its own.
+
+    Nothing of the machine's own settings is in force.
+    """
+    import boto3
+
+    for name in [each for each in os.environ if each.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    settings_of_aws = {
+        "AWS_ENDPOINT_URL": s3_server,
+        "AWS_ACCESS_KEY_ID": "testing",
+        "AWS_SECRET_ACCESS_KEY": "testing",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_CONFIG_FILE": str(tmp_path / "none"),
+        "AWS_SHARED_CREDENTIALS_FILE": str(tmp_path / "none"),
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "AWS_MAX_ATTEMPTS": "1",
+        "CBIR_TF_CACHE": str(tmp_path / "cache"),
+    }
+    for name, value in settings_of_aws.items():
+        monkeypatch.setenv(name, value)
+    client = boto3.client("s3")
+    client.create_bucket(Bucket="pictures")
+    yield client
+    for each in client.list_objects_v2(Bucket="pictures").get("Contents", ()):
+        client.delete_object(Bucket="pictures", Key=each["Key"])
+    client.delete_bucket(Bucket="pictures")

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 import numpy as np
 
+from cbir_tf.addresses import path_of
 from cbir_tf.commands.extract import extract, split_images, trained_run
 from cbir_tf.commands.startup import import_tensorflow
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The verb's arguments."""
-    parser.add_argument("--run", type=Path, required=True, help="folder of a trained run")
+    parser.add_argument("--run", type=path_of, required=True, help="folder of a trained run")
     parser.add_argument(
         "--false-match-rate",
         type=float,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
 
+from cbir_tf.addresses import path_of
 from cbir_tf.commands.evaluate import Task
 from cbir_tf.commands.extract import trained_run
 from cbir_tf.commands.startup import import_tensorflow
@@ -14,7 +14,7 @@ from cbir_tf.files import write_text
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The verb's arguments."""
-    parser.add_argument("--run", type=Path, required=True, help="folder of a trained run")
+    parser.add_argument("--run", type=path_of, required=True, help="folder of a trained run")
     parser.add_argument(
         "--classifiers",
         default="lr,knn,svm,nb,rf",

@@ -7,11 +7,14 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
+from cbir_tf.addresses import as_addresses
 from cbir_tf.commands.startup import quitting_at_once
 from cbir_tf.errors import UserError
 from cbir_tf.files import user_errno
 from cbir_tf.progress import log_to_standard_error
+from cbir_tf.remote import synchronized
 
 # Verb -> what it does; the module of the same name in cbir_tf.commands does it.
 VERBS = {
@@ -25,19 +28,24 @@ VERBS = {
     "compare": "several runs in one table: quality with intervals, size, speed, differences",
 }
 
+# Arguments whose files a command makes or changes.
+RUNS = ("run", "runs")
+OUTPUTS = ("grid", "out", "trec")
+
 
 def main(argv: Sequence[str] | None = None, verb: str | None = None) -> int:
     """Run one verb; returns the exit status: 0 done, 2 wrong input, 1 anything else."""
     with quitting_at_once():
         parser = _parser(verb)
-    arguments, rest = parser.parse_known_args(argv)
-    if rest and not hasattr(arguments, "overrides"):
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
-    arguments.overrides = rest
     log_to_standard_error()
     try:
-        arguments.action(arguments)
-        sys.stdout.flush()
+        arguments, rest = parser.parse_known_args(argv)
+        if rest and not hasattr(arguments, "overrides"):
+            parser.error(f"unrecognized arguments: {' '.join(rest)}")
+        arguments.overrides = rest
+        with synchronized(_given(arguments, RUNS), _given(arguments, OUTPUTS)):
+            arguments.action(arguments)
+            sys.stdout.flush()
     except UserError as error:
         return _fail(str(error))
     except KeyboardInterrupt as interruption:
@@ -54,8 +62,14 @@ def main(argv: Sequence[str] | None = None, verb: str | None = None) -> int:
 
 
 def _fail(message: str) -> int:
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    print(f"error: {as_addresses(' '.join(message.split()))}", file=sys.stderr)
     return 2
+
+
+def _given(arguments: argparse.Namespace, names: Sequence[str]) -> list[Path]:
+    """The paths given for some arguments, each of which may take several."""
+    values = [getattr(arguments, name, None) or [] for name in names]
+    return [path for each in values for path in ([each] if isinstance(each, Path) else each)]
 
 
 def _parser(verb: str | None) -> argparse.ArgumentParser:

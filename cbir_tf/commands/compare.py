@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cbir_tf.addresses import path_of
 from cbir_tf.commands.evaluate import Task, gallery_split
 from cbir_tf.commands.extract import trained_run
 from cbir_tf.commands.startup import import_tensorflow
@@ -28,7 +29,9 @@ TIMED_IMAGES, TIMED_TURNS = 64, 3
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The verb's arguments."""
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folders of trained runs")
+    parser.add_argument(
+        "runs", nargs="+", type=path_of, metavar="RUN", help="folders of trained runs"
+    )
     parser.add_argument("--split", choices=SPLITS, default="test", help="queries; default: test")
     parser.add_argument(
         "--gallery",
@@ -43,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="ranks of the figures; default: evaluation.k of the first run",
     )
     parser.add_argument(
-        "--out", type=Path, metavar="DIR", help="write table (md, csv, json), plot and page here"
+        "--out", type=path_of, metavar="DIR", help="write table (md, csv, json), plot and page here"
     )
     parser.add_argument("--json", action="store_true", help="one JSON document on standard output")
 

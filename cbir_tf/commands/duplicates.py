@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cbir_tf.addresses import address_of, path_of
 from cbir_tf.errors import UserError
 from cbir_tf.progress import logger
+from cbir_tf.remote import fetch_missing
 from cbir_tf.types import UNLABELLED, Embeddings, ImageSet, Run
 
 if TYPE_CHECKING:
@@ -45,12 +47,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     where.add_argument(
         "--images",
         action="append",
-        type=Path,
+        type=path_of,
         metavar="DIR",
         help="every image below a folder, or those its manifest.csv lists; needs no run",
     )
     where.add_argument(
-        "--run", action="append", type=Path, metavar="DIR", help="the images extracted into a run"
+        "--run",
+        action="append",
+        type=path_of,
+        metavar="DIR",
+        help="the images extracted into a run",
     )
     parser.add_argument(
         "--distance",
@@ -59,7 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--grid",
-        type=Path,
+        type=path_of,
         metavar="PNG",
         help=f"draw the {GROUPS_DRAWN} largest groups here, up to {IMAGES_DRAWN} images of each",
     )
@@ -143,7 +149,7 @@ def _described(inspection: Inspection, copy: Copy, distance: float | None = None
     return {
         "kind": copy.kind,
         "id": str(inspection.images.ids[copy.position]),
-        "path": str(source) if isinstance(source, Path) else None,
+        "path": address_of(source) if isinstance(source, Path) else None,
         "width": copy.width,
         "height": copy.height,
         "bytes": copy.size,
@@ -173,6 +179,7 @@ def _stored_images(run: Run) -> tuple[ImageSet, Embeddings]:
     if any(each.path is None for each in records):
         images = all_images(run.config.data)
         encoded = dict(zip(images.ids.tolist(), images.sources, strict=True))
+    fetch_missing(each.path for each in records if each.path)
     sources = [each.path or encoded.get(each.id, b"") for each in records]
     return _without_links([each.id for each in records], sources), embeddings
 

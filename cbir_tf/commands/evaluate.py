@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cbir_tf.addresses import path_of
 from cbir_tf.commands.extract import extract, split_images, trained_run
 from cbir_tf.commands.startup import import_tensorflow
 from cbir_tf.files import read_json, write_text
 from cbir_tf.progress import logger
+from cbir_tf.remote import local
 from cbir_tf.types import SPLITS, Embeddings, Neighbours, Run
 
 if TYPE_CHECKING:
@@ -33,7 +35,7 @@ CLASS_FIGURES = ("recall@1", "map", "map_at_r")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The verb's arguments."""
-    parser.add_argument("--run", type=Path, required=True, help="folder of a trained run")
+    parser.add_argument("--run", type=path_of, required=True, help="folder of a trained run")
     parser.add_argument("--split", choices=SPLITS, help="queries; default: evaluation.split")
     parser.add_argument(
         "--gallery",
@@ -43,13 +45,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--trec",
-        type=Path,
+        type=path_of,
         metavar="DIR",
         help="also write run.txt and qrels.txt for trec_eval, the first 1,000 of each query",
     )
     parser.add_argument(
         "--levels",
-        type=Path,
+        type=path_of,
         metavar="CSV",
         help="also at the levels of a hierarchy: a table of the columns class,super-category,...",
     )
@@ -74,7 +76,7 @@ def main(arguments: argparse.Namespace) -> None:
     from cbir_tf.evaluation.table import format_accuracy, format_classes, format_table
 
     run = trained_run(arguments.run)
-    levels = {} if arguments.levels is None else read_levels(arguments.levels)
+    levels = {} if arguments.levels is None else read_levels(local(arguments.levels))
     import_tensorflow()
     split = arguments.split or run.config.evaluation.split
     gallery = gallery_split(arguments.gallery or run.config.evaluation.gallery, split)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from cbir_tf.addresses import address_of, is_mirrored, path_of
 from cbir_tf.commands.startup import import_tensorflow
 from cbir_tf.errors import UserError
 from cbir_tf.progress import logger
@@ -18,20 +19,21 @@ from cbir_tf.types import SPLITS, UNLABELLED, Run
 
 if TYPE_CHECKING:
     from cbir_tf.features.runtime import Encoder
+    from cbir_tf.features.store import Record
     from cbir_tf.retriever import Retriever
     from cbir_tf.types import ImageSet
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The verb's arguments."""
-    parser.add_argument("--run", type=Path, required=True, help="folder of a trained run")
+    parser.add_argument("--run", type=path_of, required=True, help="folder of a trained run")
     which = parser.add_mutually_exclusive_group()
     which.add_argument(
         "--split", choices=[*SPLITS, "all"], default="validation", help="default: validation"
     )
     which.add_argument(
         "--images",
-        type=Path,
+        type=path_of,
         metavar="DIR",
         help="every image below a folder, or those its manifest.csv lists, instead",
     )
@@ -54,6 +56,8 @@ def main(arguments: argparse.Namespace) -> None:
     folder = arguments.images
     if folder is None and (arguments.keep_missing or arguments.watch):
         raise UserError("--keep-missing and --watch need --images DIR; add it, or leave them out")
+    if arguments.watch and is_mirrored(folder):
+        raise UserError("--watch needs a folder of this machine; S3 does not say when it changes")
     import_tensorflow()
     from cbir_tf.commands.pictures import draw_map
 
@@ -121,7 +125,7 @@ def folder_images(run: Run, folder: Path) -> ImageSet:
 
     images = images_in_folder(folder)
     root = folder.expanduser().resolve()
-    ids = [(root / id_).as_posix() for id_ in images.ids]
+    ids = [address_of(root / id_) for id_ in images.ids]
     labels, split = images.labels.copy(), images.split.copy().astype("U10")
     names, metadata = list(images.class_names), list(images.metadata)
     own = _own_images(run, root)
@@ -153,7 +157,7 @@ def _own_images(run: Run, root: Path) -> dict[str, tuple[str, str, str, Mapping[
     images = split_images(run, "all")
     names = (*images.class_names, "")
     return {
-        source.as_posix(): (id_, names[label], split, columns)
+        address_of(source): (id_, names[label], split, columns)
         for id_, source, label, split, columns in zip(
             images.ids.tolist(),
             images.sources,
@@ -176,13 +180,16 @@ def drop_missing(run: Run, folder: Path, images: ImageSet) -> list[str]:
         gone = [
             record.id
             for record in store.records()
-            if record.id not in present
-            and (
-                Path(record.id) if Path(record.id).is_absolute() else record.path or Path()
-            ).is_relative_to(root)
+            if record.id not in present and _place(record).is_relative_to(root)
         ]
         store.remove(gone)
     return gone
+
+
+def _place(record: Record) -> Path:
+    """Where the image of a folder is, which goes by its whole path; or where any other is."""
+    place = path_of(record.id)
+    return place if place.is_absolute() else record.path or Path()
 
 
 def extract(

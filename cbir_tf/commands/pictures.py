@@ -25,6 +25,7 @@ from cbir_tf.plots.pictures import thumbnail
 from cbir_tf.plots.projection import possible_method, principal_components, project
 from cbir_tf.plots.variance import explained_variance, variance_curve
 from cbir_tf.progress import logger, progress
+from cbir_tf.remote import local
 from cbir_tf.types import ImageSet, Run
 
 if TYPE_CHECKING:
@@ -179,7 +180,7 @@ def neighbour_row(retriever: Retriever, query: str, neighbours: Neighbours) -> N
     return NeighbourRow(
         _stored_picture(retriever, id_, GRID_SIDE)
         if id_
-        else decode_original(Path(query), GRID_SIDE),
+        else decode_original(local(query), GRID_SIDE),
         f"{label}\n{name}" if label else name,
         [_stored_picture(retriever, str(each), GRID_SIDE) for each in found],
         [

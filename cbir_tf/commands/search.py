@@ -6,9 +6,9 @@ import argparse
 import json
 import math
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cbir_tf.addresses import address_of, path_of
 from cbir_tf.commands.extract import trained_run
 from cbir_tf.commands.startup import import_tensorflow
 from cbir_tf.config_search import Search, TwoStep
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The verb's arguments."""
     parser.add_argument("query", metavar="QUERY", help="an image file, or the id of a stored image")
-    parser.add_argument("--run", type=Path, required=True, help="folder of a trained run")
+    parser.add_argument("--run", type=path_of, required=True, help="folder of a trained run")
     parser.add_argument("-k", type=int, help="how many neighbours; default: the run's search.k")
     parser.add_argument(
         "--where",
@@ -45,7 +45,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="say first of which class the query is, then look among the images of that class; "
         "default: the run's search.two_step, which also has the other settings",
     )
-    parser.add_argument("--grid", type=Path, metavar="PNG", help="write query and neighbours here")
+    parser.add_argument(
+        "--grid", type=path_of, metavar="PNG", help="write query and neighbours here"
+    )
     parser.add_argument("--json", action="store_true", help="one JSON document on standard output")
 
 
@@ -140,7 +142,7 @@ def _rows(retriever: Retriever, neighbours: Neighbours) -> list[dict[str, Any]]:
                 "id": str(id_),
                 "label": retriever.label(str(id_)),
                 "distance": round(float(distance), 6),
-                "path": None if path is None else str(path),
+                "path": None if path is None else address_of(path),
             }
         )
     return rows

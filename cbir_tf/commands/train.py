@@ -11,6 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cbir_tf.addresses import path_of
 from cbir_tf.commands.startup import import_tensorflow
 from cbir_tf.config import Config
 from cbir_tf.config_text import describe_keys
@@ -35,8 +36,8 @@ _ANEW = "train all epochs with --restart, or in another --run folder"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The verb's arguments."""
     parser.usage = "%(prog)s --config FILE [section.key=value ...] [--run DIR] [--resume]"
-    parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="a YAML file")
-    parser.add_argument("--run", type=Path, metavar="DIR", help="default: runs/<config name>")
+    parser.add_argument("--config", type=path_of, required=True, metavar="FILE", help="a YAML file")
+    parser.add_argument("--run", type=path_of, metavar="DIR", help="default: runs/<config name>")
     again = parser.add_mutually_exclusive_group()
     again.add_argument(
         "--resume",

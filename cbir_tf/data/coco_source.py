@@ -20,6 +20,7 @@ from cbir_tf.data.folder_source import (
     is_unicode,
 )
 from cbir_tf.errors import UserError, nearest
+from cbir_tf.remote import local
 from cbir_tf.types import ImageSet
 
 log = logging.getLogger(__name__)
@@ -64,9 +65,9 @@ def coco(data: Data) -> ImageSet:
             is there, or data.coco names no category.
     """
     assert data.path is not None  # config.Data sees to it
-    root = data.path
+    root = local(data.path)
     check_folder(root, "check data.path")
-    files = list(data.annotations) or _annotation_files(root)
+    files = [local(each) for each in data.annotations] or _annotation_files(root)
     splits = [_split_of(each) for each in files]
     images, wider = _read(files, splits)
     images = _selected(images, wider, data.coco)

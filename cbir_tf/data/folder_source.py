@@ -15,6 +15,7 @@ import numpy as np
 
 from cbir_tf.config import Data
 from cbir_tf.errors import UserError
+from cbir_tf.remote import local
 from cbir_tf.types import UNLABELLED, ImageSet
 
 log = logging.getLogger(__name__)
@@ -67,7 +68,9 @@ def folder(data: Data) -> ImageSet:
     assert data.path is not None  # config.Data sees to it
     root = data.path.expanduser()
     if root.suffix.lower() == ".csv":
+        local(root.parent)
         return image_set(root.parent, _read_manifest(root))
+    local(root)
     check_folder(root, "check data.path")
     manifest = root / "manifest.csv"
     return image_set(root, _read_manifest(manifest) if manifest.is_file() else _walk_classes(root))
@@ -79,7 +82,7 @@ def images_in_folder(path: Path) -> ImageSet:
     Raises:
         UserError: there is no such folder, or no image in it.
     """
-    root = path.expanduser()
+    root = local(path).expanduser()
     check_folder(root, "check --images")
     if (root / "manifest.csv").is_file():
         return image_set(root, _read_manifest(root / "manifest.csv"))

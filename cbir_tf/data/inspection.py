@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from cbir_tf.addresses import address_of
 from cbir_tf.data.decode import ImageError, open_image
 from cbir_tf.errors import UserError
 from cbir_tf.files import replacing, sha256
@@ -143,7 +144,7 @@ def write_image_table(path: Path, inspection: Inspection) -> None:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(_COLUMNS)
         writer.writerows(
-            (name, source if isinstance(source, Path) else "", names[label], *rest, "")
+            (name, address_of(source) if isinstance(source, Path) else "", names[label], *rest, "")
             for name, source, label, *rest in zip(
                 images.ids,
                 images.sources,

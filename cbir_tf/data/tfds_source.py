@@ -14,6 +14,7 @@ import numpy as np
 from cbir_tf.config import Data
 from cbir_tf.data.folder_source import SPLIT_NAMES
 from cbir_tf.errors import UserError
+from cbir_tf.remote import local
 from cbir_tf.types import ImageSet
 
 log = logging.getLogger(__name__)
@@ -36,7 +37,7 @@ def tensorflow_dataset(data: Data) -> ImageSet:
         UserError: no such data set, it cannot be downloaded, or it has no image with a class.
     """
     assert data.dataset is not None  # config.Data sees to it
-    path = data.path.expanduser() if data.path else None
+    path = local(data.path).expanduser() if data.path else None
     builder = _builder(data.dataset, path)
     if builder.info.features is not None:  # known before anything is downloaded
         _keys(data.dataset, builder.info)

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from cbir_tf.addresses import address_of, path_of
 from cbir_tf.errors import UserError
 from cbir_tf.features.filters import compile_conditions
 from cbir_tf.files import replacing
@@ -26,7 +27,7 @@ _SCHEMA = """
 CREATE TABLE about (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE features (
     id TEXT PRIMARY KEY,
-    path TEXT,              -- null for images that are not files
+    path TEXT,              -- or address; null for images that are not files
     label INTEGER NOT NULL, -- counts into about.class_names; -1 for unlabelled
     split TEXT NOT NULL,
     digest TEXT NOT NULL,   -- SHA-256 of the encoded image
@@ -248,7 +249,7 @@ class FeatureStore:
 
     def record_at(self, path: Path) -> Record | None:
         """The image of a file, None where it is not stored."""
-        found = self._records("WHERE path = ? ORDER BY id LIMIT 1", (str(path),))
+        found = self._records("WHERE path = ? ORDER BY id LIMIT 1", (address_of(path),))
         return found[0] if found else None
 
     def records(self, split: str | None = None) -> list[Record]:
@@ -288,7 +289,7 @@ class FeatureStore:
                 f"SELECT id, path, label, split, digest, metadata FROM features {clauses}", values
             ).fetchall()
         return [
-            Record(id_, path and Path(path), label, split, digest, json.loads(metadata))
+            Record(id_, path and path_of(path), label, split, digest, json.loads(metadata))
             for id_, path, label, split, digest, metadata in rows
         ]
 
@@ -323,7 +324,7 @@ def another_maker(path: Path, stored: str, wanted: str) -> UserError:
 
 
 def _described(record: Record) -> tuple[str, str | None, int, str, str]:
-    path = None if record.path is None else str(record.path)
+    path = None if record.path is None else address_of(record.path)
     metadata = json.dumps(dict(record.metadata), ensure_ascii=False)
     return record.id, path, int(record.label), record.split, metadata
 

@@ -29,6 +29,7 @@ from cbir_tf.models.pytorch_weights import load_pytorch_weights
 from cbir_tf.models.residual import ARCHITECTURES, build_residual
 from cbir_tf.models.small_cnn import build_small_cnn
 from cbir_tf.models.weights import is_weights_file, load_imagenet, load_weights_file
+from cbir_tf.remote import local
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,7 @@ def build_backbone(
         known = [*backbone.pretrained, "a file", "null"]
         raise UserError(f"model.weights: {name} has no {weights!r}; give {' or '.join(known)}")
     else:
-        backbone.load_file(model, weights)
+        backbone.load_file(model, str(local(weights)) if weights.startswith("s3:") else weights)
     return model
 
 
