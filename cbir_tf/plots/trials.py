@@ -9,8 +9,9 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
+from cbir_tf.plots.curves import rate_name
 from cbir_tf.plots.style import (
     INK,
     MUTED,
@@ -28,6 +29,7 @@ from cbir_tf.tuning.space import Choices, Parameter, Space
 
 COLUMNS = 3
 _CHOICE_LENGTH = 16
+_FEW_TICKS = 9
 _STATES: Mapping[str, dict[str, Any]] = {
     "complete": {"color": PALETTE[0], "marker": "o"},
     "pruned": {"facecolors": "white", "edgecolors": MUTED, "marker": "o"},
@@ -112,13 +114,17 @@ def _by_parameter(
         _scatter(axes, rows, values, best)
         if parameter.log:
             axes.set_xscale("log")
+            axes.xaxis.set_major_formatter(FuncFormatter(rate_name))
             axes.xaxis.set_minor_formatter(NullFormatter())
             factor = (parameter.high / parameter.low) ** 0.05
             axes.set_xlim(parameter.low / factor, parameter.high * factor)
         else:
             margin = (parameter.high - parameter.low) * 0.05
             axes.set_xlim(parameter.low - margin, parameter.high + margin)
-            axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=parameter.whole))
+            if parameter.count <= _FEW_TICKS:
+                axes.set_xticks([float(each) for each in parameter.examples()])
+            else:
+                axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=parameter.whole))
     axes.set_title(shortened(parameter.key, 36))
 
 

@@ -153,7 +153,9 @@ def test_a_failed_trial_is_told_of_and_never_the_best(tmp_path, config):
 
 def test_another_search_is_refused(tmp_path, config):
     open_study(tmp_path, config, SPACE, True)
-    with pytest.raises(UserError, match=r"another search \(model.embedding_size: not searched here, 32"):
+    with pytest.raises(
+        UserError, match=r"another search \(model.embedding_size: not searched here, 32"
+    ):
         open_study(tmp_path, config, (*FEW, SPACE[0]), True)
     other = config.model_copy(update={"seed": 5})
     with pytest.raises(UserError, match=r"another search \(seed: 5 here, 0 there\)"):
