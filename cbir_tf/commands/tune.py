@@ -102,7 +102,7 @@ def main(arguments: argparse.Namespace) -> None:
     _check_folder(folder)
     with sole_use(folder):
         if arguments.restart:
-            _clear(folder)
+            _clear(folder, config)
         study = open_study(folder, config, space, not arguments.no_pruning)
         import_tensorflow()
         if not study.get_trials(deepcopy=False):
@@ -134,7 +134,7 @@ def _check_folder(folder: Path) -> None:
     """Raise a UserError for a folder that holds something else."""
     if (folder / DATABASE).is_file() or not folder.exists():
         return
-    if not folder.is_dir() or any(each.name != ".lock" for each in folder.iterdir()):
+    if not folder.is_dir() or any(not each.name.startswith(".lock") for each in folder.iterdir()):
         raise UserError(f"{folder}: exists and is no search; choose another --run folder")
 
 
@@ -142,11 +142,10 @@ def _trials(folder: Path) -> list[Path]:
     return sorted(folder.glob("trial-*[0-9]"))
 
 
-def _clear(folder: Path) -> None:
+def _clear(folder: Path, config: Config) -> None:
     """Delete what the search has made, and nothing else that lies in its folder."""
     for each in _trials(folder):
-        with suppress(UserError):
-            Run.open(each).clear()
+        Run(each, config).clear()
         with suppress(OSError):
             each.rmdir()
     # The study goes last: while it is there, the folder is known as a search.
