@@ -5,8 +5,10 @@ from __future__ import annotations
 from callbacks.averaging import averaged_weights
 from callbacks.checkpoint import Checkpoint
 from callbacks.collapse_alarm import CollapseAlarm
+from callbacks.divergence import Diverged
 from callbacks.early_stopping import best_epoch, should_stop
 from callbacks.progress import EpochProgress
+from callbacks.pruning import Pruning
 from callbacks.retrieval_metrics import RetrievalMetrics
 from callbacks.schedules import BiTHyperRule, ScheduledRate, WarmupCosine, WarmupDecay
 from callbacks.validation_pass import ValidationPass
@@ -16,7 +18,9 @@ __all__ = [
     "BiTHyperRule",
     "Checkpoint",
     "CollapseAlarm",
+    "Diverged",
     "EpochProgress",
+    "Pruning",
     "RetrievalMetrics",
     "ScheduledRate",
     "ValidationPass",

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from callbacks.averaging import averaged_weights
-from callbacks.divergence import refuse_divergence
+from callbacks.divergence import Diverged, refuse_divergence
 from cbir_tf.errors import UserError
 from cbir_tf.types import Embeddings, ImageSet
 
@@ -35,8 +35,8 @@ class ValidationPass(keras.callbacks.Callback):
             `keras.Model.evaluate`.
 
     Raises:
-        UserError: at the end of an epoch, when the loss is no longer a finite number, or no
-            image of the split can be read.
+        UserError: at the end of an epoch, when the loss or an embedding is no longer finite
+            (Diverged), or no image of the split can be read.
     """
 
     def __init__(
@@ -73,7 +73,11 @@ class ValidationPass(keras.callbacks.Callback):
             raise UserError("data: none of the validation images can be read any more")
         kept = np.concatenate(where)
         labels = self.images.labels[kept]
-        every = Embeddings(self.images.ids[kept], np.concatenate(vectors), labels)
+        embedded = np.concatenate(vectors)
+        # The loss is the mean over the epoch; its last step may have been the fatal one.
+        if not np.isfinite(embedded).all():
+            raise Diverged(epoch, "the embeddings are not finite")
+        every = Embeddings(self.images.ids[kept], embedded, labels)
         self._latest = every.take(labels >= 0)
         sizes = [len(each) for each in where]
         for name in figures[0]:

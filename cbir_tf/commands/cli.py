@@ -19,6 +19,7 @@ from cbir_tf.remote import synchronized
 # Verb -> what it does; the module of the same name in cbir_tf.commands does it.
 VERBS = {
     "train": "train an embedding from a configuration file",
+    "tune": "search for the best values of configuration keys, a training for each trial",
     "extract": "embed images into the run's feature store, fit the index, draw the embedding map",
     "search": "find the images most like one image",
     "calibrate": "set the distance from which on search says that nothing matches",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
@@ -86,10 +86,23 @@ def _optimizer(config: Optimizer) -> keras.optimizers.Optimizer:
     return makers[config.name](config.learning_rate, **options)
 
 
-def fit(run: Run, objective: Objective, images: ImageSet, plan: Plan) -> dict[str, Any]:
+def fit(
+    run: Run,
+    objective: Objective,
+    images: ImageSet,
+    plan: Plan,
+    further: Sequence[keras.callbacks.Callback] = (),
+) -> dict[str, Any]:
     """Train to the end or to the early stop; leaves the embedder with its best weights.
 
     A classifier or auto-encoder is saved beside where the embedder goes.
+
+    Args:
+        run: where to.
+        objective: of the training.
+        images: of all splits.
+        plan: of the training.
+        further: callbacks that come after the checkpoint.
 
     Returns:
         Number of epochs, the best one and its figures, seconds since this process began to train.
@@ -100,7 +113,7 @@ def fit(run: Run, objective: Objective, images: ImageSet, plan: Plan) -> dict[st
     started = time.monotonic()
     frozen = frozen_batch_norm_digest(objective.embedder)
     objective.twin.compile(plan.optimizer, objective.loss, jit_compile=False)
-    checkpoint = _run_epochs(run, objective, images, plan)
+    checkpoint = _run_epochs(run, objective, images, plan, further)
     best_epoch = checkpoint.load_best(objective.twin)
     if frozen_batch_norm_digest(objective.embedder) != frozen:
         raise RuntimeError("frozen batch normalisation changed while training")
@@ -120,7 +133,13 @@ def fit(run: Run, objective: Objective, images: ImageSet, plan: Plan) -> dict[st
     }
 
 
-def _run_epochs(run: Run, objective: Objective, images: ImageSet, plan: Plan) -> Checkpoint:
+def _run_epochs(
+    run: Run,
+    objective: Objective,
+    images: ImageSet,
+    plan: Plan,
+    further: Sequence[keras.callbacks.Callback],
+) -> Checkpoint:
     """The epochs that are still to do."""
     import keras
 
@@ -144,7 +163,7 @@ def _run_epochs(run: Run, objective: Objective, images: ImageSet, plan: Plan) ->
     if config.training.tensorboard:
         callbacks.append(keras.callbacks.TensorBoard(run.logs))
     shown = EpochProgress(plan.epochs, plan.steps_per_epoch, first_epoch)
-    callbacks += [shown, checkpoint]
+    callbacks += [shown, checkpoint, *further]
     batches = training_batches(
         images.of_split("train"),
         config.data,

@@ -21,6 +21,8 @@ from cbir_tf.progress import logger
 from cbir_tf.types import SPLITS, Run
 
 if TYPE_CHECKING:
+    import keras
+
     from cbir_tf.data.duplicates import Duplicate
     from cbir_tf.data.inspection import Inspection
     from cbir_tf.losses.objectives import Objective
@@ -118,10 +120,17 @@ def _is_only_longer(folder: Path, config: Config) -> bool:
     raise UserError(f"{folder}: {reason}")
 
 
-def train(run: Run, restart: bool = False) -> None:
+def train(
+    run: Run, restart: bool = False, further: Sequence[keras.callbacks.Callback] = ()
+) -> None:
     """Train the embedder of a run, from where an interruption left it; save model and curves.
 
     The folder is not touched before data and model have proved usable.
+
+    Args:
+        run: to train.
+        restart: replace what the folder holds.
+        further: callbacks that come after the checkpoint.
 
     Raises:
         UserError: unusable data, model or folder, or a training that diverges.
@@ -153,7 +162,7 @@ def train(run: Run, restart: bool = False) -> None:
 
     report: dict[str, Any] = {"epochs": 0, "best_epoch": 0, "best": {}, "seconds": 0.0}
     if plan.epochs:
-        report = fit(run, objective, images, plan)
+        report = fit(run, objective, images, plan, further)
     _report(run, report, inspection, duplicates)
     # The model comes last: where it is, the run is complete.
     with replacing(run.model) as temporary:

@@ -97,6 +97,42 @@ def format_classifiers(result: dict[str, Any]) -> str:
     return f"{title}\n\n{markdown([*header, 'parameters', 'seconds'], rows)}"
 
 
+def format_trials(document: Mapping[str, Any]) -> str:
+    """The trials of a hyper-parameter search, the best first, as `format_table`.
+
+    Args:
+        document: monitor, direction, the best trial's number, keys of the space, and trials as
+            `cbir_tf.tuning.study.trial_rows` has them.
+    """
+    sign = 1 if document["direction"] == "minimize" else -1
+    order = {"complete": 0, "pruned": 1, "running": 2, "failed": 3}
+    trials = sorted(
+        document["trials"],
+        key=lambda row: (order[row["state"]], sign * (row["value"] or 0), row["number"]),
+    )
+    counts = ", ".join(
+        f"{count} {state}"
+        for state in order
+        if (count := sum(row["state"] == state for row in trials))
+    )
+    rows = []
+    for row in trials:
+        parameters = [row["parameters"].get(key, "") for key in document["space"]]
+        state = f"as trial {row['repeats']}" if "repeats" in row else row["state"]
+        rows.append(
+            [
+                str(row["number"]),
+                "" if row["value"] is None else f"{row['value']:.4f}",
+                *(f"{each:.4g}" if isinstance(each, float) else str(each) for each in parameters),
+                f"{row['best_epoch']} of {row['epochs']}" if "epochs" in row else "",
+                f"{row['seconds']:.0f}" if "seconds" in row else "",
+                state,
+            ]
+        )
+    header = ["trial", document["monitor"], *document["space"], "best epoch", "seconds", "state"]
+    return f"{len(trials)} trials: {counts}\n\n{markdown(header, rows)}"
+
+
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table whose first column is aligned to the left, the others to the right."""
     lines = [[cell.replace("|", r"\|") for cell in row] for row in (header, *rows)]

@@ -140,13 +140,13 @@ def _rate_figure(steps: Sequence[int], rates: Sequence[float], steps_per_epoch: 
     positive = values[np.isfinite(values) & (values > 0)]
     if len(positive) and positive.max() / positive.min() >= _WIDE_RANGE:
         axes.set_yscale("log", nonpositive="mask")
-    axes.yaxis.set_major_formatter(FuncFormatter(_rate_name))
+    axes.yaxis.set_major_formatter(FuncFormatter(rate_name))
     axes.xaxis.set_major_locator(MaxNLocator(integer=end >= 3, steps=[1, 2, 5, 10]))
     axes.grid(axis="y", which="major")
     return figure
 
 
-def _rate_name(rate: float, _: int | None = None) -> str:
+def rate_name(rate: float, _: int | None = None) -> str:
     """As configurations write rates: 0.01, 1e-5, 2.5e-4."""
     if rate == 0 or abs(rate) >= 1e-3:
         return f"{rate:.4g}"

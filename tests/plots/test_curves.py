@@ -13,9 +13,9 @@ from PIL import Image
 from cbir_tf.plots.curves import (
     _loss_figure,
     _rate_figure,
-    _rate_name,
     learning_rate_curve,
     loss_curves,
+    rate_name,
 )
 
 NAN = float("nan")
@@ -103,5 +103,5 @@ def test_few_or_broken_rates_make_a_picture(tmp_path, rates):
     ("rate", "name"), [(0, "0"), (0.01, "0.01"), (1e-5, "1e-5"), (2.5e-4, "2.5e-4"), (3.0, "3")]
 )
 def test_rates_are_named_as_in_a_configuration(rate, name):
-    assert _rate_name(rate) == name
+    assert rate_name(rate) == name
     assert float(name) == rate

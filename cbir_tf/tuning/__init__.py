@@ -1,0 +1,1 @@
+"""Hyper-parameter search: the space of configurations, and the study of the trials."""
