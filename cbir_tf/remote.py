@@ -31,6 +31,7 @@ from cbir_tf.files import replacing, sha256
 from cbir_tf.mirror_index import MirrorIndex, Object, Stat
 from cbir_tf.parallel import in_parallel
 from cbir_tf.progress import logger, progress
+from cbir_tf.s3_errors import error_code, reporting
 
 Known = Mapping[Path, tuple[Object, Stat]]
 
@@ -140,7 +141,7 @@ class _Store:
             import boto3
         except ImportError:
             raise UserError(f"{address_of(path)}: needs boto3; pip install 'cbir-tf[s3]'") from None
-        with _reporting(path), MirrorIndex.open() as index:
+        with reporting(path), MirrorIndex.open() as index:
             try:
                 client = boto3.Session().client("s3")
             except ValueError as error:  # so it says that an endpoint is none
@@ -148,7 +149,7 @@ class _Store:
             yield cls(client, index)
 
     def check_access(self, path: Path) -> None:
-        """Raise what `_reporting` makes of it unless the bucket is there and may be listed."""
+        """Raise what `reporting` makes of it unless the bucket is there and may be listed."""
         bucket, key = bucket_and_key(path)
         self.client.list_objects_v2(Bucket=bucket, Prefix=key, MaxKeys=1)
 
@@ -216,7 +217,7 @@ class _Store:
         try:
             head = self.client.head_object(Bucket=bucket, Key=key)
         except ClientError as error:
-            if _code(error) == "404":
+            if error_code(error) == "404":
                 return None
             raise
         return Object(head["ETag"], head["ContentLength"])
@@ -252,7 +253,7 @@ class _Store:
         def download(place: Path) -> None:
             _check_place(place)
             bucket, key = bucket_and_key(place)
-            with _reporting(place), replacing(place) as temporary:
+            with reporting(place), replacing(place) as temporary:
                 with temporary.open("wb") as file:
                     self.client.download_fileobj(bucket, key, file, Config=_one_thread())
                 # First the old file goes, then the note is made: whenever the program is killed,
@@ -304,7 +305,7 @@ class _Store:
             bucket, key = bucket_and_key(place)
             stat, more = Stat.of(place), {"Metadata": {"sha256": sha256(place)}}
             assert stat is not None
-            with _reporting(place), place.open("rb") as file:
+            with reporting(place), place.open("rb") as file:
                 self.client.upload_fileobj(file, bucket, key, more, Config=_one_thread())
                 sent = self._head(place)
             if sent is not None:
@@ -326,9 +327,6 @@ class _Store:
         bucket, key = bucket_and_key(place)
         self.client.delete_object(Bucket=bucket, Key=key)
         self.index.remove(place)
-
-
-# --- files --------------------------------------------------------------------------------------
 
 
 def _is_heart(place: Path) -> bool:
@@ -404,54 +402,8 @@ def _changed_twice(place: Path) -> UserError:
     )
 
 
-# --- boto3 --------------------------------------------------------------------------------------
-
-
 def _one_thread() -> Any:
     """Of each file; they are many."""
     from boto3.s3.transfer import TransferConfig
 
     return TransferConfig(use_threads=False)
-
-
-@contextmanager
-def _reporting(path: Path) -> Iterator[None]:
-    """Turn what boto3 raises into one line naming the address."""
-    from botocore import exceptions as boto
-
-    where = address_of(path)
-    try:
-        yield
-    except boto.ClientError as error:
-        raise UserError(f"{where}: {_refusal(error, bucket_and_key(path)[0])}") from error
-    except (boto.NoCredentialsError, boto.PartialCredentialsError) as error:
-        raise UserError(
-            f"{where}: no credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or "
-            "AWS_PROFILE"
-        ) from error
-    except (boto.ConnectionError, boto.HTTPClientError) as error:
-        raise UserError(
-            f"{where}: cannot be reached ({first_line(error)}); check the network and "
-            "AWS_ENDPOINT_URL"
-        ) from error
-    except boto.BotoCoreError as error:
-        raise UserError(f"{where}: {first_line(error)}; check the settings of AWS") from error
-
-
-def _code(error: Any) -> str:
-    return str(error.response.get("Error", {}).get("Code", ""))
-
-
-def _refusal(error: Any, bucket: str) -> str:
-    """What S3 says, and what may help."""
-    code = _code(error)
-    match code:
-        case "NoSuchBucket":
-            return f"no bucket {bucket!r}; check its name"
-        case "404" | "NoSuchKey":
-            return "nothing there; check the address"
-        case "403" | "AccessDenied" | "AllAccessDisabled":
-            return "access denied; check the permissions, and whose credentials are in use"
-        case "InvalidAccessKeyId" | "SignatureDoesNotMatch" | "ExpiredToken" | "InvalidToken":
-            return f"the credentials are refused ({code}); check AWS_ACCESS_KEY_ID or AWS_PROFILE"
-    return f"S3 refuses: {first_line(error)}"
