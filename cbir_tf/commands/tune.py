@@ -15,12 +15,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cbir_tf.addresses import path_of
 from cbir_tf.commands.startup import import_tensorflow
 from cbir_tf.commands.train import train
 from cbir_tf.config import Config
 from cbir_tf.errors import UserError, first_line
 from cbir_tf.files import read_json, write_text
 from cbir_tf.progress import logger
+from cbir_tf.remote import local
 from cbir_tf.tuning.space import Choices, Load, Space, make_space, split_overrides, written_space
 from cbir_tf.tuning.study import (
     DATABASE,
@@ -68,12 +70,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "%(prog)s --config FILE [--trials N] [section.key=RANGE ...] [--space FILE] "
         "[section.key=value ...] [--run DIR]"
     )
-    parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="a YAML file")
+    parser.add_argument("--config", type=path_of, required=True, metavar="FILE", help="a YAML file")
     parser.add_argument(
         "--trials", type=_count, default=20, metavar="N", help="in all; default: 20"
     )
-    parser.add_argument("--space", type=Path, metavar="FILE", help="a YAML file of what to search")
-    parser.add_argument("--run", type=Path, metavar="DIR", help="default: runs/<config name>-tune")
+    parser.add_argument(
+        "--space", type=path_of, metavar="FILE", help="a YAML file of what to search"
+    )
+    parser.add_argument(
+        "--run", type=path_of, metavar="DIR", help="default: runs/<config name>-tune"
+    )
     parser.add_argument("--restart", action="store_true", help="replace the search in the folder")
     parser.add_argument(
         "--no-pruning",
@@ -96,7 +102,8 @@ def main(arguments: argparse.Namespace) -> None:
     check_installed()
     searched, fixed = split_overrides(arguments.overrides)
     config = Config.load(arguments.config, fixed)
-    written = written_space(searched, fixed, arguments.space)
+    space_file = None if arguments.space is None else local(arguments.space)
+    written = written_space(searched, fixed, space_file)
     space = make_space(written, partial(_load, arguments, fixed))
     folder = arguments.run or Path("runs") / f"{config.name}-tune"
     _check_folder(folder)
