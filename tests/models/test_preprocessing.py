@@ -8,6 +8,7 @@ import pytest
 from keras import applications
 
 from cbir_tf.models.backbones import BACKBONES
+from cbir_tf.models.kerashub import TRANSFORMERS
 from cbir_tf.models.preprocessing import preprocess
 from cbir_tf.models.residual import ARCHITECTURES
 
@@ -30,12 +31,14 @@ MODULES = {
 # networks are fed as Keras feeds DenseNet, whose weights come from PyTorch too.
 MODULE_OF = {
     **dict.fromkeys(ARCHITECTURES, "densenet"),
+    "deep_ranking": "vgg16",
     **{f"resnet{depth}_v2": "resnet_v2" for depth in (50, 101, 152)},
     **{f"resnet{depth}": "resnet" for depth in (50, 101, 152)},
     **{f"densenet{depth}": "densenet" for depth in (121, 169, 201)},
 }
 FROM_MINUS_ONE = ["small_cnn", "mini_densenet", "bit_m_r50x1"]
-APART = {*FROM_MINUS_ONE, *(f"efficientnet_b{size}" for size in range(8))}
+# Those of KerasHub take pixels as they are, and prepare them as their presets say.
+APART = {*FROM_MINUS_ONE, *TRANSFORMERS, *(f"efficientnet_b{size}" for size in range(8))}
 
 
 def prepared(kind: str, images: np.ndarray) -> np.ndarray:
