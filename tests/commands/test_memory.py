@@ -13,10 +13,10 @@ from PIL import Image
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
-FEW, MANY = 1000, 3000
+FEW, MANY = 600, 1800
 BYTES_AN_IMAGE = 10_000
 """For id, path, digest, vector and what goes with them. Its pixels as the model sees them would
-take 49,000, as a thumbnail in the map's page, in several copies, about as much again."""
+take 12,000, as a thumbnail in the map's page, in several copies, about as much again."""
 
 PROGRAM = """
 import sys
@@ -50,7 +50,7 @@ def large_run(tmp_path_factory, config_file) -> Path:
     from cbir_tf.commands.cli import main
 
     folder = tmp_path_factory.mktemp("runs") / "large"
-    overrides = ["training.epochs=0", "data.image_size=128", "data.cache=memory"]
+    overrides = ["training.epochs=0", "data.image_size=64", "data.cache=memory"]
     assert main(["train", "--config", str(config_file), "--run", str(folder), *overrides]) == 0
     return folder
 

@@ -32,7 +32,6 @@ def saved(tmp_path):
     [
         {"backbone": "mobilenet_v2", "options": {"alpha": 0.35}, "hidden": [16]},
         {"backbone": "mobilenet", "options": {"alpha": 0.25}, "pooling": "gem"},
-        {"backbone": "resnet50"},
         {"backbone": "vgg16", "normalize": False},
         {"backbone": "bit_m_r50x1"},
         {"backbone": "resnext50_32x4d"},
