@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score
 from sklearn.neighbors import KNeighborsClassifier
@@ -123,13 +123,12 @@ def test_the_index_finds_what_the_figures_count(images, data):
     metric = data.draw(st.sampled_from(list(METRICS)))
     k = data.draw(st.integers(1, len(images) - 1))
     figures = per_query(images, k=(k,), metric=metric)
-    assume(not np.isnan(figures["map"]).any())
     neighbours = (
         make_index("nearest_neighbors", metric).fit(images).search(images.vectors, k, images.ids)
     )
     label_of = dict(zip(images.ids.tolist(), images.labels.tolist(), strict=True))
-    for row, ids in enumerate(neighbours.ids.tolist()):
-        hits = sum(label_of[each] == images.labels[row] for each in ids)
+    for row in np.flatnonzero(~np.isnan(figures["map"])):  # the others have nothing to find
+        hits = sum(label_of[each] == images.labels[row] for each in neighbours.ids[row].tolist())
         assert figures[f"precision@{k}"][row] == hits / k
 
 
