@@ -13,7 +13,7 @@ from PIL import Image
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
-FEW, MANY = 600, 1800
+FEW, MANY = 400, 1400
 BYTES_AN_IMAGE = 10_000
 """For id, path, digest, vector and what goes with them. Its pixels as the model sees them would
 take 12,000, as a thumbnail in the map's page, in several copies, about as much again."""

@@ -28,7 +28,6 @@ SLOW = (
     "resnext50_32x4d",
     "mobilenet_v3_small",
     "efficientnet_b0",
-    "efficientnet_v2_b0",
     "convnext_tiny",
 )
 EVERY = [*CHEAP, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)]
