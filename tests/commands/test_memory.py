@@ -14,9 +14,9 @@ pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
 FEW, MANY = 400, 1400
-BYTES_AN_IMAGE = 10_000
-"""For id, path, digest, vector and what goes with them. Its pixels as the model sees them would
-take 12,000, as a thumbnail in the map's page, in several copies, about as much again."""
+BYTES_AN_IMAGE = 40_000
+"""For id, path, digest, vector and what goes with them, and for the tens of megabytes by which two
+processes that do the same differ. Its pixels as the model sees them would take 49,152."""
 
 PROGRAM = """
 import sys
@@ -50,7 +50,7 @@ def large_run(tmp_path_factory, config_file) -> Path:
     from cbir_tf.commands.cli import main
 
     folder = tmp_path_factory.mktemp("runs") / "large"
-    overrides = ["training.epochs=0", "data.image_size=64", "data.cache=memory"]
+    overrides = ["training.epochs=0", "data.image_size=128", "data.cache=memory"]
     assert main(["train", "--config", str(config_file), "--run", str(folder), *overrides]) == 0
     return folder
 
