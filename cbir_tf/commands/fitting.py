@@ -112,6 +112,8 @@ def fit(
 
     started = time.monotonic()
     frozen = frozen_batch_norm_digest(objective.embedder)
+    # Built here, since variables made in the first step have the step traced twice.
+    plan.optimizer.build(objective.twin.trainable_variables)
     objective.twin.compile(plan.optimizer, objective.loss, jit_compile=False)
     checkpoint = _run_epochs(run, objective, images, plan, further)
     best_epoch = checkpoint.load_best(objective.twin)

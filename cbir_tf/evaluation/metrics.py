@@ -5,8 +5,8 @@ Relevant is what has the query's label, or shares one of its labels where images
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from cbir_tf.search.exhaustive import columns_of, sorting_keys
 from cbir_tf.search.index import check_dimension, positions_of
 from cbir_tf.types import UNLABELLED, Embeddings
 
+Item = TypeVar("Item")
 Ranking = Callable[[Embeddings], np.ndarray]
 """From queries to the (Q, K) positions of what they find in the gallery, in order of id; -1: none.
 
@@ -220,8 +221,7 @@ def _scored_rankings(
     own = positions_of(queries.ids, gallery.ids)
     at_once = max(1, BLOCK_RANKED // len(gallery))
     blocks = np.split(np.arange(len(queries)), range(at_once, len(queries), at_once))
-    shown = progress(blocks, description="ranking", unit="blocks") if len(blocks) > 1 else blocks
-    for rows in shown:
+    for rows in _shown(blocks):
         block = queries.take(rows)
         if sets is None:
             gains = (block.labels[:, None] == gallery.labels).astype(np.float32)
@@ -280,13 +280,18 @@ def _distances(
     prepared = arithmetic.prepare(gallery.vectors)
     positions = positions_of(queries.ids, gallery.ids)
     at_once = max(1, BLOCK_PAIRS // len(gallery))
-    for start in range(0, len(queries), at_once):
+    for start in _shown(range(0, len(queries), at_once)):
         block = slice(start, start + at_once)
         distances = pairwise(arithmetic, arithmetic.prepare(queries.vectors[block]), prepared)
         rows = np.flatnonzero(positions[block] >= 0)
         own = rows, positions[block][rows]
         distances[own] = np.inf
         yield block, own, distances
+
+
+def _shown(blocks: Sequence[Item]) -> Iterable[Item]:
+    """The blocks, their progress shown if they are several."""
+    return progress(blocks, description="ranking", unit="blocks") if len(blocks) > 1 else blocks
 
 
 def bootstrap_intervals(values: np.ndarray, resamples: int, seed: int = 0) -> np.ndarray:
