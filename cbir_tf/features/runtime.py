@@ -154,10 +154,20 @@ def _export(embedder: keras.Model, model: Path, size: tuple[int, int]) -> None:
         input_names=["image:0"],
         output_names=[output.name for output in frozen.outputs],
         opset=OPSET,
+        custom_op_handlers={"Erfc": (_complementary_error, [])},
     )
     exported.metadata_props.add(key=_DIGEST, value=sha256(model))
     with replacing(model.with_suffix(".onnx")) as temporary:
         temporary.write_bytes(exported.SerializeToString())
+
+
+def _complementary_error(context: Any, node: Any, name: str, arguments: Any) -> None:
+    """1 - erf(x), which tf2onnx does not know and every transformer's GELU has."""
+    data_type = context.get_dtype(node.input[0])
+    error = context.make_node("Erf", node.input, dtypes=[data_type])
+    one = context.make_const(f"{name}_one", np.ones((), dtype=np.float32))
+    context.remove_node(name)
+    context.make_node("Sub", [one.output[0], error.output[0]], outputs=node.output, name=name)
 
 
 def _agrees(encoder: Encoder, reference: Encoder, size: tuple[int, int]) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+import keras
 import numpy as np
 import pytest
 
@@ -49,6 +50,19 @@ def test_exported_vectors_are_those_of_keras(model, tmp_path):
         found = encoder(pixels(count))
         assert found.dtype == np.float32
         np.testing.assert_allclose(found, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_a_gelu_is_exported_too(tmp_path):
+    image = keras.Input((None, None, 3), dtype="uint8")
+    x = keras.layers.Rescaling(1 / 32, -4)(image)
+    x = keras.layers.Conv2D(4, 3, activation="gelu", name="backbone")(x)
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    model = keras.Model(image, keras.layers.Dense(4, activation="gelu")(x))
+    model.save(tmp_path / "model.keras")
+    encoder = open_encoder(tmp_path / "model.keras", SIZE)
+    assert is_exported(tmp_path / "model.keras", SIZE)
+    expected = model.predict_on_batch(pixels(3))
+    np.testing.assert_allclose(encoder(pixels(3)), expected, atol=1e-5)
 
 
 def test_the_export_is_made_once_and_anew_for_another_model_size_or_when_damaged(saved):
