@@ -1,6 +1,7 @@
 """A tiny training that may die at a chosen moment, and one that resumes it.
 
-As a program, `FOLDER MOMENT EPOCH WIDTH`, it dies in that epoch (from 1; 0: never).
+As a program, `FOLDER WIDTH MOMENT:EPOCH ...`, it dies at that moment of that epoch (from 1; 0:
+never), goes on, dies at the next, and prints how each ended: its exit status, or signal below 0.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ def build_model(seed: int, optimizer: str = "adam averaged", width: int = 32) ->
         ]
     )
     model.compile(OPTIMIZERS[optimizer](), "mse")
+    model.optimizer.build(model.trainable_variables)  # or the step is traced twice
     return model
 
 
@@ -115,14 +117,27 @@ class Death(keras.callbacks.Callback):
 
 
 def main() -> int:
-    folder, moment, epoch, width = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), sys.argv[4]
-    model = build_model(seed=epoch, width=int(width))
+    folder, width, *deaths = sys.argv[1:]
+    for death in deaths:
+        moment, epoch = death.split(":")
+        # Each is a process of its own, after the imports, which take longer than all it does.
+        process = os.fork()
+        if process == 0:
+            os._exit(live(Path(folder), int(width), moment, int(epoch)))
+        status = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+        print(status, flush=True)
+    return status
+
+
+def live(folder: Path, width: int, moment: str, epoch: int) -> int:
+    """Train, until death if it comes; the exit status."""
+    model = build_model(seed=epoch, width=width)
     try:
         # Every epoch is better than the one before, by the loss.
         train(folder, model, monitor="loss", extra=[Death(moment, epoch)])
     except UserError as error:
         kept = Checkpoint(folder).restore(model)
-        sys.stderr.write(f"UserError: {error}\nkept: {kept}\n")
+        os.write(2, f"UserError: {error}\nkept: {kept}\n".encode())
         return 2
     return 0
 

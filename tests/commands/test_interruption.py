@@ -71,10 +71,8 @@ def test_training_killed_and_resumed_is_the_training_that_was_not(
     assert output == ""
     assert "--resume" in error.strip().splitlines()[-1]
 
-    resumed = start("train.py", *command, "--run", killed, "--resume")
-    _, error = resumed.communicate()
-    assert resumed.returncode == 0, error
-    assert re.search(r"going on after epoch \d", error)
+    assert main(["train", *command, "--run", str(killed), "--resume"]) == 0
+    assert re.search(r"going on after epoch \d", capsys.readouterr().err)
 
     for ours, theirs in zip(history(killed), history(whole), strict=True):
         assert float(ours["loss"]) == pytest.approx(float(theirs["loss"]), abs=1e-3)

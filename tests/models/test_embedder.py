@@ -22,7 +22,6 @@ CHEAP = {
 SLOW = (
     "vgg16",
     "resnet50",
-    "densenet121",
     "bit_m_r50x1",
     "resnet18",
     "resnext50_32x4d",
