@@ -232,9 +232,10 @@ class Model(Section):
     options: dict[str, Any] = Field({})
     """Further arguments of the backbone, as alpha: 0.35 for the MobileNets."""
     weights: str | None = "imagenet"
-    """imagenet, imagenet21k (BiT), a .weights.h5, .safetensors (PyTorch's networks) or .npz (BiT)
-    file, a SavedModel folder or handle (BiT), a KerasHub preset (kerashub:NAME, hf://OWNER/NAME, or
-    a folder), or null for random ones."""
+    """imagenet, imagenet21k (BiT), release:NAME@VERSION, a .keras, .weights.h5, .h5 (Keras 2),
+    .safetensors (PyTorch's networks) or .npz (BiT) file, a SavedModel folder or handle (BiT), a
+    KerasHub preset (kerashub:NAME, hf://OWNER/NAME, or a folder), or null for random ones. Those of
+    a whole embedder give the head too, where hidden and embedding_size are the same."""
     pooling: Literal["average", "max", "gem"] = "average"
     """How the last feature map becomes one vector."""
     hidden: tuple[Annotated[int, Field(ge=1)], ...] = ()
