@@ -186,6 +186,9 @@ class Data(Section):
     """coco: the instances file, or several; none named: annotations/instances_*.json in path."""
     coco: Coco = Coco()
     """coco: which images, and what is their label."""
+    licence: str | None = None
+    """Of the images, and whom to credit, as a release's model card says; null: what is known of
+    digits, otherwise not stated."""
     dataset: str | None = None
     """tfds: the data set's name, as tf_flowers or cifar10."""
     split: Split = Split()

@@ -10,11 +10,12 @@ import urllib.parse
 import urllib.request
 from collections.abc import Callable
 from functools import partial
+from http.client import HTTPException
 from pathlib import Path
 
 from cbir_tf.addresses import address_of, cache_folder, is_mirrored, path_of
 from cbir_tf.errors import UserError, first_line
-from cbir_tf.files import cannot_write, user_errno
+from cbir_tf.files import new_folder
 from cbir_tf.progress import logger, progress
 from cbir_tf.release_manifest import MANIFEST, check_digest, check_files, read_manifest
 from cbir_tf.release_registry import Entry, Reference, Registry, registry_file
@@ -85,34 +86,13 @@ def _place(entry: Entry) -> Path:
 
 def _fetch(entry: Entry, get: Get, folder: Path) -> None:
     where = entry.address
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-        try:
-            get(MANIFEST, scratch / MANIFEST)
-            check_digest(scratch / MANIFEST, entry.sha256, where)
-            names = read_manifest(scratch / MANIFEST, where)
-            for name in progress(names, len(names), f"fetching {entry.reference}", "files"):
-                get(name, scratch / name)
-                check_digest(scratch / name, names[name], where)
-                _flush(scratch / name)
-            scratch.chmod(0o755)
-            try:
-                scratch.rename(folder)
-            except OSError:
-                if not folder.is_dir():  # otherwise another process was faster
-                    raise
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
-    except OSError as error:
-        if user_errno(error):
-            raise cannot_write(folder, error) from error
-        raise
-
-
-def _flush(file: Path) -> None:
-    with file.open("rb") as written:
-        os.fsync(written.fileno())
+    with new_folder(folder) as scratch:
+        get(MANIFEST, scratch / MANIFEST)
+        check_digest(scratch / MANIFEST, entry.sha256, where)
+        names = read_manifest(scratch / MANIFEST, where)
+        for name in progress(names, len(names), f"fetching {entry.reference}", "files"):
+            get(name, scratch / name)
+            check_digest(scratch / name, names[name], where)
 
 
 def _copy(folder: Path, name: str, to: Path) -> None:
@@ -129,7 +109,7 @@ def _download(address: str, name: str, to: Path) -> None:
             shutil.copyfileobj(answer, file)
     except urllib.error.HTTPError as error:
         raise UserError(f"{url}: the server says {error.code} {error.reason}") from error
-    except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
+    except (urllib.error.URLError, HTTPException, TimeoutError, ConnectionError) as error:
         reason = getattr(error, "reason", error)
         raise UserError(f"{url}: cannot be reached ({reason}); check the network") from error
 
@@ -137,20 +117,18 @@ def _download(address: str, name: str, to: Path) -> None:
 def _from_hub(address: str, name: str, to: Path) -> None:
     try:
         from huggingface_hub import hf_hub_download
-        from huggingface_hub.errors import HfHubHTTPError
     except ImportError:
         raise UserError(f"{address}: needs huggingface_hub; pip install 'cbir-tf[hub]'") from None
     repository, _, revision = address.removeprefix("hf://").partition("@")
-    scratch = to.parent / ".hub"
-    try:
-        file = hf_hub_download(
-            repository,
-            name,
-            revision=revision or None,
-            local_dir=scratch,
-            endpoint=os.environ.get("HF_ENDPOINT"),
-        )
-    except (HfHubHTTPError, ValueError, OSError) as error:
-        raise UserError(f"{address}: {name} cannot be had: {first_line(error)}") from error
-    os.replace(file, to)
-    shutil.rmtree(scratch)
+    with tempfile.TemporaryDirectory(dir=to.parent.parent) as scratch:
+        try:
+            file = hf_hub_download(
+                repository,
+                name,
+                revision=revision or None,
+                local_dir=scratch,
+                endpoint=os.environ.get("HF_ENDPOINT"),
+            )
+        except Exception as error:  # of its HTTP client, which changes by release
+            raise UserError(f"{address}: {name} cannot be had: {first_line(error)}") from error
+        os.replace(file, to)

@@ -40,7 +40,9 @@ def read_manifest(file: Path, where: str | Path) -> dict[str, str]:
     try:
         lines = file.read_text(encoding="ascii").splitlines()
     except FileNotFoundError:
-        raise UserError(f"{where}: no release, as there is no {MANIFEST}; check the place") from None
+        raise UserError(
+            f"{where}: no release, as there is no {MANIFEST}; check the place"
+        ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{where}: {MANIFEST} cannot be read: {error}") from None
     matches = [_LINE.fullmatch(line) for line in lines[: MOST_FILES + 1]]

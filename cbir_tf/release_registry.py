@@ -1,11 +1,11 @@
 """The registry of releases: a YAML file that says what there is, where, and by which digest.
 
-    releases:
-    - name: digits
-      version: 1.0.0
-      address: digits-1.0.0    # a folder, here beside the registry; s3://, https://, hf://
-      sha256: 5f0c...          # of the release's SHA256SUMS
-      licence: Apache-2.0
+releases:
+- name: digits
+  version: 1.0.0
+  address: digits-1.0.0    # a folder, here beside the registry; s3://, https://, hf://
+  sha256: 5f0c...          # of the release's SHA256SUMS
+  licence: Apache-2.0
 """
 
 from __future__ import annotations
