@@ -84,7 +84,7 @@ def new_folder(path: Path) -> Iterator[Path]:
     try:
         temporary.mkdir(parents=True)
         yield temporary
-        for each in temporary.iterdir():
+        for each in (each for each in temporary.rglob("*") if each.is_file()):
             with each.open("rb") as written:
                 os.fsync(written.fileno())
         try:

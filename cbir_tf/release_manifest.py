@@ -1,4 +1,4 @@
-"""The manifest of a release: SHA256SUMS, as `sha256sum` writes and checks it, over all its files."""
+"""The manifest of a release: SHA256SUMS over all its files, as `sha256sum` writes and checks it."""
 
 from __future__ import annotations
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from cbir_tf.addresses import address_of, path_of
-from cbir_tf.commands.extract import trained_run
+from cbir_tf.commands.extract import split_images, trained_run
 from cbir_tf.commands.startup import import_tensorflow
 from cbir_tf.errors import UserError
 from cbir_tf.evaluation.table import markdown
@@ -178,10 +179,19 @@ def _add_export(parser: argparse.ArgumentParser) -> None:
 
 def _export(arguments: argparse.Namespace) -> None:
     run = trained_run(arguments.run)
+    if run.config.descriptors:
+        raise UserError(f"{run.folder}: has descriptors, which there is nothing to export of")
     import_tensorflow()
-    from cbir_tf.commands.exporting import export_and_measure
+    from cbir_tf.release.export_report import export_all, format_exports
 
-    export_and_measure(run, arguments.to or run.folder / "exports", arguments.formats or FORMATS)
+    to = arguments.to or run.folder / "exports"
+    images = split_images(run, "train"), split_images(run, "validation")
+    rows = export_all(run, *images, arguments.formats or FORMATS, to)
+    if arguments.json:
+        print(json.dumps([asdict(each) for each in rows], ensure_ascii=False))
+        return
+    print(format_exports(rows), end="\n\n")
+    print(*(address_of(to / each.file) for each in rows if each.kept and each.file), sep="\n")
 
 
 def _add_registry(parser: argparse.ArgumentParser) -> None:

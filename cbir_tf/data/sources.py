@@ -52,8 +52,8 @@ SOURCES: dict[str, Callable[[Data], ImageSet]] = {
 
 
 LICENCES = {
-    "digits": "CC BY 4.0; E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits, UCI "
-    "Machine Learning Repository, 1998, https://doi.org/10.24432/C50P49"
+    "digits": "CC BY 4.0; E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits, "
+    "UCI Machine Learning Repository, 1998, https://doi.org/10.24432/C50P49"
 }
 """Of the images of a source, with those to credit, where all of them have one."""
 

@@ -37,8 +37,8 @@ def build_embedder(
     batches of another size differ by rounding: by up to 1e-6 of a unit vector with the MobileNets,
     3e-5 with BiT.
 
-    Weights of a whole embedder, in a file or a release, give the backbone, and the head where it has
-    the layers and sizes of the configured one.
+    Weights of a whole embedder, in a file or a release, give the backbone, and the head where it
+    has the layers and sizes of the configured one.
 
     Args:
         model: the `model` section of a configuration.

@@ -100,10 +100,10 @@ def _use(facts: Facts) -> str:
     values = {"weights": f"release:{facts.reference}"}
     values |= {key: model[key] for key in [*keys, "normalize"]}
     inside = ", ".join(f"{key}: {_yaml(value)}" for key, value in values.items())
+    size = facts.config["data"]["image_size"]
     layers = "import cbir_tf.models  # its pooling layer\n" * (model["pooling"] == "gem")
     parts = [
-        f"In a configuration of cbir-tf, with `data.image_size: {facts.config['data']['image_size']}"
-        "`:",
+        f"In a configuration of cbir-tf, with `data.image_size: {size}`:",
         f"```yaml\nmodel: {{{inside}}}\n```",
         "Or in Python, the preprocessing inside, uint8 RGB in:",
         f"```python\nimport keras\n{layers}\n"
@@ -206,13 +206,13 @@ def _limits(facts: Facts) -> Iterator[str]:
     if duplicates:
         yield f"{len(duplicates)} images are duplicates across the splits and flatter the figures."
     yield (
-        f"Pictures are brought to {height} x {width} pixels ({data['resize']}); what is smaller than "
-        "a few pixels there is not seen."
+        f"Pictures are brought to {height} x {width} pixels ({data['resize']}); what is smaller "
+        "than a few pixels there is not seen."
     )
     if model["weights"]:
         yield f"It began with {model['weights']}, whose licence and biases come with it."
     if not facts.data_licence:
-        yield "The licence of the images is not stated: ask before you use it beyond your own tests."
+        yield "The licence of the images is not stated: ask before using it beyond tests of your own."
 
 
 def _limits_of(result: Mapping[str, Any]) -> Iterator[str]:
@@ -244,9 +244,9 @@ def _bullets(lines: Iterator[str]) -> str:
 
 def _check(facts: Facts) -> str:
     return (
-        "`sha256sum -c SHA256SUMS` checks the files. `golden.json` has the embedding of a test image "
-        "that cbir-tf makes from integers; processors round otherwise, so it counts as the same up "
-        f"to {facts.tolerance:g} of its length. `cbir release verify` checks both, for each format."
+        "`sha256sum -c SHA256SUMS` checks the files. `golden.json` has the embedding of a test "
+        "image that cbir-tf makes from integers; processors round otherwise, so it counts as the "
+        f"same up to {facts.tolerance:g} of its length. `cbir release verify` checks both."
     )
 
 
