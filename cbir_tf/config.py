@@ -239,6 +239,10 @@ class Model(Section):
     .safetensors (PyTorch's networks) or .npz (BiT) file, a SavedModel folder or handle (BiT), a
     KerasHub preset (kerashub:NAME, hf://OWNER/NAME, or a folder), or null for random ones. Those of
     a whole embedder give the head too, where hidden and embedding_size are the same."""
+    preprocessing: Literal["own", "signed", "unit", "caffe", "imagenet", "none"] = "own"
+    """What the backbone is given: own: what its published weights want; signed: -1 to 1; unit: 0 to
+    1, as weights of older systems were trained with; caffe, imagenet: less ImageNet's mean; none:
+    0 to 255."""
     pooling: Literal["average", "max", "gem"] = "average"
     """How the last feature map becomes one vector."""
     hidden: tuple[Annotated[int, Field(ge=1)], ...] = ()

@@ -57,7 +57,8 @@ def build_embedder(
             backbone = build_backbone(model.backbone, model.options, source, image_size)
         else:
             backbone = _released_backbone(released, model, image_size)
-        pixels = preprocess(image, backbone_named(model.backbone).preprocessing)
+        own = backbone_named(model.backbone).preprocessing
+        pixels = preprocess(image, own if model.preprocessing == "own" else model.preprocessing)
         embedder = keras.Model(image, apply_head(backbone(pixels), model), name="embedder")
     if source is not None and is_weights_file(source):
         _load_head(embedder, model, source)

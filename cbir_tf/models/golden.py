@@ -18,20 +18,12 @@ import numpy as np
 
 from cbir_tf.errors import UserError
 from cbir_tf.files import read_json, write_text
+from cbir_tf.golden_image import golden_image
 
 GOLDEN = "golden.json"
 TOLERANCES = {"float32": 5e-3, "mixed_bfloat16": 5e-2, "mixed_float16": 2e-2}
 """Largest distance between two embeddings of the test image, as a share of their length, by
 training.precision."""
-
-
-def golden_image(height: int, width: int) -> np.ndarray:
-    """Two slopes and a chequered one: uint8 RGB (height, width, 3), from integers alone."""
-    y, x = np.mgrid[:height, :width]
-    red = 255 * x // max(width - 1, 1)
-    green = 255 * y // max(height - 1, 1)
-    blue = 64 * (x // 4 % 2) + 127 * (y // 8 % 2) + 64 * ((x + 2 * y) // 16 % 2)
-    return np.stack([red, green, blue], axis=-1).astype(np.uint8)
 
 
 @dataclass(frozen=True)
@@ -61,7 +53,7 @@ class Golden:
             UserError: it cannot be written.
         """
         values = {
-            "image": "cbir_tf.models.golden.golden_image(height, width)",
+            "image": "cbir_tf.golden_image.golden_image(height, width)",
             "size": list(self.size),
             "tolerance": self.tolerance,
             "embedding": [float(str(each)) for each in self.vector.astype(np.float32)],

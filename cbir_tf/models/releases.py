@@ -17,7 +17,16 @@ from cbir_tf.release_registry import PREFIX, Reference
 
 EMBEDDER = "model.keras"
 CONFIG = "config.yaml"
-ARCHITECTURE = ("backbone", "options", "pooling", "hidden", "hidden_norm", "embedding_size")
+ARCHITECTURE = (
+    "backbone",
+    "options",
+    "preprocessing",
+    "pooling",
+    "hidden",
+    "hidden_norm",
+    "embedding_size",
+    "normalize",
+)
 
 
 def is_release(source: str | None) -> bool:
@@ -75,6 +84,6 @@ class Released:
         """
         if built is not None:
             here = built.model_dump(mode="json")
-            if any(here[key] != self.model.get(key) for key in (*ARCHITECTURE, "normalize")):
+            if any(here[key] != self.model.get(key) for key in ARCHITECTURE):
                 return
         self.golden.check_model(embedder, f"model.weights: {self.reference}")

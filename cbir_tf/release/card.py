@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cbir_tf.evaluation.table import format_table, markdown
+from cbir_tf.models.releases import ARCHITECTURE
 from cbir_tf.release_registry import Reference
 
 PICTURES_OF_DATA = ("query_grid.png", "mistakes.png")
@@ -96,9 +97,8 @@ def _title(facts: Facts) -> str:
 
 def _use(facts: Facts) -> str:
     model = facts.config["model"]
-    keys = ["backbone", "options", "pooling", "hidden", "hidden_norm", "embedding_size"]
     values = {"weights": f"release:{facts.reference}"}
-    values |= {key: model[key] for key in [*keys, "normalize"]}
+    values |= {key: model[key] for key in ARCHITECTURE}
     inside = ", ".join(f"{key}: {_yaml(value)}" for key, value in values.items())
     size = facts.config["data"]["image_size"]
     layers = "import cbir_tf.models  # its pooling layer\n" * (model["pooling"] == "gem")
@@ -212,7 +212,7 @@ def _limits(facts: Facts) -> Iterator[str]:
     if model["weights"]:
         yield f"It began with {model['weights']}, whose licence and biases come with it."
     if not facts.data_licence:
-        yield "The licence of the images is not stated: ask before using it beyond tests of your own."
+        yield "The licence of the images is not stated: ask before more than tests of your own."
 
 
 def _limits_of(result: Mapping[str, Any]) -> Iterator[str]:

@@ -17,8 +17,9 @@ from cbir_tf.data.sources import LICENCES
 from cbir_tf.errors import UserError
 from cbir_tf.features.runtime import DESCRIPTORS, is_exported, open_encoder
 from cbir_tf.files import new_folder, read_json, write_text
+from cbir_tf.golden_image import golden_image
 from cbir_tf.models import load_embedder
-from cbir_tf.models.golden import GOLDEN, Golden, golden_image
+from cbir_tf.models.golden import GOLDEN, Golden
 from cbir_tf.models.releases import CONFIG, EMBEDDER
 from cbir_tf.progress import logger
 from cbir_tf.release.card import PICTURES, PICTURES_OF_DATA, Facts, model_card

@@ -42,7 +42,12 @@ def publish_to_hub(folder: Path, reference: Reference, to: str) -> str:
         UserError: no huggingface_hub, no such place, no access, or another release has this tag.
     """
     try:
-        from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
+        from huggingface_hub import (
+            CommitOperationAdd,
+            CommitOperationCopy,
+            CommitOperationDelete,
+            HfApi,
+        )
     except ImportError:
         raise UserError(f"{to}: needs huggingface_hub; pip install 'cbir-tf[hub]'") from None
     repository, tag = to.removeprefix("hf://").strip("/"), f"v{reference.version}"
@@ -56,7 +61,7 @@ def publish_to_hub(folder: Path, reference: Reference, to: str) -> str:
             return address
         names = [*read_manifest(folder / MANIFEST, folder), MANIFEST]
         gone = set(api.list_repo_files(repository)) - {*names, *KEPT}
-        operations = [
+        operations: list[CommitOperationAdd | CommitOperationCopy | CommitOperationDelete] = [
             *(CommitOperationAdd(name, folder / name) for name in names),
             *(CommitOperationDelete(name) for name in sorted(gone)),
         ]

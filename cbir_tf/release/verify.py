@@ -12,8 +12,9 @@ import numpy as np
 from cbir_tf.config import Config
 from cbir_tf.errors import UserError, first_line
 from cbir_tf.files import read_json
+from cbir_tf.golden_image import golden_image
 from cbir_tf.models import load_embedder
-from cbir_tf.models.golden import GOLDEN, Golden, golden_image
+from cbir_tf.models.golden import GOLDEN, Golden
 from cbir_tf.models.releases import CONFIG, EMBEDDER
 from cbir_tf.progress import logger
 from cbir_tf.release.pack import DESCRIPTION, LABELS, METRICS, ONNX, WEIGHTS
