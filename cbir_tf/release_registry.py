@@ -216,5 +216,9 @@ def registry_file() -> Path:
 def _order(version: str) -> tuple[Any, ...]:
     """Semantic versions in their order: numbers as numbers, a pre-release before its release."""
     numbers, _, before = version.partition("-")
-    parts = [(not each.isdigit(), each.zfill(64)) for each in before.split(".") if before]
+    parts = [
+        (False, each.zfill(64)) if each.isdigit() else (True, each)
+        for each in before.split(".")
+        if before
+    ]
     return [int(each) for each in numbers.split(".")], not before, parts

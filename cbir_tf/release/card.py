@@ -251,4 +251,5 @@ def _check(facts: Facts) -> str:
 
 
 def _pictures(names: Sequence[str]) -> str:
-    return "\n\n".join(f"![{PICTURES[name]}]({name})\n\n{PICTURES[name]}." for name in names)
+    told = "Of the images that were extracted; where those trained on are among them, they flatter."
+    return "\n\n".join([told, *(f"![{PICTURES[name]}]({name})" for name in names)])
