@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -78,8 +79,9 @@ def model_card(facts: Facts) -> str:
 def _front_matter(facts: Facts) -> str:
     lines = ["library_name: keras", "pipeline_tag: image-feature-extraction"]
     lines += ["tags: [image-retrieval, metric-learning, cbir-tf]"]
-    if facts.licence:
-        lines.insert(0, f"license: {facts.licence.lower()}")
+    if facts.licence:  # the Hub knows identifiers of SPDX, in small letters
+        known = re.fullmatch(r"[A-Za-z0-9.+-]+", facts.licence)
+        lines.insert(0, f"license: {facts.licence.lower() if known else 'other'}")
     return "\n".join(["---", *lines, "---"])
 
 

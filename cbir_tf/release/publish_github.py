@@ -104,7 +104,7 @@ def _send(release: GitRelease, folder: Path, to: str) -> None:
 
 def _is_same(asset: GitReleaseAsset, file: Path) -> bool:
     """Whether an asset is whole and this file, by the digest that GitHub gives."""
-    return asset.state == "uploaded" and asset.raw_data.get("digest") == f"sha256:{sha256(file)}"
+    return asset.state == "uploaded" and asset.digest == f"sha256:{sha256(file)}"
 
 
 def _without_front_matter(card: str) -> str:

@@ -38,10 +38,13 @@ class Shelf:
 
 @pytest.fixture
 def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shelf:
-    """A copy of the digits' release, to be changed at will."""
+    """A copy of the digits' release, its models a few bytes, to be changed at will."""
     monkeypatch.setenv("CBIR_TF_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("CBIR_TF_REGISTRY", str(tmp_path / "registry.yaml"))
-    shutil.copytree(DIGITS, tmp_path / "digits-1.0.0")
+    left_out = shutil.ignore_patterns("*.png", "model.*", MANIFEST)
+    shutil.copytree(DIGITS, tmp_path / "digits-1.0.0", ignore=left_out)
+    for name in ("model.keras", "model.onnx"):
+        (tmp_path / "digits-1.0.0" / name).write_bytes(f"instead of {name}".encode() * 100)
     shelf = Shelf(tmp_path / "digits-1.0.0", tmp_path / "registry.yaml")
     shelf.seal()
     return shelf
