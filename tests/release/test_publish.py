@@ -1,4 +1,4 @@
-"""A release is seen where it is published whole or not at all, and its version is never replaced."""
+"""A release is seen whole or not at all where it is published, and is never replaced."""
 
 from __future__ import annotations
 
@@ -87,9 +87,7 @@ def keys(s3) -> set[str]:
 def test_to_s3_and_from_there(s3, shelf, empty):
     entry = publish(shelf.folder, "s3://pictures/releases", empty)
     assert entry.address == "s3://pictures/releases/digits-1.0.0"
-    assert keys(s3) == {
-        f"releases/digits-1.0.0/{each.name}" for each in shelf.folder.iterdir()
-    }
+    assert keys(s3) == {f"releases/digits-1.0.0/{each.name}" for each in shelf.folder.iterdir()}
     shutil.rmtree(Path(remote.path_of("s3://pictures")))  # as from another machine
     check_files(fetch(shelf.reference, empty.file), entry.sha256)
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from hashlib import sha256
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -61,7 +61,7 @@ class GitHub(BaseHTTPRequestHandler):
         return self.answer({"message": "Not Found"}, 404)
 
     do_GET = do_POST = do_PATCH = do_DELETE = handle_request
-    routes = {
+    routes: ClassVar = {
         f"GET {REPOSITORY}": "repository",
         f"GET {REPOSITORY}/releases": "listed",
         f"POST {REPOSITORY}/releases": "create",
@@ -84,7 +84,8 @@ class GitHub(BaseHTTPRequestHandler):
     def create(self, body: bytes) -> None:
         number = len(self.releases) + 1
         url = f"{self.root}/releases/{number}"
-        release = {"id": number, "url": url, "upload_url": url + "/assets{?name,label}", "assets": []}
+        upload = url + "/assets{?name,label}"
+        release = {"id": number, "url": url, "upload_url": upload, "assets": []}
         self.releases.append(release | json.loads(body))
         self.answer(self.releases[-1], 201)
 
@@ -128,20 +129,16 @@ class GitHub(BaseHTTPRequestHandler):
 def github(monkeypatch) -> Iterator[type[GitHub]]:
     """The server."""
 
-    class OfThisTest(GitHub):
-        releases: list[dict[str, Any]] = []
-        files: dict[int, bytes] = {}
-        uploads: list[str] = []
-        uploads_left = 1000
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), OfThisTest)
+    state = {"releases": [], "files": {}, "uploads": [], "uploads_left": 1000}
+    of_this_test = type("OfThisTest", (GitHub,), state)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), of_this_test)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     address = f"http://127.0.0.1:{server.server_port}"
     monkeypatch.setenv("GITHUB_API_URL", f"{address}/api/v3")
     monkeypatch.setenv("GITHUB_SERVER_URL", address)
     monkeypatch.setenv("GITHUB_TOKEN", "a-token")
     monkeypatch.setattr(time, "sleep", lambda seconds: None)  # which PyGithub does between writes
-    yield OfThisTest
+    yield of_this_test
     server.shutdown()
     server.server_close()
 
@@ -158,7 +155,7 @@ def test_a_release_with_all_files_and_from_there(github, shelf, empty):
     assert (release["tag_name"], release["draft"], release["prerelease"]) == (TAG, False, False)
     assert set(github.uploads) == {each.name for each in shelf.folder.iterdir()}
     assert github.uploads[-1] == MANIFEST
-    assert release["body"].startswith("# digits 1.0.0") and "Pictures" not in release["body"]
+    assert release["body"].startswith("# digits 1.0.0") and "## Pictures" not in release["body"]
     check_files(fetch(shelf.reference, empty.file), entry.sha256)
 
 

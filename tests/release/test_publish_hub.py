@@ -7,9 +7,10 @@ import json
 import re
 import threading
 from collections.abc import Iterator
-from hashlib import sha256
+from hashlib import sha1, sha256
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -58,7 +59,7 @@ class Hub(BaseHTTPRequestHandler):
         return self.answer({"error": f"no {self.path}"}, 404)
 
     do_GET = do_HEAD = do_POST = do_PUT = handle_request
-    routes = {
+    routes: ClassVar = {
         r"POST /api/validate-yaml": "validate",
         r"POST /api/repos/create": "create",
         r"GET /api/models/me/digits/refs": "refs",
@@ -104,8 +105,9 @@ class Hub(BaseHTTPRequestHandler):
         for each in json.loads(body)["files"]:
             large = each["path"].startswith("model.")
             here = self.commits[-1].get(each["path"])
-            row = {"path": each["path"], "uploadMode": "lfs" if large else "regular"}
-            row["oid"] = None if here is None else (sha256(here).hexdigest() if large else git_oid(here))
+            row = {"path": each["path"], "uploadMode": "lfs" if large else "regular", "oid": None}
+            if here is not None:
+                row["oid"] = sha256(here).hexdigest() if large else git_oid(here)
             modes.append(row | {"shouldIgnore": False})
         self.answer({"files": modes})
 
@@ -156,28 +158,22 @@ def oid(number: int) -> str:
 
 
 def git_oid(content: bytes) -> str:
-    import hashlib
-
-    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+    return sha1(b"blob %d\0" % len(content) + content).hexdigest()
 
 
 @pytest.fixture
 def hub(monkeypatch) -> Iterator[type[Hub]]:
     """The server; its one repository holds two files of others."""
 
-    class OfThisTest(Hub):
-        commits = [{".gitattributes": b"", "old.bin": b"of a version before"}]
-        tags: dict[str, int] = {}
-        large: dict[str, bytes] = {}
-        requests: list[str] = []
-        broken = ""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), OfThisTest)
+    before = {".gitattributes": b"", "old.bin": b"of a version before"}
+    state = {"commits": [before], "tags": {}, "large": {}, "requests": [], "broken": ""}
+    of_this_test = type("OfThisTest", (Hub,), state)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), of_this_test)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
     monkeypatch.setenv("HF_TOKEN", "a-token")
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)  # a protocol of its own, beside LFS
-    yield OfThisTest
+    yield of_this_test
     server.shutdown()
     server.server_close()
 
