@@ -19,12 +19,12 @@ from typing import Any
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
-from cbir_tf.addresses import path_of
+from cbir_tf.addresses import is_mirrored, path_of
 from cbir_tf.config_section import Section
 from cbir_tf.config_text import explain, read_yaml
 from cbir_tf.errors import UserError, nearest
 from cbir_tf.files import write_text
-from cbir_tf.remote import local
+from cbir_tf.remote import local, send
 
 PREFIX = "release:"
 DEFAULT = Path("weights/registry.yaml")
@@ -198,6 +198,8 @@ class Registry:
         entries = sorted([*others, entry], key=lambda each: (each.name, _order(each.version)))
         values = {"releases": [each.model_dump() for each in entries]}
         write_text(self.file, _HEADER + yaml.safe_dump(values, sort_keys=False, width=100))
+        if is_mirrored(self.file):
+            send(self.file)
 
 
 def registry_file() -> Path:

@@ -65,6 +65,7 @@ def _pack(arguments: argparse.Namespace) -> None:
     import_tensorflow()
     from cbir_tf.release.pack import pack
 
+    local(arguments.to / reference.folder_name, missing_ok=True)  # what is there is not replaced
     folder = pack(run, reference, arguments.to, arguments.licence)
     for each in sorted(folder.iterdir()):
         print(f"{each.stat().st_size:>12,}  {each.name}")

@@ -22,7 +22,8 @@ PICTURES = {
 }
 """Plots that go into a release, and what they show."""
 
-FIGURES = ("recall@1", "recall@5", "recall@10", "precision@5", "map", "map_at_r")
+FIGURES = re.compile(r"recall@\d+|precision@\d+|map|map_at_r|mrr")
+"""Which of the figures the card shows."""
 LISTED_CLASSES = 20
 
 
@@ -187,7 +188,7 @@ def _options(section: Mapping[str, Any]) -> str:
 def _figures(facts: Facts) -> str:
     tables = []
     for result in facts.metrics.values():
-        shown = {name: result["figures"][name] for name in FIGURES if name in result["figures"]}
+        shown = {k: v for k, v in result["figures"].items() if FIGURES.fullmatch(k)}
         table = format_table({**result, "figures": shown})
         tables.append(f"{result['split']} against {result['gallery_split']}, {table}")
     return "\n\n".join([*tables, "`metrics.json` has all figures, and those of each class."])
@@ -221,7 +222,7 @@ def _limits_of(result: Mapping[str, Any]) -> Iterator[str]:
     where = f"{result['split']} against {result['gallery_split']}"
     if not result["intervals"]:
         yield f"No intervals ({where}): they were turned off by `evaluation.bootstrap: 0`."
-    elif result["figures"]["recall@1"] == 1:
+    elif result["figures"].get("recall@1") == 1:
         # Resampling queries that all succeed gives an interval of no width.
         least = max(0.0, 1 - 3 / result["queries"])
         yield (

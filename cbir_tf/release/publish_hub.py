@@ -6,6 +6,7 @@ Endpoint and token are huggingface_hub's to know: HF_ENDPOINT, HF_TOKEN or `hf a
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -80,12 +81,10 @@ def _is_there(api: HfApi, repository: str, tag: str, folder: Path, address: str)
     """
     if tag not in {each.name for each in api.list_repo_refs(repository).tags}:
         return False
-    theirs = folder.parent / f".{folder.name}.theirs"
-    try:
+    with tempfile.TemporaryDirectory() as scratch:
+        theirs = Path(scratch) / MANIFEST
         source_of(address, folder)(MANIFEST, theirs)
         same = theirs.read_bytes() == (folder / MANIFEST).read_bytes()
-    finally:
-        theirs.unlink(missing_ok=True)
     if not same:
         raise UserError(
             f"{address}: another release has this tag; a version is never replaced: pack with a "

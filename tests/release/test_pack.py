@@ -144,7 +144,7 @@ def test_verify_tells_what_does_not_fit(release, name, content, said):
     if not (release / name).exists():
         pytest.skip("ONNX Runtime is not installed")
     (release / name).write_bytes(content)
-    with pytest.raises(UserError, match="is not the file that was released|known is 1"):
+    with pytest.raises(UserError, match=r"is not the file that was released|known is 1"):
         verify(release)
     write_manifest(release)
     with pytest.raises(UserError, match=said) as error:

@@ -88,8 +88,16 @@ def test_to_s3_and_from_there(s3, shelf, empty):
     entry = publish(shelf.folder, "s3://pictures/releases", empty)
     assert entry.address == "s3://pictures/releases/digits-1.0.0"
     assert keys(s3) == {f"releases/digits-1.0.0/{each.name}" for each in shelf.folder.iterdir()}
-    shutil.rmtree(Path(remote.path_of("s3://pictures")))  # as from another machine
+    shutil.rmtree(remote.path_of("s3://pictures"))  # as from another machine
     check_files(fetch(shelf.reference, empty.file), entry.sha256)
+
+
+def test_the_registry_may_be_on_s3_too(s3, shelf):
+    file = remote.path_of("s3://pictures/registry.yaml")
+    entry = publish(shelf.folder, "s3://pictures/releases", Registry.load(file))
+    shutil.rmtree(remote.path_of("s3://pictures"))
+    assert Registry.load(file).entries == (entry,)
+    check_files(fetch(shelf.reference, file), entry.sha256)
 
 
 def test_s3_has_the_manifest_last_and_an_interrupted_call_goes_on(s3, shelf, empty, monkeypatch):
@@ -128,7 +136,7 @@ def test_a_version_on_s3_is_never_replaced(s3, shelf, empty):
     for _ in range(2):  # as from this machine, then from another
         with pytest.raises(UserError, match="another release of this name and version is there"):
             publish(shelf.folder, "s3://pictures/releases", Registry.load(empty.file))
-        shutil.rmtree(Path(remote.path_of("s3://pictures")), ignore_errors=True)
+        shutil.rmtree(remote.path_of("s3://pictures"), ignore_errors=True)
     assert {key: s3.head_object(Bucket="pictures", Key=key)["ETag"] for key in keys(s3)} == before
     with pytest.raises(UserError, match="no bucket"):
         publish(shelf.folder, "s3://nowhere-at-all/releases", Registry.load(empty.file))
