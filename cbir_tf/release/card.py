@@ -10,6 +10,7 @@ from typing import Any
 from cbir_tf.evaluation.table import format_table, markdown
 from cbir_tf.models.releases import ARCHITECTURE
 from cbir_tf.release_registry import Reference
+from cbir_tf.types import SPLITS
 
 PICTURES_OF_DATA = ("query_grid.png", "mistakes.png")
 """Plots that show images of the data."""
@@ -138,9 +139,6 @@ def _data(facts: Facts) -> str:
         f"{len(names)} classes: {shown}." if names else "No classes.",
     ]
     return "\n\n".join(lines)
-
-
-SPLITS = ("train", "validation", "test")
 
 
 def _split(split: Mapping[str, Any]) -> str:

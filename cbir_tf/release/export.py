@@ -175,8 +175,9 @@ def _write_onnx_int8(source: Source, path: Path) -> None:
             str(temporary),
             Images(),
             quant_format=QuantFormat.QDQ,
-            activation_type=QuantType.QInt8,
-            weight_type=QuantType.QInt8,
+            # Signed weights overflow in the kernels of processors without VNNI instructions.
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QUInt8,
             per_channel=True,
         )
 
