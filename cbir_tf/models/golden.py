@@ -2,10 +2,10 @@
 
 Weights can load without an error and yet be others, or be fed otherwise. The test image is made of
 integers alone and is the same everywhere. Its embedding is not, quite: processors and releases of
-TensorFlow round otherwise: between Keras, ONNX Runtime and Keras 2 on one processor, by 1e-6 to 6e-6
-of the vector's length were seen; a GPU that multiplies in TF32, with 10 bits of mantissa, may
-differ by about 1e-3. The tolerances leave room for that. Wrong weights, or pixels in another order
-or range, make it another vector altogether.
+TensorFlow round otherwise. Between Keras, ONNX Runtime and Keras 2 on one processor, differences of
+1e-7 to 6e-6 of the vector's length were seen; a GPU that multiplies in TF32, with 10 bits of
+mantissa, may differ by about 1e-3. The tolerances leave room for that. Wrong weights, or pixels in
+another order or range, make it another vector altogether.
 """
 
 from __future__ import annotations
