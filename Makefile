@@ -61,6 +61,8 @@ conformance: .venv/development $(ADDONS)/ready $(TRANSFORMERS)/ready
 	mkdir -p build
 	$(ADDONS)/bin/python conformance/losses/record.py build/losses.npz
 	PYTHONPATH=. $(RUN) conformance/losses/check.py build/losses.npz
+	PYTHONPATH=. $(ADDONS)/bin/python conformance/keras2/record.py build/keras2
+	PYTHONPATH=. $(RUN) conformance/keras2/check.py build/keras2
 	$(TRANSFORMERS)/bin/python conformance/bit/reference.py build/bit.npz 128x128 160x160 224x224 160x224 97x131
 	PYTHONPATH=. $(RUN) conformance/bit/check.py build/bit.npz
 	$(TRANSFORMERS)/bin/python conformance/residual/reference.py build/residual.npz 64x64 224x224 97x131

@@ -186,6 +186,9 @@ class Data(Section):
     """coco: the instances file, or several; none named: annotations/instances_*.json in path."""
     coco: Coco = Coco()
     """coco: which images, and what is their label."""
+    licence: str | None = None
+    """Of the images, and whom to credit, as a release's model card says; null: what is known of
+    digits, otherwise not stated."""
     dataset: str | None = None
     """tfds: the data set's name, as tf_flowers or cifar10."""
     split: Split = Split()
@@ -232,9 +235,14 @@ class Model(Section):
     options: dict[str, Any] = Field({})
     """Further arguments of the backbone, as alpha: 0.35 for the MobileNets."""
     weights: str | None = "imagenet"
-    """imagenet, imagenet21k (BiT), a .weights.h5, .safetensors (PyTorch's networks) or .npz (BiT)
-    file, a SavedModel folder or handle (BiT), a KerasHub preset (kerashub:NAME, hf://OWNER/NAME, or
-    a folder), or null for random ones."""
+    """imagenet, imagenet21k (BiT), release:NAME@VERSION, a .keras, .weights.h5, .h5 (Keras 2),
+    .safetensors (PyTorch's networks) or .npz (BiT) file, a SavedModel folder or handle (BiT), a
+    KerasHub preset (kerashub:NAME, hf://OWNER/NAME, or a folder), or null for random ones. Those of
+    a whole embedder give the head too, where hidden and embedding_size are the same."""
+    preprocessing: Literal["own", "signed", "unit", "caffe", "imagenet", "none"] = "own"
+    """What the backbone is given: own: what its published weights want; signed: -1 to 1; unit: 0 to
+    1, as weights of older systems were trained with; caffe, imagenet: less ImageNet's mean; none:
+    0 to 255."""
     pooling: Literal["average", "max", "gem"] = "average"
     """How the last feature map becomes one vector."""
     hidden: tuple[Annotated[int, Field(ge=1)], ...] = ()

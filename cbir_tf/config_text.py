@@ -162,13 +162,13 @@ def _descend(root: type[BaseModel], parts: list[str]) -> tuple[type[BaseModel], 
         chosen = [each for each in options if len(options) > 1 and _tag(each) == part]
         if chosen:
             options = chosen
+        elif part.isdigit():
+            place.append(part)
         elif len(options) == 1:
             section = options[0]
             place.append(part)
             field = section.model_fields.get(part)
             options = _sections(field.annotation) if field else []
-        elif part.isdigit():
-            place.append(part)
     return section, place
 
 

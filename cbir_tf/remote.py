@@ -37,8 +37,8 @@ Known = Mapping[Path, tuple[Object, Stat]]
 
 THREADS = 16
 """Files under way at a time."""
-LAST = ("last.npz", "model.npz", "model.keras", "config.yaml")
-"""What says that the rest of a run is there: sent after it, in this order."""
+LAST = ("last.npz", "model.npz", "model.keras", "config.yaml", "SHA256SUMS")
+"""What says that the rest of a run or a release is there: sent after it, in this order."""
 _BESIDE_DATABASES = ("-wal", "-shm", "-journal")
 
 _settled: set[Path] | None = None
@@ -78,6 +78,16 @@ def fetch_missing(paths: Iterable[Path]) -> None:
     if missing:
         with _Store.open(missing[0]) as store:
             store.fetch_files(missing)
+
+
+def send(path: Path) -> None:
+    """Send a file or folder of the mirror now, as far as it is not there.
+
+    Raises:
+        UserError: no access, or something else is there.
+    """
+    with _Store.open(path) as store:
+        store.send(path, overwrite=False)
 
 
 @contextmanager

@@ -27,11 +27,12 @@ VERBS = {
     "duplicates": "list images that are there again, in the same bytes or scaled; draw them",
     "classify": "fit classifiers to the run's vectors and measure them on the test split",
     "compare": "several runs in one table: quality with intervals, size, speed, differences",
+    "release": "pack a run's weights to be published; list, fetch, check and export them",
 }
 
 # Arguments whose files a command makes or changes.
 RUNS = ("run", "runs")
-OUTPUTS = ("grid", "out", "trec")
+OUTPUTS = ("grid", "out", "trec", "to")
 
 
 def main(argv: Sequence[str] | None = None, verb: str | None = None) -> int:

@@ -17,7 +17,7 @@ from cbir_tf.data.tfds_source import tensorflow_dataset
 from cbir_tf.errors import UserError
 from cbir_tf.types import UNLABELLED, ImageSet
 
-__all__ = ["SOURCES", "all_images", "digits", "images_in_folder", "load_images"]
+__all__ = ["LICENCES", "SOURCES", "all_images", "digits", "images_in_folder", "load_images"]
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +49,13 @@ SOURCES: dict[str, Callable[[Data], ImageSet]] = {
     "tfds": tensorflow_dataset,
     "coco": coco,
 }
+
+
+LICENCES = {
+    "digits": "CC BY 4.0; E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits, "
+    "UCI Machine Learning Repository, 1998, https://doi.org/10.24432/C50P49"
+}
+"""Of the images of a source, with those to credit, where all of them have one."""
 
 
 def all_images(data: Data) -> ImageSet:

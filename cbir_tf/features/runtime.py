@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -26,6 +27,7 @@ DESCRIPTORS = ".npz"
 OPSET = 17
 TOLERANCE = 1e-4
 _DIGEST = "cbir_tf.model"
+_COUNTED = re.compile(r"(?<=__)\d+")
 
 
 def predict(model: keras.Model, pixels: np.ndarray) -> np.ndarray:
@@ -156,6 +158,7 @@ def _export(embedder: keras.Model, model: Path, size: tuple[int, int]) -> None:
         opset=OPSET,
         custom_op_handlers={"Erfc": (_complementary_error, [])},
     )
+    _renumber(exported.graph, {})
     exported.metadata_props.add(key=_DIGEST, value=sha256(model))
     with replacing(model.with_suffix(".onnx")) as temporary:
         temporary.write_bytes(exported.SerializeToString())
@@ -168,6 +171,34 @@ def _complementary_error(context: Any, node: Any, name: str, arguments: Any) -> 
     one = context.make_const(f"{name}_one", np.ones((), dtype=np.float32))
     context.remove_node(name)
     context.make_node("Sub", [one.output[0], error.output[0]], outputs=node.output, name=name)
+
+
+def _renumber(graph: Any, numbers: dict[str, str]) -> None:
+    """Count anew what tf2onnx numbers from the start of the process, as Conv__55.
+
+    So the same model becomes the same file each time.
+    """
+
+    def renamed(name: str) -> str:
+        return _COUNTED.sub(lambda found: numbers.setdefault(found[0], str(len(numbers))), name)
+
+    for node in graph.node:
+        node.name = renamed(node.name)
+        node.input[:] = [renamed(each) for each in node.input]
+        node.output[:] = [renamed(each) for each in node.output]
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                _renumber(attribute.g, numbers)
+    for each in (*graph.initializer, *graph.value_info, *graph.input, *graph.output):
+        each.name = renamed(each.name)
+    for each in (*graph.value_info, *graph.input, *graph.output):
+        for size in each.type.tensor_type.shape.dim:
+            if size.dim_param:
+                size.dim_param = renamed(size.dim_param)
+    for values in (graph.initializer, graph.value_info):
+        ordered = sorted(values, key=lambda each: each.name)
+        del values[:]
+        values.extend(ordered)
 
 
 def _agrees(encoder: Encoder, reference: Encoder, size: tuple[int, int]) -> bool:

@@ -17,6 +17,10 @@ from cbir_tf.models.backbones import backbone_named, build_backbone
 from cbir_tf.models.heads import apply_head
 from cbir_tf.models.kerashub import INSTALL
 from cbir_tf.models.preprocessing import preprocess
+from cbir_tf.models.releases import Released, is_release
+from cbir_tf.models.weights import is_weights_file, load_head_weights
+from cbir_tf.progress import logger
+from cbir_tf.remote import local
 
 
 def build_embedder(
@@ -33,6 +37,9 @@ def build_embedder(
     batches of another size differ by rounding: by up to 1e-6 of a unit vector with the MobileNets,
     3e-5 with BiT.
 
+    Weights of a whole embedder, in a file or a release, give the backbone, and the head where it
+    has the layers and sizes of the configured one.
+
     Args:
         model: the `model` section of a configuration.
         seed: of the random weights.
@@ -42,13 +49,50 @@ def build_embedder(
     Raises:
         UserError: an unknown name, an impossible option, or weights that do not fit.
     """
+    released = Released.open(model) if is_release(model.weights) else None
+    source = model.weights if released is None else str(released.file)
     with initial_weights_from(seed):
         image = keras.Input((None, None, 3), dtype="uint8", name="image")
-        backbone = build_backbone(model.backbone, model.options, model.weights, image_size)
-        pixels = preprocess(image, backbone_named(model.backbone).preprocessing)
+        if released is None:
+            backbone = build_backbone(model.backbone, model.options, source, image_size)
+        else:
+            backbone = _released_backbone(released, model, image_size)
+        own = backbone_named(model.backbone).preprocessing
+        pixels = preprocess(image, own if model.preprocessing == "own" else model.preprocessing)
         embedder = keras.Model(image, apply_head(backbone(pixels), model), name="embedder")
+    if source is not None and is_weights_file(source):
+        _load_head(embedder, model, source)
     _set_trainable(backbone, model)
-    return _reproducible(embedder)
+    embedder = _reproducible(embedder)
+    if released is not None:
+        released.check(embedder, model)
+    return embedder
+
+
+def _released_backbone(
+    released: Released, model: config.Model, image_size: tuple[int, int]
+) -> keras.Model:
+    """The backbone of a release whose embedder has proved to be what was released."""
+    embedder = load_embedder(released.file)
+    released.check(embedder)
+    if backbone_named(model.backbone).takes_weights:  # which decide its architecture
+        return embedder.get_layer("backbone")
+    return build_backbone(model.backbone, model.options, str(released.file), image_size)
+
+
+def _load_head(embedder: keras.Model, model: config.Model, source: str) -> None:
+    """Take the head too from the file of the backbone, if it has the one configured."""
+    file = str(local(source)) if source.startswith("s3:") else source
+    if load_head_weights(embedder, file):
+        logger.info("model.weights: backbone and head are those of %s", model.weights)
+    elif model.hidden or model.embedding_size is not None:
+        logger.info(
+            "model.weights: the backbone is that of %s, the head is new: no model.hidden %s and "
+            "model.embedding_size %s there",
+            model.weights,
+            list(model.hidden),
+            model.embedding_size,
+        )
 
 
 def load_embedder(path: str | Path) -> keras.Model:

@@ -7,9 +7,9 @@ from typing import Literal
 import keras
 from keras import layers, ops
 
-Preprocessing = Literal["signed", "caffe", "imagenet", "none"]
-"""signed: -1 to 1. caffe: BGR less the ImageNet mean. imagenet: RGB with ImageNet's mean and
-deviation. none: 0 to 255, for backbones that rescale by themselves."""
+Preprocessing = Literal["signed", "unit", "caffe", "imagenet", "none"]
+"""signed: -1 to 1. unit: 0 to 1. caffe: BGR less the ImageNet mean. imagenet: RGB with ImageNet's
+mean and deviation. none: 0 to 255, for backbones that rescale by themselves."""
 
 # As in keras.applications.imagenet_utils: RGB in 0..1, and BGR in 0..255 as Caffe had it.
 _MEAN = (0.485, 0.456, 0.406)
@@ -25,6 +25,8 @@ def preprocess(image: keras.KerasTensor, kind: Preprocessing) -> keras.KerasTens
     """
     if kind == "signed":
         return _rescaling(1 / 127.5, -1.0)(image)
+    if kind == "unit":
+        return _rescaling(1 / 255, 0.0)(image)
     if kind == "caffe":
         bgr = ops.flip(image, axis=-1)
         return _normalization(_CAFFE_MEAN, (1.0, 1.0, 1.0))(bgr)

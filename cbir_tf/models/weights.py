@@ -9,7 +9,7 @@ import re
 import sys
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,8 @@ def load_weights_file(model: keras.Model, source: str) -> None:
 
     The file may be a Keras 3 `.weights.h5` of the same network, with or without a classifier on
     top; that of one of our embedders, or its `.keras` file, whose backbone is taken; or an `.h5`
-    of Keras 2, as keras.applications publishes them.
+    of Keras 2, as keras.applications publishes them, or of that network within another model with
+    dense layers on top.
 
     Args:
         model: a functional model; its variables change only if the file has all of them.
@@ -54,18 +55,43 @@ def load_weights_file(model: keras.Model, source: str) -> None:
         )
     if not is_weights_file(source):
         raise UserError(f"{path}: weights are read from .weights.h5, .h5 and .keras files")
-    try:
-        with _open(path) as file:
-            keras_2 = file.get("model_weights", file)
-            if "layer_names" in keras_2.attrs:
-                stored = _keras_2_layers(keras_2, model)
-            else:
-                stored = _keras_3_layers(file)
-    except (OSError, KeyError, TypeError, RuntimeError, zipfile.BadZipFile) as error:
-        raise UserError(
-            f"{path}: not a file of weights, or damaged ({first_line(error)}); fetch it again"
-        ) from error
+    with _reading(path) as file:
+        keras_2 = _keras_2_group(file)
+        stored = _keras_3_layers(file) if keras_2 is None else _keras_2_layers(keras_2, model)
     _assign(model, stored, str(path))
+
+
+def load_head_weights(embedder: keras.Model, source: str) -> bool:
+    """Set the weights of an embedder's head from the file that gave its backbone's, if it has them.
+
+    Args:
+        embedder: pooling and dense layers behind a layer `backbone`.
+        source: path of a file that `load_weights_file` has read.
+
+    Returns:
+        Whether the file has this very head, layer for layer and shape for shape, and it was set;
+        otherwise it stays as it is.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    head = {
+        name: layer
+        for name, layer in _numbered_layers(embedder)
+        if "/" not in name and layer.name != "preprocessing" and _own_weights(layer)
+    }
+    with _reading(Path(source)) as file:
+        keras_2 = _keras_2_group(file)
+        if keras_2 is None:
+            stored = _keras_3_head(file)
+        else:
+            stored = _keras_2_head(keras_2, embedder.get_layer("backbone"), list(head))
+    expected = {name: _shapes(_own_weights(layer)) for name, layer in head.items()}
+    if not head or {name: _shapes(arrays) for name, arrays in stored.items()} != expected:
+        return False
+    for name, layer in head.items():
+        layer.load_own_variables(stored[name])
+    return True
 
 
 def load_imagenet(
@@ -115,20 +141,44 @@ def _is_readable(path: Path) -> bool:
 
 
 @contextlib.contextmanager
-def _open(path: Path) -> Iterator[h5py.File]:
-    if path.suffix == ".keras":
-        with zipfile.ZipFile(path) as archive:
-            contents = io.BytesIO(archive.read("model.weights.h5"))
-        with h5py.File(contents) as file:
-            yield file
-    else:
-        with h5py.File(path) as file:
-            yield file
+def _reading(path: Path) -> Iterator[h5py.File]:
+    """The HDF5 file at a path, or within a .keras file; what cannot be read is a UserError."""
+    try:
+        if path.suffix == ".keras":
+            with zipfile.ZipFile(path) as archive:
+                contents = io.BytesIO(archive.read("model.weights.h5"))
+            with h5py.File(contents) as file:
+                yield file
+        else:
+            with h5py.File(path) as file:
+                yield file
+    except (OSError, KeyError, TypeError, RuntimeError, zipfile.BadZipFile) as error:
+        raise UserError(
+            f"{path}: not a file of weights, or damaged ({first_line(error)}); fetch it again"
+        ) from error
+
+
+_BACKBONE = "layers/functional/layers"
+"""Where Keras 3 puts the layers of an embedder's backbone."""
 
 
 def _keras_3_layers(file: h5py.File) -> dict[str, Arrays]:
     """The layers of the network, or of the backbone where the file is that of an embedder."""
-    backbone = "layers/functional/layers"
+    return _arrays_below(file[_BACKBONE] if _BACKBONE in file else file["layers"])
+
+
+def _keras_3_head(file: h5py.File) -> dict[str, Arrays]:
+    """The layers of an embedder beside its backbone; none where the file is of another network."""
+    stored = _arrays_below(file["layers"]) if _BACKBONE in file else {}
+    # A Normalization is the preprocessing, which goes with the backbone and is not loaded.
+    return {
+        name: arrays
+        for name, arrays in stored.items()
+        if "/" not in name and name != "normalization"
+    }
+
+
+def _arrays_below(group: h5py.Group) -> dict[str, Arrays]:
     stored: dict[str, Arrays] = {}
 
     def keep(path: str, array: h5py.Dataset | h5py.Group) -> None:
@@ -137,38 +187,76 @@ def _keras_3_layers(file: h5py.File) -> dict[str, Arrays]:
         if place:
             stored.setdefault(place[1], {})[place[2]] = array[()]
 
-    (file[backbone] if backbone in file else file["layers"]).visititems(keep)
+    group.visititems(keep)
     return stored
 
 
-def _keras_2_layers(group: h5py.Group, model: keras.Model) -> dict[str, Arrays]:
-    """The layers of a Keras 2 file under the names they have in a Keras 3 file.
+def _keras_2_group(file: h5py.File) -> h5py.Group | None:
+    """The layers of a Keras 2 file; None where it is one of Keras 3."""
+    group = file.get("model_weights", file)
+    return group if "layer_names" in group.attrs else None
 
-    They are matched by name where all of the model's names are there, else in order.
+
+def _keras_2_arrays(group: h5py.Group) -> dict[str, list[np.ndarray]]:
+    """The arrays of each layer of a Keras 2 file, those of layers in a nested model singly.
+
+    Such a model is one layer there, whose weights are `layer/kernel:0`: first all that are
+    trained, then all that are not, but within each of its layers in their order.
     """
-    stored = {}
+    stored: dict[str, list[np.ndarray]] = {}
     for name in _texts(group.attrs["layer_names"]):
         keys = _texts(group[name].attrs["weight_names"])
-        if keys:
-            stored[name] = [group[name][key][()] for key in keys]
+        owners = [key.split("/")[-2] if "/" in key else name for key in keys]
+        nested = len(set(owners)) > 1
+        for key, owner in zip(keys, owners, strict=True):
+            stored.setdefault(owner if nested else name, []).append(group[name][key][()])
+    return stored
+
+
+def _keras_2_split(
+    group: h5py.Group, model: keras.Model
+) -> tuple[list[np.ndarray], dict[str, list[np.ndarray]]]:
+    """The arrays of a network in order, and by layer those that come on top of it.
+
+    Layers are matched by name where all of the network's names are there, else in order.
+    """
+    stored = _keras_2_arrays(group)
     layers = [layer.name for layer in model.layers if layer.weights]
     first = layers if set(layers) <= set(stored) else list(stored)[: len(layers)]
-    arrays = [array for name in first for array in stored.pop(name)]
+    return [array for name in first for array in stored.pop(name)], stored
+
+
+def _keras_2_layers(group: h5py.Group, model: keras.Model) -> dict[str, Arrays]:
+    """The layers of a Keras 2 file under the names they have in a Keras 3 file."""
+    arrays, further = _keras_2_split(group, model)
     found = {}
     for name, layer in _numbered_layers(model):
         count = len(_own_weights(layer))
         found[name] = {str(i): array for i, array in enumerate(arrays[:count])}
         del arrays[:count]
-    return {name: {"0": each[0]} for name, each in stored.items()} | found
+    return {name: {"0": each[0]} for name, each in further.items()} | found
+
+
+def _keras_2_head(
+    group: h5py.Group, backbone: keras.Model, names: Sequence[str]
+) -> dict[str, Arrays]:
+    """What comes on top of the backbone in a Keras 2 file, in its order under these names."""
+    _, further = _keras_2_split(group, backbone)
+    if len(further) != len(names):
+        return {}
+    return {
+        name: {str(i): array for i, array in enumerate(arrays)}
+        for name, arrays in zip(names, further.values(), strict=True)
+    }
 
 
 def _assign(model: keras.Model, stored: Mapping[str, Arrays], source: str) -> None:
     """Check that every layer finds its weights, then set them all."""
     found = {}
     for name, layer in _numbered_layers(model):
-        expected = {key: array.shape for key, array in _own_weights(layer).items()}
+        expected = _shapes(_own_weights(layer))
         arrays = stored.get(name, {})
-        shapes = {key: array.shape for key, array in arrays.items()}
+        shapes = _shapes(arrays)
         if expected != shapes:
             raise UserError(
                 f"{source}: layer {layer.name!r}: expected {_listed(expected)}, found "
@@ -206,6 +294,10 @@ def _own_weights(layer: keras.Layer) -> Arrays:
     store: dict[str, Any] = {}
     layer.save_own_variables(store)
     return {key: np.asarray(value) for key, value in store.items()}
+
+
+def _shapes(arrays: Arrays) -> dict[str, tuple[int, ...]]:
+    return {key: array.shape for key, array in arrays.items()}
 
 
 def _listed(shapes: Mapping[str, tuple[int, ...]]) -> str:

@@ -1,0 +1,89 @@
+"""Released embedders: model.weights: release:NAME@VERSION."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from cbir_tf import config
+from cbir_tf.config_text import read_yaml
+from cbir_tf.errors import UserError
+from cbir_tf.models.golden import GOLDEN, Golden
+from cbir_tf.release_fetch import fetch
+from cbir_tf.release_registry import PREFIX, Reference
+
+EMBEDDER = "model.keras"
+CONFIG = "config.yaml"
+ARCHITECTURE = (
+    "backbone",
+    "options",
+    "preprocessing",
+    "pooling",
+    "hidden",
+    "hidden_norm",
+    "embedding_size",
+    "normalize",
+)
+
+
+def is_release(source: str | None) -> bool:
+    """Whether `model.weights` names a release."""
+    return source is not None and source.startswith(PREFIX)
+
+
+@dataclass(frozen=True)
+class Released:
+    """A release on this machine.
+
+    Attributes:
+        reference: `release:NAME@VERSION`.
+        file: its embedder.
+        model: the `model` section of its configuration, as written.
+        golden: its golden embedding.
+    """
+
+    reference: str
+    file: Path
+    model: dict[str, Any]
+    golden: Golden
+
+    @classmethod
+    def open(cls, wanted: config.Model) -> Released:
+        """The release that a configuration names, fetched if need be, its digests checked.
+
+        Raises:
+            UserError: no such release, it cannot be had, a byte has changed, or it is of another
+                backbone.
+        """
+        assert wanted.weights is not None
+        try:
+            folder = fetch(Reference.of(wanted.weights))
+        except UserError as error:
+            raise UserError(f"model.weights: {error}") from error
+        model = read_yaml(folder / CONFIG).get("model", {})
+        for key, here in (("backbone", wanted.backbone), ("options", dict(wanted.options))):
+            if model.get(key) != here:
+                raise UserError(
+                    f"model.weights: {wanted.weights} has {key} {model.get(key)}; set model.{key} "
+                    f"to that, in place of {here}"
+                )
+        return cls(wanted.weights, folder / EMBEDDER, model, Golden.load(folder / GOLDEN))
+
+    def check(self, embedder: keras.Model, built: config.Model | None = None) -> None:
+        """Hold an embedder against the golden embedding.
+
+        Args:
+            embedder: the released one, or one made with its weights.
+            built: what the latter was made from; with another head there is nothing to check.
+
+        Raises:
+            UserError: it makes another vector of the test image.
+        """
+        if built is not None:
+            here = built.model_dump(mode="json")
+            if any(here[key] != self.model.get(key) for key in ARCHITECTURE):
+                return
+        self.golden.check_model(embedder, f"model.weights: {self.reference}")

@@ -1,0 +1,1 @@
+"""Releases of weights: packing a run, the model card, checking, publishing, exporting."""
