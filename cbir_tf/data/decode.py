@@ -141,6 +141,17 @@ def picture_size(source: Path | bytes) -> tuple[int, int]:
         return (height, width) if _orientation(image) >= 5 else (width, height)
 
 
+def media_type(head: bytes) -> str | None:
+    """What kind of picture a file is that begins so, as image/jpeg; None: none that is known."""
+    reader = _reader(head)
+    return None if reader is None else f"image/{str(reader.format).lower()}"
+
+
+def _reader(head: bytes) -> type[ImageFile.ImageFile] | None:
+    matching = (each for start, each in _FORMATS.items() if re.match(start, head, re.DOTALL))
+    return next(matching, None)
+
+
 @contextmanager
 def _opened(source: Path | bytes) -> Iterator[ImageFile.ImageFile]:
     """A picture whose head has been read; what is raised in the block becomes an ImageError."""
@@ -155,9 +166,7 @@ def _opened(source: Path | bytes) -> Iterator[ImageFile.ImageFile]:
             raise ImageError(source, f"cannot be read: {error.strerror or error}") from None
         if not head:
             raise ImageError(source, "the file is empty")
-        reader = next(
-            (reader for start, reader in _FORMATS.items() if re.match(start, head, re.DOTALL)), None
-        )
+        reader = _reader(head)
         if reader is None:
             raise ImageError(source, "not a JPEG, PNG, WebP, BMP or GIF picture")
         # Pillow's readers raise whatever a damaged file makes them stumble over.
