@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from cbir_tf.errors import UserError
 
 
@@ -19,7 +21,12 @@ class RequestError(Exception):
         self.retry_after = retry_after
 
 
-def impossible(error: UserError) -> RequestError:
-    """A value that cannot be; options are named as in the request, not as on the command line."""
-    text = " ".join(str(error).split())
-    return RequestError(422, text.replace("--where", "where").replace("--split", "split"))
+def impossible(error: UserError, folder: Path) -> RequestError:
+    """A value that cannot be; as in a request, not as on the command line.
+
+    Args:
+        error: what is wrong.
+        folder: of the run, which is no one's business.
+    """
+    text = " ".join(str(error).split()).replace("--where", "where")
+    return RequestError(422, text.replace(f"{folder}/", "").replace(str(folder), "the run"))

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
 
+import numpy as np
 from fastapi import APIRouter, Query, Request, Response
 
 from cbir_tf.search.searcher import steps_of
@@ -14,13 +15,14 @@ from cbir_tf.server import answers
 from cbir_tf.server.bodies import (
     AdditionBody,
     Body,
+    ExplainBody,
     SearchBody,
     read_body,
 )
 from cbir_tf.server.errors import RequestError
 from cbir_tf.server.queries import Hits
 from cbir_tf.server.service import Service
-from cbir_tf.types import UNLABELLED
+from cbir_tf.types import UNLABELLED, Embeddings
 
 IMMUTABLE = "private, max-age=3600"
 
@@ -77,7 +79,44 @@ def api(service: Service) -> APIRouter:
     )
     async def search(request: Request) -> Response:
         asked, hits, seconds = await service.search(*await body_of(request))
-        return json_answer(_search_answer(service, asked, hits, seconds))
+        answer = _search_answer(service, asked, hits, seconds)
+        if asked.position:
+            answer["position"] = await service.position(hits.vector)
+        return json_answer(answer)
+
+    @router.post(
+        "/explain",
+        summary="Why a query and a stored image match: what each place of both contributes",
+        responses={
+            200: {"model": answers.ExplainAnswer},
+            **problems(400, 404, 408, 409, 413, 415, 422),
+        },
+        openapi_extra=takes(ExplainBody),
+    )
+    async def explain(request: Request) -> Response:
+        found, own, other = await service.explain(*await body_of(request))
+        return json_answer(
+            {
+                "similarity": float(found.pairs.sum()),
+                "kind": found.kind,
+                "query": found.first.tolist(),
+                "match": found.second.tolist(),
+                "query_area": own,
+                "match_area": other,
+                "pairs": found.pairs.tolist(),
+            }
+        )
+
+    @router.get(
+        "/map",
+        summary="The embedding map: every image a point, near where its neighbours are",
+        responses={200: {"model": answers.MapAnswer}, **problems()},
+    )
+    async def embedding_map() -> Response:
+        mapped = await service.mapped()
+        points = [] if mapped is None else _points(service, *mapped)
+        ready = mapped is not None
+        return json_answer({"ready": ready, "method": service.map.method, "points": points})
 
     @router.post(
         "/images",
@@ -179,6 +218,16 @@ def _search_answer(
         "neighbours": neighbours,
         "timings": {stage: round(1e3 * value, 2) for stage, value in seconds.items()},
     }
+
+
+def _points(service: Service, images: Embeddings, points: np.ndarray) -> list[dict[str, Any]]:
+    names = (*service.gallery.class_names, None)
+    return [
+        {"id": id_, "label": names[label], "x": round(x, 4), "y": round(y, 4)}
+        for id_, label, (x, y) in zip(
+            images.ids.tolist(), images.labels.tolist(), points.tolist(), strict=True
+        )
+    ]
 
 
 def _info(service: Service) -> dict[str, Any]:

@@ -15,26 +15,32 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
 
 from cbir_tf.config import Config
-from cbir_tf.data.decode import ImageError
+from cbir_tf.data.decode import MOST_PIXELS, ImageError, picture_size
 from cbir_tf.errors import UserError
 from cbir_tf.features.views import viewed
 from cbir_tf.progress import logger
+from cbir_tf.server.aside import Aside
 from cbir_tf.server.batcher import Batcher
-from cbir_tf.server.bodies import AdditionBody, QueryBody, SearchBody, parse
+from cbir_tf.server.bodies import AdditionBody, ExplainBody, QueryBody, SearchBody, parse
+from cbir_tf.server.embedding_map import EmbeddingMap
 from cbir_tf.server.errors import RequestError, impossible
+from cbir_tf.server.explanation import Area, Explanation, area_of, explanation, shares_of, why_not
 from cbir_tf.server.live_gallery import LiveGallery
 from cbir_tf.server.metrics import Metrics
 from cbir_tf.server.pictures import StoredPictures, decode_upload
 from cbir_tf.server.queries import Addition, Hits, Query, Steps
-from cbir_tf.types import Run
+from cbir_tf.types import Embeddings, Run
 
 Result = TypeVar("Result")
+
+MOST_MEGAPIXELS = MOST_PIXELS / 1e6  # of stored pictures
 
 
 @dataclass(frozen=True)
@@ -68,6 +74,7 @@ class Service:
     def __init__(self, run: Run, config: Config) -> None:
         self.run, self.config, self.settings = run, config, config.server
         self.draining, self.key_needed = False, False
+        self.no_explanation = why_not(config)
         self.metrics = Metrics()
         self.data = viewed(config.data, config.search.test_time_augmentation)
         cores = len(os.sched_getaffinity(0))
@@ -79,6 +86,9 @@ class Service:
         self._batcher: Batcher[Query | Addition, Done] = Batcher(
             self._work, self._engine, self.settings.batch
         )
+        metric, method = config.search.metric, config.plots.projection
+        self.map = EmbeddingMap(run.index, method, self.settings.mapped, config.seed, metric)
+        self._aside = Aside()
         retriever = self.gallery.retriever
         self.pictures = StoredPictures(
             run.features, lambda: retriever.encoded, self.settings.thumbnail
@@ -86,15 +96,12 @@ class Service:
 
     def close(self) -> None:
         """End the threads, once they have done what they were asked."""
+        self.map.close()
+        self._aside.close()
         for pool in (self._readers, self._others):
             pool.shutdown(wait=True, cancel_futures=True)
         self._engine.submit(self.gallery.close).result()
         self._engine.shutdown(wait=True)
-
-    @property
-    def no_explanation(self) -> str | None:
-        """Why matches cannot be explained; None: they can."""
-        return "not made yet"
 
     async def search(self, body: bytes, content_type: str) -> tuple[SearchBody, Hits, dict]:
         """What a search finds, and how many seconds each stage took.
@@ -159,6 +166,31 @@ class Service:
         """See `StoredPictures.thumbnail`."""
         return await self._in(self._others, self.pictures.thumbnail, id_)
 
+    async def mapped(self) -> tuple[Embeddings, np.ndarray] | None:
+        """See `EmbeddingMap.of`."""
+        return await self._in(self._others, self.map.of, lambda: self.gallery.embeddings)
+
+    async def position(self, vector: np.ndarray) -> tuple[float, float] | None:
+        """Where an image is on the map; None while there is no map."""
+        layout = self.map.layout
+        if layout is None:
+            self.map.begin(lambda: self.gallery.embeddings)
+        if layout is None or not len(layout.images):
+            return None
+        metric = self.map.metric
+        x, y = (await self._in(self._others, layout.place, vector[np.newaxis], metric))[0]
+        return float(x), float(y)
+
+    async def explain(self, body: bytes, content_type: str) -> tuple[Explanation, Area, Area]:
+        """Why a query and a stored image match, and which parts of them the model sees.
+
+        Raises:
+            RequestError: 409, with such a run it cannot be told.
+        """
+        if self.no_explanation is not None:
+            raise RequestError(409, f"this run cannot say why images match: {self.no_explanation}")
+        return await self._in(self._others, self._explain, body, content_type)
+
     def some(self, count: int) -> list[tuple[str, str | None]]:
         """Id and label of some images, drawn without replacement."""
         stored = self.gallery.embeddings
@@ -194,6 +226,25 @@ class Service:
         picture = asked.picture()
         pixels = decode_upload(picture, self.data, self.settings.megapixels)
         return asked, Addition(pixels, picture, asked.label, asked.metadata)
+
+    # --- by the picture threads -----------------------------------------------------------------
+
+    def _explain(self, body: bytes, content_type: str) -> tuple[Explanation, Area, Area]:
+        asked = parse(ExplainBody, body, content_type)
+        own = self.pictures.read(str(asked.id))[0] if "id" in asked.given() else asked.picture()
+        other = self.pictures.read(asked.match)[0]
+        data, most = self.data, self.settings.megapixels
+        pixels = [decode_upload(own, data, most), decode_upload(other, data, MOST_MEGAPIXELS)]
+        try:
+            shares, kind = self._aside.run(shares_of, self.run.model, np.stack(pixels))
+        except UserError as error:
+            raise RequestError(409, f"this run cannot say why images match: {error}") from None
+        except BrokenProcessPool:
+            raise RequestError(503, "the explanation was ended; ask again", 1) from None
+        first, second = (
+            area_of(picture_size(each), data.image_size, data.resize) for each in (own, other)
+        )
+        return explanation(shares, kind, self.gallery.retriever.projection), first, second
 
     # --- by the engine --------------------------------------------------------------------------
 
@@ -234,7 +285,7 @@ class Service:
             return RequestError(422, f"the picture: {error.reason}")
         if not len(self.gallery):
             return RequestError(409, "the gallery is empty: add images to it, then search")
-        return impossible(error)
+        return impossible(error, self.run.folder)
 
     def _not_stored(self, error: UserError) -> RequestError:
         logger.error("%s", error)
