@@ -72,11 +72,42 @@ def added_images(folder: Path) -> ImageSet:
         ids=np.array([f"added/{each.stem}" for each in paths], dtype=np.str_),
         sources=tuple(paths),
         labels=np.array(
-            [names.index(each["label"]) if each["label"] else UNLABELLED for each in abouts]
+            [names.index(each["label"]) if each["label"] else UNLABELLED for each in abouts],
+            dtype=np.int64,
         ),
         split=np.full(len(paths), ""),
         class_names=tuple(names),
         metadata=tuple(each["metadata"] for each in abouts),
+    )
+
+
+def with_added(images: ImageSet, folder: Path) -> ImageSet:
+    """Images of anywhere, and the pictures that were added and not removed since.
+
+    Args:
+        images: those whose files lie in the folder of what was added are left out: they are there
+            under the ids that they were added with, or were removed.
+        folder: `Run.added`.
+    """
+    if not folder.is_dir():
+        return images
+    home = folder.resolve()
+    parents = {each.parent for each in images.sources if isinstance(each, Path)}
+    ours = {each for each in parents if each.resolve().is_relative_to(home)}
+    elsewhere = [not (isinstance(each, Path) and each.parent in ours) for each in images.sources]
+    images, added = images.take(np.array(elsewhere, dtype=bool)), added_images(folder)
+    names = [
+        *images.class_names,
+        *(each for each in added.class_names if each not in images.class_names),
+    ]
+    numbers = np.array([*map(names.index, added.class_names), UNLABELLED])
+    return ImageSet(
+        ids=np.concatenate([images.ids, added.ids]),
+        sources=(*images.sources, *added.sources),
+        labels=np.concatenate([images.labels, numbers[added.labels]]),
+        split=np.concatenate([images.split, added.split]),
+        class_names=tuple(names),
+        metadata=(*images.metadata, *added.metadata),
     )
 
 
