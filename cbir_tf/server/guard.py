@@ -20,6 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cbir_tf.config_server import Server
 from cbir_tf.server.errors import RequestError
+from cbir_tf.server.logs import write_line
 from cbir_tf.server.metrics import Metrics
 from cbir_tf.server.rate_limit import RateLimit
 
@@ -153,16 +154,18 @@ class Guard:
         route = getattr(scope.get("route"), "path", "other")
         self.metrics.requests.labels(scope["method"], route, str(status)).inc()
         self.metrics.seconds.labels(route).observe(seconds)
-        fields = {
-            "request": request_id,
-            "method": scope["method"],
-            "route": route,
-            "path": scope["path"][:300],
-            "status": status,
-            "ms": round(1e3 * seconds, 2),
-            "client": (scope.get("client") or ("",))[0],
-        }
-        log.info("request", extra={"fields": fields})
+        # Not through logging, which would take as long as all other checks together.
+        write_line(
+            "info",
+            "request",
+            request=request_id,
+            method=scope["method"],
+            route=route,
+            path=scope["path"][:300],
+            status=status,
+            ms=round(1e3 * seconds, 2),
+            client=(scope.get("client") or ("",))[0],
+        )
 
 
 def _name_of(host: str) -> str:

@@ -73,7 +73,7 @@ class Service:
 
     def __init__(self, run: Run, config: Config) -> None:
         self.run, self.config, self.settings = run, config, config.server
-        self.draining, self.key_needed = False, False
+        self.draining, self.key_needed, self._closed = False, False, False
         self.no_explanation = why_not(config)
         self.metrics = Metrics()
         self.data = viewed(config.data, config.search.test_time_augmentation)
@@ -95,7 +95,10 @@ class Service:
         )
 
     def close(self) -> None:
-        """End the threads, once they have done what they were asked."""
+        """End the threads, once they have done what they were asked; safe to call twice."""
+        if self._closed:
+            return
+        self._closed = True
         self.map.close()
         self._aside.close()
         for pool in (self._readers, self._others):
