@@ -162,6 +162,7 @@ def test_pages_of_other_origins_change_and_search_nothing(client):
     for headers in (
         {"origin": "https://evil.example"},
         {"origin": "null"},
+        {"origin": "http://["},
         {"origin": "http://localhost:1"},
         {"sec-fetch-site": "cross-site"},
     ):
