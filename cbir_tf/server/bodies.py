@@ -15,6 +15,8 @@ from collections.abc import AsyncIterator
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser, parse_options_header
 
 from cbir_tf.config_text import explain
 from cbir_tf.server.errors import RequestError
@@ -191,8 +193,6 @@ def _json(body: bytes) -> dict[str, Any]:
 
 
 def _form(body: bytes, content_type: str) -> dict[str, Any]:
-    from python_multipart.multipart import parse_options_header
-
     _, options = parse_options_header(content_type)
     boundary = options.get(b"boundary", b"")
     if not boundary:
@@ -217,9 +217,6 @@ def _form(body: bytes, content_type: str) -> dict[str, Any]:
 
 def _parts(body: bytes, boundary: bytes) -> list[tuple[str, bytes]]:
     """Name and content of each part of a form."""
-    from python_multipart.exceptions import FormParserError
-    from python_multipart.multipart import MultipartParser, parse_options_header
-
     parts: list[tuple[str, bytes]] = []
     headers: dict[bytes, bytes] = {}
     field, value, content = bytearray(), bytearray(), bytearray()
