@@ -18,6 +18,7 @@ from pydantic import (
 from cbir_tf.config_descriptors import Descriptor
 from cbir_tf.config_search import Evaluation, Plots, Search
 from cbir_tf.config_section import Fraction, Place, Section, absolute
+from cbir_tf.config_server import Server
 from cbir_tf.config_text import (
     apply_override,
     explain,
@@ -302,6 +303,7 @@ class Config(Section):
     search: Search = Search()
     evaluation: Evaluation = Evaluation()
     plots: Plots = Plots()
+    server: Server = Server()
 
     @model_validator(mode="after")
     def _components(self) -> Config:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
@@ -78,6 +78,17 @@ class Search(Section):
     90, 180 and 270 degrees. Takes 2, 6 or 4 times as long, and new features."""
     dtype: Literal["float32", "float16"] = "float32"
     """As which vectors are stored; float16 halves the file and keeps 3 digits."""
+
+    def changed(self, re_ranking: str | None = None, two_step: str | None = None) -> Search:
+        """These settings, but for what one search asks for; None: as they are."""
+        changes: dict[str, Any] = {}
+        if re_ranking:
+            changes["re_ranking"] = re_ranking
+        if two_step == "none":
+            changes["two_step"] = TwoStep()
+        elif two_step:
+            changes["two_step"] = self.two_step.model_copy(update={"name": two_step})
+        return self.model_copy(update=changes)
 
 
 class Evaluation(Section):

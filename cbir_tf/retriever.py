@@ -57,6 +57,7 @@ class Retriever:
     Args:
         run: the run; its features must have been extracted.
         search: how to search; the run's own configuration when not given.
+        may_be_empty: open a store without images too.
 
     Attributes:
         projection: what search.pca, whiten and standardize ask for, fitted to the stored vectors
@@ -68,7 +69,7 @@ class Retriever:
             projection that they cannot have.
     """
 
-    def __init__(self, run: Run, search: Search | None = None) -> None:
+    def __init__(self, run: Run, search: Search | None = None, may_be_empty: bool = False) -> None:
         self.run = run
         self.search_config = search or run.config.search
         self.store = FeatureStore.open(run.features)
@@ -80,7 +81,7 @@ class Retriever:
             raise error
         self.class_names = self.store.class_names
         self.embeddings: Embeddings = self.store.embeddings()
-        if not len(self.embeddings):
+        if not len(self.embeddings) and not may_be_empty:
             self.store.close()
             raise UserError(f"{run.features}: empty; run extract.py --run {run.folder}")
         self.projection: Projection | None = projection_for(
@@ -271,13 +272,14 @@ class Retriever:
         elif augmentation == "crops":  # pixels are taken as they are
             image = np.tile(image, (1, CROPS, 1))
         if image.shape[:2] == data.image_size or self.run.model.suffix == DESCRIPTORS:
-            return self._projected(self.encoder(image[np.newaxis])[0])
+            return self.projected(self.encoder(image[np.newaxis]))[0]
         normalize = self.run.config.model.normalize
         any_size = averaging(partial(predict, self.model), augmentation, normalize)
-        return self._projected(any_size(image[np.newaxis])[0])
+        return self.projected(any_size(image[np.newaxis]))[0]
 
-    def _projected(self, vector: np.ndarray) -> np.ndarray:
-        return vector if self.projection is None else self.projection(vector[np.newaxis])[0]
+    def projected(self, vectors: np.ndarray) -> np.ndarray:
+        """(Q, D) vectors as the embedder makes them, made as `embeddings` are."""
+        return vectors if self.projection is None else self.projection(vectors)
 
     def select(self, where: Sequence[str]) -> np.ndarray:
         """Ids of the stored images that meet all conditions.
@@ -293,7 +295,12 @@ class Retriever:
     @cached_property
     def no_match(self) -> NoMatch | None:
         """The calibrated threshold; None where there is none for how this retriever searches."""
-        if not self.run.no_match.is_file() or not is_plain(self.search_config):
+        return self.calibrated if is_plain(self.search_config) else None
+
+    @cached_property
+    def calibrated(self) -> NoMatch | None:
+        """The threshold for the distance to the nearest of the vectors as they are; or None."""
+        if not self.run.no_match.is_file():
             return None
         calibrated = NoMatch.load(self.run.no_match)
         if calibrated.model != self.store.model_digest:
@@ -354,9 +361,17 @@ class Retriever:
         """The picture of a stored image, as file or encoded bytes."""
         path = self.record(id_).path
         if path is None:
-            return self._encoded[id_]
+            return self.encoded[id_]
         fetch_missing([path])
         return path
+
+    @cached_property
+    def encoded(self) -> dict[str, Path | bytes]:
+        """The pictures of the run's own images by id, where these are no files of their own."""
+        from cbir_tf.data.sources import all_images
+
+        images = all_images(self.run.config.data)
+        return dict(zip(map(str, images.ids), images.sources, strict=True))
 
     def _index(self) -> Index:
         """The saved index where it is of these vectors and settings, else one fitted anew."""
@@ -377,16 +392,9 @@ class Retriever:
         options = {} if config.index == "nearest_neighbors" else {"recall": config.recall}
         return make_index(config.index, config.metric, **options).fit(gallery)
 
-    @cached_property
-    def _encoded(self) -> dict[str, Path | bytes]:
-        from cbir_tf.data.sources import all_images
-
-        images = all_images(self.run.config.data)
-        return dict(zip(map(str, images.ids), images.sources, strict=True))
-
     def _vector(self, query: str | Path | bytes | np.ndarray) -> tuple[np.ndarray, str | None]:
         if isinstance(query, np.ndarray) and query.ndim == 1:
-            return self._projected(query.astype(np.float32)), None
+            return self.projected(query.astype(np.float32)[np.newaxis])[0], None
         if isinstance(query, (str, Path)):
             id_ = self.stored_id(query)
             if id_ is not None:

@@ -181,6 +181,7 @@ class Run:
     training = property(lambda self: self.folder / "training.json")
     features = property(lambda self: self.folder / "features.db")
     index = property(lambda self: self.folder / "index")
+    added = property(lambda self: self.folder / "added")
     metrics = property(lambda self: self.folder / "metrics.json")
     classification = property(lambda self: self.folder / "classification.json")
     no_match = property(lambda self: self.folder / "no_match.json")

@@ -22,6 +22,7 @@ VERBS = {
     "tune": "search for the best values of configuration keys, a training for each trial",
     "extract": "embed images into the run's feature store, fit the index, draw the embedding map",
     "search": "find the images most like one image",
+    "serve": "answer searches over HTTP, with a page to search from",
     "calibrate": "set the distance from which on search says that nothing matches",
     "evaluate": "measure retrieval: recall, precision, mAP, MAP@R with intervals; draw mistakes",
     "duplicates": "list images that are there again, in the same bytes or scaled; draw them",

@@ -61,7 +61,7 @@ def main(arguments: argparse.Namespace) -> None:
     import_tensorflow()
     from cbir_tf.commands.pictures import draw_map
 
-    images = split_images(run, arguments.split) if folder is None else folder_images(run, folder)
+    images = _images(run, folder, arguments.split)
     retriever, unreadable = extract(run, images)
     removed = [] if folder is None or arguments.keep_missing else drop_missing(run, folder, images)
     if removed:
@@ -170,6 +170,14 @@ def _own_images(run: Run, root: Path) -> dict[str, tuple[str, str, str, Mapping[
     }
 
 
+def _images(run: Run, folder: Path | None, split: str = "all") -> ImageSet:
+    """What is to be extracted: a split or a folder, and what was added while the run was served."""
+    from cbir_tf.data.added import with_added
+
+    images = split_images(run, split) if folder is None else folder_images(run, folder)
+    return with_added(images, run.added)
+
+
 def drop_missing(run: Run, folder: Path, images: ImageSet) -> list[str]:
     """Take out of the store what was below the folder and is no longer; returns those ids."""
     from cbir_tf.features.store import FeatureStore
@@ -258,7 +266,7 @@ def _watch(run: Run, folder: Path, keep_missing: bool) -> None:
     # A change in the moment before the watch begins shows up in its first round.
     for _ in watch(folder, yield_on_timeout=False, raise_interrupt=True):
         try:
-            images = folder_images(run, folder)
+            images = _images(run, folder)
             _, unreadable = extract(run, images, encoder)
             removed = [] if keep_missing else drop_missing(run, folder, images)
         except UserError as error:  # an emptied folder may fill again

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,7 +21,7 @@ from cbir_tf.plots.grids import (
     sample_grid,
 )
 from cbir_tf.plots.pictures import thumbnail
-from cbir_tf.plots.projection import possible_method, principal_components, project
+from cbir_tf.plots.projection import possible_method, principal_components, project, spread
 from cbir_tf.plots.variance import explained_variance, variance_curve
 from cbir_tf.progress import logger, progress
 from cbir_tf.remote import local
@@ -197,14 +196,3 @@ def _stored_picture(retriever: Retriever, id_: str, side: int) -> np.ndarray | N
         return decode_original(retriever.source(id_), side)
     except ImageError:
         return None
-
-
-def spread(labels: Iterable[int], count: int, seed: int) -> np.ndarray:
-    """(at most count,) random positions, the classes taking turns."""
-    labels = np.asarray(labels)
-    order = np.random.default_rng(seed).permutation(len(labels))
-    turn = np.zeros(len(labels), dtype=int)
-    for label in np.unique(labels):
-        members = order[labels[order] == label]
-        turn[members] = np.arange(len(members))
-    return order[np.argsort(turn[order], kind="stable")][:count]

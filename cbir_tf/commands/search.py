@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from cbir_tf.addresses import address_of, path_of
 from cbir_tf.commands.extract import trained_run
 from cbir_tf.commands.startup import import_tensorflow
-from cbir_tf.config_search import Search, TwoStep
 from cbir_tf.types import SPLITS, Run
 
 if TYPE_CHECKING:
@@ -61,7 +60,7 @@ def main(arguments: argparse.Namespace) -> None:
     from cbir_tf.retriever import Retriever
     from cbir_tf.search.searcher import steps_of
 
-    settings = _settings(run.config.search, arguments)
+    settings = run.config.search.changed(arguments.re_ranking, arguments.two_step)
     # TensorFlow takes seconds to import, and an exported model does without.
     runs = [run, *([Run.open(settings.two_step.run)] if settings.two_step.run else [])]
     exported = all(is_exported(each.model, each.config.data.image_size) for each in runs)
@@ -100,29 +99,12 @@ def main(arguments: argparse.Namespace) -> None:
         print(arguments.grid)
 
 
-def _settings(settings: Search, arguments: argparse.Namespace) -> Search:
-    """The run's, but for what was asked for."""
-    changes: dict[str, Any] = {}
-    if arguments.re_ranking:
-        changes["re_ranking"] = arguments.re_ranking
-    if arguments.two_step == "none":
-        changes["two_step"] = TwoStep()
-    elif arguments.two_step:
-        changes["two_step"] = settings.two_step.model_copy(update={"name": arguments.two_step})
-    return settings.model_copy(update=changes)
-
-
 def _match(retriever: Retriever, neighbours: Neighbours) -> dict[str, Any] | None:
     """Whether the nearest image is a match, and how sure that is; None if never calibrated."""
     calibrated = retriever.no_match
-    distance = float(neighbours.distances[0, 0])
-    if calibrated is None or math.isinf(distance):
+    if calibrated is None:
         return None
-    return {
-        "found": calibrated.matches(distance),
-        "threshold": calibrated.threshold,
-        "false_match_rate": calibrated.false_match_rate_at(distance),
-    }
+    return calibrated.verdict(float(neighbours.distances[0, 0]))
 
 
 def _verdict(match: dict[str, Any]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections.abc import Iterable
 from typing import Literal
 
 import numpy as np
@@ -20,6 +21,17 @@ _TSNE_PERPLEXITY = 30.0
 _TSNE_DIMENSIONS = 50  # reduced to by PCA first, as van der Maaten and Hinton (2008) do
 
 _logger = logging.getLogger(__name__)
+
+
+def spread(labels: Iterable[int], count: int, seed: int) -> np.ndarray:
+    """(at most count,) random positions of what to show, the classes taking turns."""
+    labels = np.asarray(labels)
+    order = np.random.default_rng(seed).permutation(len(labels))
+    turn = np.zeros(len(labels), dtype=int)
+    for label in np.unique(labels):
+        members = order[labels[order] == label]
+        turn[members] = np.arange(len(members))
+    return order[np.argsort(turn[order], kind="stable")][:count]
 
 
 def project(vectors: np.ndarray, method: Method = "umap", seed: int = 0) -> np.ndarray:

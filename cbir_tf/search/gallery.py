@@ -111,6 +111,11 @@ class GalleryIndex:
         return len(self._gallery)
 
     @property
+    def gallery(self) -> Embeddings:
+        """What is searched, in order of id."""
+        return self._gallery
+
+    @property
     def is_exact(self) -> bool:
         """Whether the nearest neighbours are always found."""
         return self.back_end.is_exact
@@ -142,12 +147,7 @@ class GalleryIndex:
                 f"{here.vectors.shape[1]}; use the model that made the gallery"
             )
         positions = np.searchsorted(here.ids, more.ids)
-        width = np.result_type(here.ids, more.ids)
-        self._gallery = Embeddings(
-            np.insert(here.ids.astype(width), positions, more.ids),
-            np.insert(here.vectors, positions, more.vectors, axis=0),
-            np.insert(here.labels, positions, more.labels),
-        )
+        self._gallery = joined(here, more)
         self.back_end.insert(self._gallery.vectors, positions + np.arange(len(positions)))
 
     def remove(self, ids: Sequence[str] | np.ndarray) -> None:
@@ -262,6 +262,19 @@ class GalleryIndex:
         order = np.lexsort((candidates, distances), axis=-1)[:, :k]
         best = np.take_along_axis(candidates, order, axis=-1)
         return best, np.take_along_axis(distances, order, axis=-1)
+
+
+def joined(here: Embeddings, more: Embeddings) -> Embeddings:
+    """Two sets of embeddings as one, all in order of id; no id is in both."""
+    if not len(here):
+        return more
+    positions = np.searchsorted(here.ids, more.ids)
+    width = np.result_type(here.ids, more.ids)
+    return Embeddings(
+        np.insert(here.ids.astype(width), positions, more.ids),
+        np.insert(here.vectors, positions, more.vectors, axis=0),
+        np.insert(here.labels, positions, more.labels),
+    )
 
 
 def _by_id(embeddings: Embeddings) -> Embeddings:

@@ -44,6 +44,11 @@ class Index(Finder, Protocol):
     metric: str
 
     @property
+    def gallery(self) -> Embeddings:
+        """What is searched, in order of id."""
+        ...
+
+    @property
     def is_exact(self) -> bool:
         """Whether the nearest neighbours are always found."""
         ...

@@ -13,6 +13,7 @@ import json
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -91,6 +92,16 @@ class NoMatch:
         """Share of strangers, at most, that find something as near as this: how sure a match is."""
         nearer = int(np.searchsorted(self.strangers, distance, side="right"))
         return (nearer + 1) / (len(self.strangers) + 1)
+
+    def verdict(self, distance: float) -> dict[str, Any] | None:
+        """Of the nearest image: found, threshold, false_match_rate; None where there is none."""
+        if math.isinf(distance):
+            return None
+        return {
+            "found": self.matches(distance),
+            "threshold": self.threshold,
+            "false_match_rate": self.false_match_rate_at(distance),
+        }
 
     def save(self, path: Path) -> None:
         """Write as JSON.

@@ -18,7 +18,7 @@ of all of it, and again of the classes that are likely enough.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -64,6 +64,15 @@ class Gate:
     def take(self, which: np.ndarray) -> Gate:
         """The gate of a part of the gallery: these positions, or where this mask is true."""
         return Gate(self.classifier, self.names, self.class_of[which], self.settings)
+
+    def insert(self, before: np.ndarray, more: np.ndarray) -> Gate:
+        """The gate of a larger gallery.
+
+        Args:
+            before: (M,) positions in this gallery, before which each of the new images comes.
+            more: (M,) their classes, as positions among the classifier's labels.
+        """
+        return replace(self, class_of=np.insert(self.class_of, before, more))
 
     def predictions(self, probabilities: np.ndarray) -> list[Prediction]:
         """The likeliest class of each of (Q, C) rows."""

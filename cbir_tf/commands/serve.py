@@ -1,0 +1,75 @@
+"""serve: answer searches over HTTP, with a page to search from."""
+
+from __future__ import annotations
+
+import argparse
+import os
+
+from cbir_tf.addresses import path_of
+from cbir_tf.commands.extract import trained_run
+from cbir_tf.commands.startup import import_tensorflow
+from cbir_tf.config import Config
+from cbir_tf.config_search import Search
+from cbir_tf.config_server import Server
+from cbir_tf.config_text import describe_keys
+from cbir_tf.errors import UserError
+from cbir_tf.types import Run
+
+KEY = "CBIR_TF_API_KEY"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The verb's arguments."""
+    parser.add_argument("--run", type=path_of, required=True, help="folder of a trained run")
+    parser.add_argument("--port", type=int, default=8000, help="default: 8000; 0: any that is free")
+    parser.add_argument(
+        "--host",
+        default="127.0.0.1",
+        metavar="ADDRESS",
+        help="address to listen on; default: 127.0.0.1, which only this machine reaches",
+    )
+    parser.set_defaults(overrides=[])
+    keys = "\n".join(
+        f"  {line}"
+        for line in (*describe_keys(Server, "server."), *describe_keys(Search, "search."))
+    )
+    parser.usage = "%(prog)s --run RUN [--port PORT] [section.key=value ...]"
+    parser.epilog = (
+        f"The environment's {KEY} is a key that every request has to bring.\n\n"
+        f"keys, over those of the run's config.yaml:\n{keys}"
+    )
+
+
+def main(arguments: argparse.Namespace) -> None:
+    """Serve until Ctrl-C; prints the address once it answers."""
+    # OpenMP's threads would wait for the next search by spinning, and take the cores from the
+    # encoder; it looks at this once, when scikit-learn or FAISS is imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    run = trained_run(arguments.run)
+    config = _config(run, arguments.overrides)
+    try:
+        from cbir_tf.server.running import listen, serve
+    except ImportError as error:
+        raise UserError(f"serve needs {error.name}; pip install 'cbir-tf[serve]'") from None
+    from cbir_tf.features.runtime import is_exported
+
+    others = [Run.open(config.search.two_step.run)] if config.search.two_step.run else []
+    if not all(is_exported(each.model, each.config.data.image_size) for each in (run, *others)):
+        import_tensorflow()
+    with listen(arguments.host, arguments.port) as socket:
+        serve(run, config, socket, os.environ.get(KEY) or None)
+
+
+def _config(run: Run, overrides: list[str]) -> Config:
+    """The run's configuration, but for what is set for this service.
+
+    Raises:
+        UserError: a key that says how to train, or an impossible value.
+    """
+    for each in overrides:
+        if each.partition("=")[0].partition(".")[0] not in ("server", "search"):
+            raise UserError(
+                f"{each!r}: serve takes keys of server and search; whatever else the run was "
+                "trained with"
+            )
+    return Config.load(run.config_file, overrides)

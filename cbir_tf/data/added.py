@@ -1,0 +1,120 @@
+"""Pictures that were added to a run while it was served: files of their own in its folder.
+
+    added/3f2a....jpg     the picture as it was sent
+    added/3f2a....json    its label and metadata; without this file it is not, or no longer, there
+
+An image is named by what it holds, so that the same picture is the same image however often it is
+added. The feature store is made again from these files by `extract.py`, as from any others.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from cbir_tf.data.decode import media_type
+from cbir_tf.files import read_json, replacing, sha256
+from cbir_tf.types import UNLABELLED, ImageSet
+
+DIGITS = 32  # of the SHA-256, in hexadecimal
+_SUFFIX = ".json"
+
+
+def id_of(picture: bytes) -> str:
+    """The id under which a picture is added."""
+    return f"added/{sha256(picture)[:DIGITS]}"
+
+
+def save_picture(
+    folder: Path, picture: bytes, label: str | None, metadata: Mapping[str, str | float]
+) -> Path:
+    """Write a picture and what is known of it; both are on the disk when this returns.
+
+    Args:
+        folder: `Run.added`.
+        picture: encoded, of a kind that `media_type` knows.
+        label: name of its class; None: unlabelled.
+        metadata: further columns, text or numbers by name.
+
+    Returns:
+        The picture's file.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    kind = (media_type(picture[:16]) or "image/bin").removeprefix("image/")
+    path = folder / f"{sha256(picture)[:DIGITS]}.{kind}"
+    with replacing(path) as temporary:
+        temporary.write_bytes(picture)
+    about = {"picture": path.name, "label": label, "metadata": dict(metadata)}
+    with replacing(path.with_suffix(_SUFFIX)) as temporary:
+        temporary.write_text(json.dumps(about, ensure_ascii=False), encoding="utf-8")
+    _synchronize(folder)
+    return path
+
+
+def forget_picture(path: Path) -> None:
+    """Take what is known of a picture from the disk: it is not there any more."""
+    path.with_suffix(_SUFFIX).unlink(missing_ok=True)
+    _synchronize(path.parent)
+
+
+def added_images(folder: Path) -> ImageSet:
+    """The pictures that were added and not removed since."""
+    abouts = [read_json(each) for each in sorted(folder.glob(f"[!.]*{_SUFFIX}"))]
+    paths = [folder / Path(each["picture"]).name for each in abouts]
+    names = sorted({each["label"] for each in abouts if each["label"]})
+    return ImageSet(
+        ids=np.array([f"added/{each.stem}" for each in paths], dtype=np.str_),
+        sources=tuple(paths),
+        labels=np.array(
+            [names.index(each["label"]) if each["label"] else UNLABELLED for each in abouts],
+            dtype=np.int64,
+        ),
+        split=np.full(len(paths), ""),
+        class_names=tuple(names),
+        metadata=tuple(each["metadata"] for each in abouts),
+    )
+
+
+def with_added(images: ImageSet, folder: Path) -> ImageSet:
+    """Images of anywhere, and the pictures that were added and not removed since.
+
+    Args:
+        images: those whose files lie in the folder of what was added are left out: they are there
+            under the ids that they were added with, or were removed.
+        folder: `Run.added`.
+    """
+    if not folder.is_dir():
+        return images
+    home = folder.resolve()
+    parents = {each.parent for each in images.sources if isinstance(each, Path)}
+    ours = {each for each in parents if each.resolve().is_relative_to(home)}
+    elsewhere = [not (isinstance(each, Path) and each.parent in ours) for each in images.sources]
+    images, added = images.take(np.array(elsewhere, dtype=bool)), added_images(folder)
+    names = [
+        *images.class_names,
+        *(each for each in added.class_names if each not in images.class_names),
+    ]
+    numbers = np.array([*map(names.index, added.class_names), UNLABELLED])
+    return ImageSet(
+        ids=np.concatenate([images.ids, added.ids]),
+        sources=(*images.sources, *added.sources),
+        labels=np.concatenate([images.labels, numbers[added.labels]]),
+        split=np.concatenate([images.split, added.split]),
+        class_names=tuple(names),
+        metadata=(*images.metadata, *added.metadata),
+    )
+
+
+def _synchronize(folder: Path) -> None:
+    """Have the names in a folder on the disk, too."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

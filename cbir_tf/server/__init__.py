@@ -1,0 +1,1 @@
+"""The service: a run answering over HTTP (docs/service.md)."""

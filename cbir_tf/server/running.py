@@ -1,0 +1,80 @@
+"""From a run to a process that answers, until it is told to end."""
+
+from __future__ import annotations
+
+import signal
+import socket
+
+import uvicorn
+
+from cbir_tf.config import Config
+from cbir_tf.errors import UserError
+from cbir_tf.progress import logger
+from cbir_tf.server.app import make_app
+from cbir_tf.server.logs import log_json_lines
+from cbir_tf.server.service import Service
+from cbir_tf.types import Run
+
+BACKLOG = 1024
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket at an address, which no one answers yet.
+
+    Raises:
+        UserError: it is taken, not this machine's, or not to be had.
+    """
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((host, port), family=family, backlog=BACKLOG)
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise UserError(
+            f"{host} port {port}: {reason.lower()}; choose another --host or --port"
+        ) from None
+
+
+class _Server(uvicorn.Server):
+    """Tells the service when it is to end."""
+
+    def __init__(self, config: uvicorn.Config, service: Service) -> None:
+        super().__init__(config)
+        self._service = service
+
+    def handle_exit(self, sig: int, frame: object) -> None:
+        """Ctrl-C and the like: those who are running end, no one else is let in."""
+        self._service.draining = True
+        super().handle_exit(sig, frame)  # type: ignore[arg-type]
+
+
+def serve(run: Run, config: Config, listening: socket.socket, key: str | None) -> None:
+    """Answer until SIGINT or SIGTERM, then end what is running, for `server.seconds` at most.
+
+    Raises:
+        UserError: as `Service`.
+    """
+    service = Service(run, config)
+    log_json_lines()
+    host, port = listening.getsockname()[:2]
+    if key is None and not host.startswith("127.") and host != "::1":
+        logger.warning(
+            "listening on %s without a key: anyone who reaches it may add and remove", host
+        )
+    server = _Server(
+        uvicorn.Config(
+            make_app(service, key, host),
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            timeout_graceful_shutdown=round(config.server.seconds),
+            timeout_keep_alive=30,
+        ),
+        service,
+    )
+    # uvicorn raises the signal again once it has ended, which is how others stop it.
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, lambda *_: None)
+    shown = f"[{host}]" if ":" in host else host
+    print(f"http://{shown}:{port}  {len(service.gallery)} images; Ctrl-C ends it", flush=True)
+    server.run(sockets=[listening])

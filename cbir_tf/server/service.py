@@ -1,0 +1,302 @@
+"""What the service does, whoever asks: which thread each step is done by.
+
+    reader threads    take requests apart and decode pictures, side by side
+    the engine        one thread: encodes and searches batch after batch, adds and removes
+    picture threads   read stored pictures, place images on the map
+    the explainer     waits for another process to say why images match
+
+The event loop only passes things on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+
+from cbir_tf.config import Config
+from cbir_tf.data.decode import MOST_PIXELS, ImageError, picture_size
+from cbir_tf.errors import UserError
+from cbir_tf.features.views import viewed
+from cbir_tf.progress import logger
+from cbir_tf.server.aside import Aside
+from cbir_tf.server.batcher import Batcher
+from cbir_tf.server.bodies import AdditionBody, ExplainBody, QueryBody, SearchBody, parse
+from cbir_tf.server.embedding_map import EmbeddingMap
+from cbir_tf.server.errors import RequestError, impossible
+from cbir_tf.server.explanation import Area, Explanation, area_of, explanation, shares_of, why_not
+from cbir_tf.server.live_gallery import LiveGallery
+from cbir_tf.server.metrics import Metrics
+from cbir_tf.server.pictures import StoredPictures, decode_upload
+from cbir_tf.server.queries import Addition, Hits, Query, Steps
+from cbir_tf.types import Embeddings, Run
+
+Result = TypeVar("Result")
+
+STAGES = ("read", "wait", "encode", "search")
+MOST_MEGAPIXELS = MOST_PIXELS / 1e6  # of stored pictures
+
+
+@dataclass(frozen=True)
+class Done:
+    """What the engine has done for one query or addition.
+
+    Attributes:
+        result: hits, or the id of an added image and whether it is new.
+        began: when its batch was begun (`time.perf_counter`).
+        encode: seconds that encoding the batch took.
+        search: seconds that searching for the batch took.
+    """
+
+    result: Any
+    began: float
+    encode: float
+    search: float
+
+
+class Service:
+    """A run, open to be asked.
+
+    Args:
+        run: a trained run.
+        config: its configuration, with whatever is set for this service.
+
+    Raises:
+        UserError: as `LiveGallery`.
+    """
+
+    def __init__(self, run: Run, config: Config) -> None:
+        self.run, self.config, self.settings = run, config, config.server
+        self.draining, self.key_needed, self._closed = False, False, False
+        self.no_explanation = why_not(config)
+        self.metrics = Metrics()
+        self.data = viewed(config.data, config.search.test_time_augmentation)
+        cores = len(os.sched_getaffinity(0))
+        self._engine = ThreadPoolExecutor(1, "engine")
+        self._readers = ThreadPoolExecutor(max(2, cores), "reader")
+        self._others = ThreadPoolExecutor(4, "picture")
+        self._explainer = ThreadPoolExecutor(1, "explainer")  # waits for seconds, at first
+        self.gallery: LiveGallery = self._engine.submit(LiveGallery, run, config.search).result()
+        self.metrics.images.set(len(self.gallery))
+        self._stages = {each: self.metrics.stages.labels(each) for each in STAGES}
+        self._batcher: Batcher[Query | Addition, Done] = Batcher(
+            self._work, self._engine, self.settings.batch
+        )
+        metric, method = config.search.metric, config.plots.projection
+        self.map = EmbeddingMap(run.index, method, self.settings.mapped, config.seed, metric)
+        self._aside = Aside()
+        retriever = self.gallery.retriever
+        self.pictures = StoredPictures(
+            run.features, lambda: retriever.encoded, self.settings.thumbnail
+        )
+
+    def close(self) -> None:
+        """End the threads, once they have done what they were asked; safe to call twice."""
+        if self._closed:
+            return
+        self._closed = True
+        self.map.close()
+        self._aside.close()
+        for pool in (self._readers, self._others, self._explainer):
+            pool.shutdown(wait=True, cancel_futures=True)
+        self._engine.submit(self.gallery.close).result()
+        self._engine.shutdown(wait=True)
+
+    async def search(self, body: bytes, content_type: str) -> tuple[SearchBody, Hits, dict]:
+        """What a search finds, and how many seconds each stage took.
+
+        Raises:
+            RequestError: it cannot be answered.
+        """
+        start = time.perf_counter()
+        asked, query = await self._in(self._readers, self._read_query, body, content_type)
+        read = time.perf_counter()
+        try:
+            done = await self._batcher(query)
+        except UserError as error:
+            raise self._refusal(error) from None
+        seconds = {
+            "read": read - start,
+            "wait": max(0.0, done.began - read),
+            "encode": done.encode,
+            "search": done.search,
+        }
+        for stage, value in seconds.items():
+            self._stages[stage].observe(value)
+        seconds["total"] = time.perf_counter() - start
+        return asked, done.result, seconds
+
+    async def add(self, body: bytes, content_type: str) -> tuple[AdditionBody, str, bool]:
+        """Add a picture; its id, and whether it is new. On the disk when this returns.
+
+        Raises:
+            RequestError: it cannot be read, or not be stored.
+        """
+        if self.config.search.two_step.run is not None:
+            raise RequestError(
+                409,
+                "images cannot be added while another run says of which class they are "
+                "(search.two_step.run): extract them in both runs, then start the service again",
+            )
+        asked, addition = await self._in(self._readers, self._read_addition, body, content_type)
+        try:
+            done = await self._batcher(addition)
+        except UserError as error:
+            raise self._not_stored(error) from None
+        self.metrics.images.set(len(self.gallery))
+        id_, is_new = done.result
+        return asked, id_, is_new
+
+    async def remove(self, id_: str) -> None:
+        """Take an image out; on the disk when this returns.
+
+        Raises:
+            RequestError: 404, no such image.
+        """
+        await self._in(self._engine, self._remove, id_)
+        self.metrics.images.set(len(self.gallery))
+        self.pictures.forget(id_)
+
+    async def picture(self, id_: str) -> tuple[bytes, str]:
+        """See `StoredPictures.read`."""
+        return await self._in(self._others, self.pictures.read, id_)
+
+    async def thumbnail(self, id_: str) -> bytes:
+        """See `StoredPictures.thumbnail`."""
+        return await self._in(self._others, self.pictures.thumbnail, id_)
+
+    async def mapped(self) -> tuple[Embeddings, np.ndarray] | None:
+        """See `EmbeddingMap.of`."""
+        return await self._in(self._others, self.map.of, lambda: self.gallery.embeddings)
+
+    async def position(self, vector: np.ndarray) -> tuple[float, float] | None:
+        """Where an image is on the map; None while there is no map."""
+        layout = self.map.layout
+        if layout is None:
+            self.map.begin(lambda: self.gallery.embeddings)
+        if layout is None or not len(layout.images):
+            return None
+        metric = self.map.metric
+        x, y = (await self._in(self._others, layout.place, vector[np.newaxis], metric))[0]
+        return float(x), float(y)
+
+    async def explain(self, body: bytes, content_type: str) -> tuple[Explanation, Area, Area]:
+        """Why a query and a stored image match, and which parts of them the model sees.
+
+        Raises:
+            RequestError: 409, with such a run it cannot be told.
+        """
+        if self.no_explanation is not None:
+            raise RequestError(409, f"this run cannot say why images match: {self.no_explanation}")
+        return await self._in(self._explainer, self._explain, body, content_type)
+
+    def some(self, count: int) -> list[tuple[str, str | None]]:
+        """Id and label of some images, drawn without replacement."""
+        stored = self.gallery.embeddings
+        names = (*self.gallery.class_names, None)
+        rows = random.sample(range(len(stored)), min(count, len(stored)))
+        return [(str(stored.ids[row]), names[int(stored.labels[row])]) for row in rows]
+
+    async def _in(
+        self, pool: ThreadPoolExecutor, function: Callable[..., Result], *arguments: Any
+    ) -> Result:
+        return await asyncio.get_running_loop().run_in_executor(pool, function, *arguments)
+
+    # --- by the reader threads ------------------------------------------------------------------
+
+    def _read_query(self, body: bytes, content_type: str) -> tuple[SearchBody, Query]:
+        asked = parse(SearchBody, body, content_type)
+        if asked.k is not None and asked.k > self.settings.most_neighbours:
+            raise RequestError(422, f"k: at most {self.settings.most_neighbours} neighbours")
+        steps = Steps(asked.k, asked.where, asked.re_ranking, asked.two_step)
+        picture, pixels = self._query_pixels(asked)
+        return asked, Query(steps, pixels, picture, asked.id)
+
+    def _query_pixels(self, asked: QueryBody) -> tuple[bytes, np.ndarray | None]:
+        if "id" in asked.given():
+            if str(asked.id) not in self.gallery:
+                raise RequestError(404, f"{str(asked.id)[:200]!r}: no image of that id")
+            return b"", None
+        picture = asked.picture()
+        return picture, decode_upload(picture, self.data, self.settings.megapixels)
+
+    def _read_addition(self, body: bytes, content_type: str) -> tuple[AdditionBody, Addition]:
+        asked = parse(AdditionBody, body, content_type)
+        picture = asked.picture()
+        pixels = decode_upload(picture, self.data, self.settings.megapixels)
+        return asked, Addition(pixels, picture, asked.label, asked.metadata)
+
+    # --- by the explainer -----------------------------------------------------------------------
+
+    def _explain(self, body: bytes, content_type: str) -> tuple[Explanation, Area, Area]:
+        asked = parse(ExplainBody, body, content_type)
+        own = self.pictures.read(str(asked.id))[0] if "id" in asked.given() else asked.picture()
+        other = self.pictures.read(asked.match)[0]
+        data, most = self.data, self.settings.megapixels
+        pixels = [decode_upload(own, data, most), decode_upload(other, data, MOST_MEGAPIXELS)]
+        try:
+            shares, kind = self._aside.run(shares_of, self.run.model, np.stack(pixels))
+        except UserError as error:
+            raise RequestError(409, f"this run cannot say why images match: {error}") from None
+        except BrokenProcessPool:
+            raise RequestError(503, "the explanation was ended; ask again", 1) from None
+        except OSError as error:  # as in AWS Lambda
+            text = f"matches cannot be explained here: no other process can be started ({error})"
+            raise RequestError(409, text) from None
+        first, second = (
+            area_of(picture_size(each), data.image_size, data.resize) for each in (own, other)
+        )
+        return explanation(shares, kind, self.gallery.retriever.projection), first, second
+
+    # --- by the engine --------------------------------------------------------------------------
+
+    def _work(self, items: Sequence[Query | Addition]) -> list[Done | Exception]:
+        began = time.perf_counter()
+        self.metrics.batches.observe(len(items))
+        pixels = {row: each.pixels for row, each in enumerate(items) if each.pixels is not None}
+        encoded = self.gallery.encode(list(pixels.values())) if pixels else np.empty((0, 0))
+        vectors = np.zeros((len(items), encoded.shape[1]), np.float32)
+        vectors[list(pixels)] = encoded
+        encode = time.perf_counter() - began
+        results: dict[int, Any] = {}
+        queries = {row: each for row, each in enumerate(items) if isinstance(each, Query)}
+        found = self.gallery.find(list(queries.values()), vectors[list(queries)])
+        results.update(zip(queries, found, strict=True))
+        search = time.perf_counter() - began - encode
+        for row, each in enumerate(items):
+            if isinstance(each, Addition):
+                try:
+                    results[row] = self.gallery.add(each, vectors[row])
+                except Exception as error:
+                    results[row] = error
+        return [
+            each if isinstance(each, Exception) else Done(each, began, encode, search)
+            for _, each in sorted(results.items())
+        ]
+
+    def _remove(self, id_: str) -> None:
+        if id_ not in self.gallery:
+            raise RequestError(404, f"{id_[:200]!r}: no image of that id")
+        try:
+            self.gallery.remove(id_)
+        except UserError as error:
+            raise self._not_stored(error) from None
+
+    def _refusal(self, error: UserError) -> RequestError:
+        if isinstance(error, ImageError):
+            return RequestError(422, f"the picture: {error.reason}")
+        if not len(self.gallery):
+            return RequestError(409, "the gallery is empty: add images to it, then search")
+        return impossible(error, self.run.folder)
+
+    def _not_stored(self, error: UserError) -> RequestError:
+        logger.error("%s", error)
+        return RequestError(507, "the service cannot write to its disk; nothing has changed")

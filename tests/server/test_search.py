@@ -1,0 +1,156 @@
+"""Searches over HTTP find what the retriever finds."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cbir_tf import Retriever, Run
+from cbir_tf.commands.cli import main
+
+
+@pytest.fixture(scope="module")
+def picture(photos: Path) -> Path:
+    return photos / "green" / "03.jpg"
+
+
+def found(answer: dict) -> list[tuple[str, float]]:
+    return [(each["id"], each["distance"]) for each in answer["neighbours"]]
+
+
+def expected(neighbours) -> list[tuple[str, float]]:
+    ids, distances = neighbours.ids[0].tolist(), neighbours.distances[0].tolist()
+    return [(id_, round(distance, 6)) for id_, distance in zip(ids, distances, strict=True) if id_]
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {},
+        {"k": 7},
+        {"k": 20, "where": ["label=green,blue", "split!=test"]},
+        {"k": 6, "re_ranking": "k_reciprocal"},
+        {"k": 6, "re_ranking": "query_expansion"},
+        {"k": 30, "two_step": "knn"},
+        {"k": 3, "two_step": "svm", "where": "label!=green"},
+    ],
+)
+@pytest.mark.parametrize("way", ["file", "json", "id"])
+def test_a_search_finds_what_the_retriever_finds(client, served_folder, picture, asked, way):
+    run = Run.open(served_folder)
+    where = [asked["where"]] if isinstance(asked.get("where"), str) else asked.get("where", ())
+    settings = run.config.search.changed(asked.get("re_ranking"), asked.get("two_step"))
+    retriever = Retriever(run, settings)
+    query = "green/03.jpg" if way == "id" else picture.read_bytes()
+    right = retriever.find(query, asked.get("k"), where)
+
+    if way == "file":
+        answer = client.post("/search", files={"file": picture.read_bytes()}, data=asked)
+    elif way == "json":
+        text = base64.b64encode(picture.read_bytes()).decode()
+        answer = client.post("/search", json={"base64image": text, **asked})
+    else:
+        answer = client.post("/search", json={"id": "green/03.jpg", **asked})
+    assert answer.status_code == 200, answer.text
+    got = answer.json()
+    assert [each for each, _ in found(got)] == [each for each, _ in expected(right.neighbours)]
+    # A batch of one and the retriever's encode alike, up to float32.
+    distances = [[each for _, each in pairs] for pairs in (found(got), expected(right.neighbours))]
+    assert np.allclose(*distances, atol=2e-6)
+    labels = [each["label"] for each in got["neighbours"]]
+    assert labels == [retriever.label(each["id"]) for each in got["neighbours"]]
+    assert [each["rank"] for each in got["neighbours"]] == list(range(1, len(labels) + 1))
+    if right.prediction is None:
+        assert got["prediction"] is None
+    else:
+        assert got["prediction"]["name"] == right.prediction.name
+        assert got["prediction"]["probability"] == pytest.approx(right.prediction.probability)
+    assert set(got["timings"]) == {"read", "wait", "encode", "search", "total"}
+    retriever.close()
+
+
+def test_many_at_a_time_are_answered_as_one_by_one(client, photos):
+    pictures = [each.read_bytes() for each in sorted(photos.glob("*/*.jpg"))]
+
+    def ask(number: int) -> tuple[list, list]:
+        asked = {"k": 1 + number % 3, "where": "label=red,blue" if number % 2 else "label!=x"}
+        asked["where"] = asked["where"].replace("label!=x", "split!=x")
+        answer = client.post("/search", files={"file": pictures[number]}, data=asked).json()
+        return found(answer), [each["label"] for each in answer["neighbours"]]
+
+    alone = [ask(number) for number in range(len(pictures))]
+    with ThreadPoolExecutor(12) as pool:
+        together = list(pool.map(ask, range(len(pictures))))
+    for one, other in zip(alone, together, strict=True):
+        assert [each for each, _ in one[0]] == [each for each, _ in other[0]]
+        assert np.allclose([each for _, each in one[0]], [each for _, each in other[0]], atol=2e-6)
+        assert one[1] == other[1]
+
+
+def test_the_answers_addresses_lead_to_the_pictures(client, photos):
+    answer = client.post("/search", json={"id": "red/00.jpg", "k": 4}).json()
+    assert "red/00.jpg" not in [each["id"] for each in answer["neighbours"]]
+    for each in answer["neighbours"]:
+        picture = client.get(each["image"])
+        assert picture.content == (photos / each["id"]).read_bytes()
+        assert picture.headers["content-type"] == "image/jpeg"
+        small = client.get(each["thumbnail"])
+        assert Image.open(io.BytesIO(small.content)).size == (64, 48)  # never enlarged
+
+
+def test_a_calibrated_run_says_whether_there_is_a_match(serving, served_folder, tmp_path):
+    folder = Path(shutil.copytree(served_folder, tmp_path / "run"))
+    assert main(["calibrate", "--run", str(folder), "--false-match-rate", "0.3"]) == 0
+    threshold = json.loads((folder / "no_match.json").read_text())["threshold"]
+    noise = Image.fromarray(np.random.default_rng(1).integers(0, 256, (48, 64, 3), np.uint8))
+    strange = io.BytesIO()
+    noise.save(strange, "PNG")
+    with serving(folder) as client:
+        assert client.get("/info").json()["calibrated"]
+        same = client.post("/search", json={"id": "red/00.jpg"}).json()
+        other = client.post("/search", files={"file": strange.getvalue()}).json()
+        ranked = client.post("/search", json={"id": "red/00.jpg", "two_step": "knn"}).json()
+    for answer in (same, other):
+        nearest = answer["neighbours"][0]["distance"]
+        assert answer["match"]["found"] == (nearest < threshold)
+        assert answer["match"]["threshold"] == threshold
+        assert 0 < answer["match"]["false_match_rate"] <= 1
+    assert ranked["match"] is None and ranked["search"] == "two-step knn hard"
+
+
+def test_an_empty_gallery_is_served_and_fills(serving, served_folder, tmp_path, picture):
+    folder = Path(shutil.copytree(served_folder, tmp_path / "run"))
+    for each in folder.glob("features.db*"):
+        each.unlink()
+    shutil.rmtree(folder / "index")
+    with serving(folder) as client:
+        assert client.get("/info").json()["images"] == 0
+        assert client.get("/gallery/random").json() == {"images": []}
+        empty = client.post("/search", files={"file": picture.read_bytes()})
+        assert empty.status_code == 409 and "empty" in empty.json()["error"]
+        assert client.get("/map").status_code == 200
+        added = client.post("/images", files={"file": picture.read_bytes()}, data={"label": "red"})
+        assert added.status_code == 201
+        answer = client.post("/search", files={"file": picture.read_bytes()}).json()
+        assert found(answer) == [(added.json()["id"], 0.0)]
+        alone = client.post("/search", json={"id": added.json()["id"]})
+        assert alone.status_code == 422 and "nothing to search" in alone.json()["error"]
+        assert client.delete(added.json()["image"]).json()["images"] == 0
+        assert client.post("/search", files={"file": picture.read_bytes()}).status_code == 409
+
+
+def test_info_says_what_there_is(client):
+    info = client.get("/info").json()
+    assert (info["images"], info["dimension"], info["metric"]) == (36, 8, "cosine")
+    assert info["labels"] == [{"name": each, "images": 12} for each in ("blue", "green", "red")]
+    drawn = client.get("/gallery/random", params={"count": 200}).json()["images"]
+    assert len({each["id"] for each in drawn}) == 36
+    assert all(each["id"].startswith(each["label"]) for each in drawn)
