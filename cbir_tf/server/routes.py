@@ -238,7 +238,7 @@ def _info(service: Service) -> dict[str, Any]:
         counts[label] = counts.get(label, 0) + 1
     names = (*gallery.class_names, None)
     labels = [
-        {"name": names[label], "images": counts[label]}
+        {"name": names[label], "number": label, "images": counts[label]}
         for label in sorted(counts, key=lambda each: (each == UNLABELLED, str(names[each])))
     ]
     return {
@@ -246,6 +246,7 @@ def _info(service: Service) -> dict[str, Any]:
         "images": len(stored),
         "dimension": int(stored.vectors.shape[1]),
         "labels": labels,
+        "splits": gallery.splits,
         "columns": sorted(gallery.columns),
         "metric": search.metric,
         "k": search.k,
