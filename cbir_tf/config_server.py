@@ -10,9 +10,9 @@ from cbir_tf.config_section import Section
 
 
 class Server(Section):
-    hosts: tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9.:\[\]-]+$")], ...] = ()
+    hosts: tuple[Annotated[str, Field(pattern=r"^(\*|[A-Za-z0-9.:\[\]-]+)$")], ...] = ()
     """Names by which the service may be called, besides localhost and the address it listens on;
-    as search.example.org."""
+    as search.example.org; or "*" for any, where what stands before it checks them."""
     read_only: bool = False
     """Refuse to add and remove images."""
     megabytes: float = Field(16, gt=0, le=256)

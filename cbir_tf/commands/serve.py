@@ -28,6 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="ADDRESS",
         help="address to listen on; default: 127.0.0.1, which only this machine reaches",
     )
+    parser.set_defaults(overrides=[])
     keys = "\n".join(
         f"  {line}"
         for line in (*describe_keys(Server, "server."), *describe_keys(Search, "search."))

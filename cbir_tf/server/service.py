@@ -241,6 +241,9 @@ class Service:
             raise RequestError(409, f"this run cannot say why images match: {error}") from None
         except BrokenProcessPool:
             raise RequestError(503, "the explanation was ended; ask again", 1) from None
+        except OSError as error:  # as in AWS Lambda
+            text = f"matches cannot be explained here: no other process can be started ({error})"
+            raise RequestError(409, text) from None
         first, second = (
             area_of(picture_size(each), data.image_size, data.resize) for each in (own, other)
         )

@@ -1,0 +1,240 @@
+"""The service beside the bare model and search, on the same cores: requests a second.
+
+    python benchmarks/service.py --images data/clothing224 [--seconds 60] [--clients 16]
+
+MobileNetV2 0.35 at 224 pixels, 10,000 stored images, k = 5. The bare program decodes, encodes and
+searches the same pictures in one process, in batches of the size that suits it best, decoding the
+next while the model works on one. The two take turns in one run. The clients are one thread of
+this process with prepared requests; the processor time they take is the service's loss all the
+same, and is printed. Weights are random: they make no difference to the time. Prints JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from cbir_tf import Retriever, Run
+from cbir_tf.commands.cli import main as cbir
+from cbir_tf.data.decode import decode_image
+from cbir_tf.features.store import FeatureStore, Record
+from cbir_tf.features.views import maker_of
+
+STORED, K, PICTURES = 10_000, 5, 400
+BATCHES = (4, 8, 16, 32)
+CONFIG = """
+data: {{source: folder, path: "{images}", split: {{by: stratified, validation: 0.1, test: 0.1}}}}
+model: {{backbone: mobilenet_v2, options: {{alpha: 0.35}}, weights: null, embedding_size: 128}}
+training: {{epochs: 0}}
+search: {{k: {k}, index: {index}}}
+"""
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--images", type=Path, required=True, help="folder of photos")
+    parser.add_argument("--seconds", type=float, default=60, help="of each, in all")
+    parser.add_argument("--turns", type=int, default=6)
+    parser.add_argument("--clients", type=int, default=16)
+    parser.add_argument("--index", default="nearest_neighbors")
+    parser.add_argument("--run", type=Path, help="kept from an earlier time")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        run = made(arguments.run or Path(folder) / "run", arguments.images, arguments.index)
+        photos = sorted(arguments.images.rglob("*.jpg"))
+        chosen = np.random.default_rng(0).choice(len(photos), min(PICTURES, len(photos)), False)
+        pictures = [photos[each].read_bytes() for each in chosen]
+        print(json.dumps(measured(run, pictures, arguments), indent=2))
+
+
+def made(folder: Path, images: Path, index: str) -> Run:
+    """A run of 10,000 images, whose vectors are random too."""
+    if not (folder / "model.onnx").is_file():
+        config = folder.with_suffix(".yaml")
+        text = CONFIG.format(images=images.resolve(), k=K, index=index)
+        config.write_text(text, encoding="utf-8")
+        if cbir(["train", "--config", str(config), "--run", str(folder)]):
+            raise SystemExit("no run")
+        run = Run.open(folder)
+        vectors = np.random.default_rng(0).normal(size=(STORED, 128)).astype(np.float32)
+        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+        with FeatureStore.create(run.features, maker_of(run, "none"), ["class"]) as store:
+            ids = [f"image-{each:05d}" for each in range(STORED)]
+            store.write([Record(id_, None, 0, "test", "digest") for id_ in ids], vectors)
+        Retriever(run).encoder(np.zeros((1, 224, 224, 3), np.uint8))  # exports the model
+    return Run.open(folder)
+
+
+def measured(run: Run, pictures: list[bytes], arguments: argparse.Namespace) -> dict[str, object]:
+    """Turns of both."""
+    bare = Bare(run, pictures)
+    trials = {size: bare.rate(3, size) for size in BATCHES for _ in range(2)}
+    batch = max(trials, key=lambda size: trials[size])
+    process, port = started(run.folder)
+    seconds = arguments.seconds / arguments.turns
+    rates: dict[str, list[float]] = {"bare": [], "service": []}
+    latencies: list[float] = []
+    errors, own_seconds = 0, 0.0
+    try:
+        load(port, pictures, arguments.clients, 3)
+        memory = [resident(process.pid)]
+        for _ in range(arguments.turns):
+            rates["bare"].append(bare.rate(seconds, batch))
+            before = time.process_time()
+            taken, failed = load(port, pictures, arguments.clients, seconds)
+            own_seconds += time.process_time() - before
+            rates["service"].append(len(taken) / seconds)
+            latencies += taken
+            errors += failed
+        memory.append(resident(process.pid))
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait(60)
+    ratios = np.divide(rates["service"], rates["bare"])
+    cores = len(os.sched_getaffinity(0))
+    return {
+        "cores": cores,
+        "clients": arguments.clients,
+        "bare_batch": batch,
+        "bare_per_s": {size: round(rate, 1) for size, rate in trials.items()},
+        "bare_turns_per_s": np.round(rates["bare"], 1).tolist(),
+        "service_turns_per_s": np.round(rates["service"], 1).tolist(),
+        "ratio": round(sum(rates["service"]) / sum(rates["bare"]), 3),
+        "ratio_of_turns": np.round(ratios, 3).tolist(),
+        "clients_share_of_processor": round(own_seconds / arguments.seconds / cores, 3),
+        "requests": len(latencies),
+        "errors": errors,
+        "latency_ms": {
+            f"p{each}": round(1e3 * float(np.percentile(latencies, each)), 1)
+            for each in (50, 90, 99, 100)
+        },
+        "memory_mb_start_end": memory,
+        "exit_status": process.returncode,
+    }
+
+
+class Bare:
+    """Decode, encode and search without a service."""
+
+    def __init__(self, run: Run, pictures: list[bytes]) -> None:
+        self.data = run.config.data
+        self.pictures = pictures
+        self.retriever = Retriever(run)
+        self.pool = ThreadPoolExecutor(len(os.sched_getaffinity(0)))
+
+    def rate(self, seconds: float, batch: int) -> float:
+        """Pictures a second."""
+        done, start = 0, time.perf_counter()
+        for pixels in self._batches(batch):
+            vectors = self.retriever.encoder(np.stack(pixels))
+            self.retriever.searcher.search(vectors, K)
+            done += len(pixels)
+            if time.perf_counter() - start > seconds:
+                break
+        return done / (time.perf_counter() - start)
+
+    def _batches(self, size: int) -> Iterator[list[np.ndarray]]:
+        def begin(number: int):
+            chosen = [self.pictures[(number * size + each) % len(self.pictures)]
+                      for each in range(size)]  # fmt: skip
+            return [self.pool.submit(self._decode, each) for each in chosen]
+
+        number, coming = 0, begin(0)
+        while True:
+            number, now, coming = number + 1, coming, begin(number + 1)
+            yield [each.result() for each in now]
+
+    def _decode(self, picture: bytes) -> np.ndarray:
+        return decode_image(picture, self.data.image_size, self.data.resize)
+
+
+def started(folder: Path) -> tuple[subprocess.Popen[str], int]:
+    """The service, and its port."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "cbir_tf", "serve", "--run", str(folder), "--port", "0",
+         "server.rate=0"],
+        stdout=subprocess.PIPE, stderr=None, text=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    address = process.stdout.readline().split()[0]
+    return process, int(address.rpartition(":")[2])
+
+
+def load(port: int, pictures: list[bytes], clients: int, seconds: float) -> tuple[list[float], int]:
+    """Each client asks again as soon as it is answered; latencies in seconds, and errors."""
+    requests = [request(port, picture) for picture in pictures]
+    selector = selectors.DefaultSelector()
+    began: dict[socket.socket, float] = {}
+    received: dict[socket.socket, bytes] = {}
+    latencies, errors, number = [], 0, 0
+
+    def ask(client: socket.socket) -> None:
+        nonlocal number
+        began[client], received[client] = time.perf_counter(), b""
+        client.sendall(requests[number % len(requests)])
+        number += 1
+
+    for _ in range(clients):
+        client = socket.create_connection(("127.0.0.1", port))
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        selector.register(client, selectors.EVENT_READ)
+        ask(client)
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        for key, _ in selector.select(0.1):
+            client = key.fileobj
+            assert isinstance(client, socket.socket)
+            received[client] += client.recv(65536)
+            if not is_whole(received[client]):
+                continue
+            latencies.append(time.perf_counter() - began[client])
+            errors += not received[client].startswith(b"HTTP/1.1 200 ")
+            ask(client)
+    for key in list(selector.get_map().values()):
+        key.fileobj.close()  # type: ignore[union-attr]
+    return latencies, errors
+
+
+def request(port: int, picture: bytes) -> bytes:
+    """A search, as a form."""
+    body = (
+        b'--bound\r\nContent-Disposition: form-data; name="file"; filename="photo.jpg"\r\n'
+        b"Content-Type: image/jpeg\r\n\r\n" + picture + b"\r\n--bound--\r\n"
+    )
+    head = (
+        f"POST /search HTTP/1.1\r\nHost: localhost:{port}\r\n"
+        "Content-Type: multipart/form-data; boundary=bound\r\n"
+        f"Content-Length: {len(body)}\r\n\r\n"
+    )
+    return head.encode() + body
+
+
+def is_whole(answer: bytes) -> bool:
+    """Whether all of an answer is there."""
+    head, end, body = answer.partition(b"\r\n\r\n")
+    length = head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0]
+    return bool(end) and len(body) >= int(length)
+
+
+def resident(process: int) -> float:
+    """Megabytes of memory that a process has."""
+    text = Path(f"/proc/{process}/status").read_text(encoding="ascii")
+    return round(int(text.partition("VmRSS:")[2].split()[0]) / 1024, 1)
+
+
+if __name__ == "__main__":
+    main()

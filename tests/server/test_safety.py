@@ -1,0 +1,284 @@
+"""What is sent to the service cannot hurt it, nor those who search."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+JSON = {"content-type": "application/json"}
+
+
+def png(width: int, height: int, rows_there: int | None = None) -> bytes:
+    """A PNG of one colour, compressed to next to nothing; or only its first rows."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        whole = kind + content
+        return struct.pack(">I", len(content)) + whole + struct.pack(">I", zlib.crc32(whole))
+
+    rows, count = zlib.compressobj(9), height if rows_there is None else rows_there
+    packed = b"".join(rows.compress(b"\0" * (width + 1)) for _ in range(count)) + rows.flush()
+    head = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    start = b"\x89PNG\r\n\x1a\n"
+    return start + chunk(b"IHDR", head) + chunk(b"IDAT", packed) + chunk(b"IEND", b"")
+
+
+def animated(kind: str) -> bytes:
+    frames = [Image.new("RGB", (40, 30), colour) for colour in ("red", "green", "blue")]
+    content = io.BytesIO()
+    frames[0].save(content, kind, save_all=True, append_images=frames[1:], duration=1, loop=0)
+    return content.getvalue()
+
+
+SVG = b'<svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>'
+
+
+@pytest.mark.parametrize(
+    ("picture", "status", "words"),
+    [
+        (b"", 422, "empty"),
+        (b"not a picture", 422, "not a JPEG"),
+        (SVG, 422, "not a JPEG"),
+        (b"\xff\xd8\xff" + b"\0" * 100, 422, "damaged or cut short"),
+        (png(300, 200)[:60], 422, "damaged or cut short"),
+        (png(8000, 8000), 413, "at most 50 megapixels"),
+        (png(60_000, 60_000, 1), 422, "100 megapixels"),
+        (b"\0" * 17_000_000, 413, "more than 16 MB"),
+    ],
+)
+@pytest.mark.parametrize("address", ["/search", "/images", "/explain"])
+def test_what_is_no_picture_is_refused_in_words(client, address, picture, status, words):
+    about = {"match": "red/00.jpg"} if address == "/explain" else {}
+    answer = client.post(address, files={"file": ("a.jpg", picture)}, data=about)
+    assert answer.status_code == status and words in answer.json()["error"]
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG"])
+def test_of_an_animation_the_first_frame_is_searched_for(client, kind):
+    still = io.BytesIO()
+    Image.new("RGB", (40, 30), "red").save(still, "PNG")
+    moving, standing = (
+        client.post("/search", files={"file": each}).json()["neighbours"]
+        for each in (animated(kind), still.getvalue())
+    )
+    assert [each["id"] for each in moving] == [each["id"] for each in standing]
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "words"),
+    [
+        ("{", 400, "not JSON"),
+        ("[1]", 400, "not a JSON object"),
+        ("[" * 100_000, 400, "not JSON"),
+        ('{"id": "red/00.jpg", "k": 0}', 422, "k: "),
+        ('{"id": "red/00.jpg", "k": NaN}', 422, "k: "),
+        ('{"id": "red/00.jpg", "k": 36}', 422, "only 35 to find"),
+        ('{"id": "red/00.jpg", "k": 1001}', 422, "at most 1000"),
+        ('{"id": "red/99.jpg"}', 404, "no image of that id"),
+        ('{"id": "\\ud800"}', 422, "id: "),
+        ('{"id": "red/00.jpg", "base64image": "aaaa"}', 422, "base64image and id"),
+        ("{}", 422, "none of them"),
+        ('{"base64image": "%%%"}', 422, "not base64"),
+        ('{"file": "x"}', 422, "base64image"),
+        ('{"id": "red/00.jpg", "kk": 5}', 422, "did you mean 'k'?"),
+        ('{"id": "red/00.jpg", "where": "label=gren"}', 422, "did you mean 'green'?"),
+        ('{"id": "red/00.jpg", "where": "label"}', 422, "not a comparison"),
+        ('{"id": "red/00.jpg", "where": "split=nowhere"}', 422, "no image meets it"),
+        ('{"id": "red/00.jpg", "re_ranking": "best"}', 422, "re_ranking: "),
+    ],
+)
+def test_an_impossible_search_is_refused_in_words(client, served_folder, body, status, words):
+    answer = client.post("/search", content=body, headers=JSON)
+    assert answer.status_code == status and words in answer.json()["error"], answer.text
+    assert str(served_folder) not in answer.text and "--" not in answer.json()["error"]
+
+
+def test_other_bodies_are_refused(client):
+    assert client.post("/search", content=b"x").status_code == 415
+    form = {"content-type": "multipart/form-data"}
+    assert client.post("/search", content=b"x", headers=form).status_code == 400
+    form = {"content-type": "multipart/form-data; boundary=b"}
+    for body in (b"x", b"--b\r\n", b"--b\r\nContent-Disposition: form-data; name=k\r\n\r\n5"):
+        assert client.post("/search", content=body, headers=form).status_code == 400
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    content=st.binary(max_size=300),
+    start=st.sampled_from([b"", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF89a", b"BM",
+                           b"RIFF\x10\0\0\0WEBPVP8 "]),
+    address=st.sampled_from(["/search", "/images", "/explain"]),
+)  # fmt: skip
+def test_no_bytes_make_the_service_fail(client, content, start, address):
+    about = {"match": "red/00.jpg"} if address == "/explain" else {}
+    answer = client.post(address, files={"file": start + content}, data=about)
+    assert answer.status_code in (413, 422) and answer.json()["error"]
+
+
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_no_damage_to_a_picture_makes_the_service_fail(client, photos, data):
+    picture = bytearray((photos / "red" / "00.jpg").read_bytes())
+    for _ in range(data.draw(st.integers(1, 8))):
+        picture[data.draw(st.integers(0, len(picture) - 1))] = data.draw(st.integers(0, 255))
+    del picture[data.draw(st.integers(20, len(picture))) :]
+    answer = client.post("/search", files={"file": bytes(picture)})
+    assert answer.status_code in (200, 413, 422)
+
+
+@pytest.mark.parametrize(
+    "id_",
+    ["../config.yaml", "..%2Fconfig.yaml", "%2Fetc%2Fpasswd", "%2e%2e%2fconfig.yaml", "config.yaml",
+     "added%2F..%2Fconfig.yaml", "red%2F00.jpg%00", "http:%2F%2Flocalhost%2F"],
+)  # fmt: skip
+def test_no_path_of_a_request_reaches_the_disk(client, id_):
+    for address in (f"/images/{id_}", f"/thumbnails/{id_}", f"/{id_}", f"/page/{id_}"):
+        answer = client.get(address)
+        assert answer.status_code == 404 and "data:" not in answer.text
+    assert client.delete(f"/images/{id_}").status_code in (404, 405)
+
+
+def test_only_names_of_this_service_lead_to_it(serving, served_folder):
+    with serving(served_folder, "server.hosts=[search.example.org]") as client:
+        for host in ("localhost", "127.0.0.1:8000", "[::1]:8000", "search.example.org"):
+            assert client.get("/info", headers={"host": host}).status_code == 200
+        for host in ("evil.example", "localhost.evil.example", "", "127.0.0.1@evil.example", "::1"):
+            answer = client.get("/info", headers={"host": host})
+            assert answer.status_code == 403 and "server.hosts" in answer.json()["error"]
+
+
+def test_pages_of_other_origins_change_and_search_nothing(client):
+    asked = {"id": "red/00.jpg"}
+    for headers in (
+        {"origin": "https://evil.example"},
+        {"origin": "null"},
+        {"origin": "http://localhost:1"},
+        {"sec-fetch-site": "cross-site"},
+    ):
+        assert client.post("/search", json=asked, headers=headers).status_code == 403
+        assert client.delete("/images/red%2F00.jpg", headers=headers).status_code == 403
+    own = {"origin": "http://localhost", "sec-fetch-site": "same-origin"}
+    assert client.post("/search", json=asked, headers=own).status_code == 200
+
+
+def test_a_key_is_asked_for_of_all_but_the_page_and_health(serving, served_folder):
+    with serving(served_folder, key="a secret") as client:
+        for address in ("/", "/docs", "/openapi.json", "/health", "/ready"):
+            assert client.get(address).status_code == 200
+        for headers in ({}, {"x-api-key": "a secre"}, {"x-api-key": "ä"},
+                        {"authorization": "Basic a secret"}):  # fmt: skip
+            for address in ("/info", "/metrics", "/map", "/images/red%2F00.jpg"):
+                answer = client.get(address, headers={k: v.encode() for k, v in headers.items()})
+                assert answer.status_code == 401 and "X-API-Key" in answer.json()["error"]
+        for headers in ({"x-api-key": "a secret"}, {"authorization": "Bearer a secret"}):
+            assert client.get("/info", headers=headers).json()["key_needed"]
+
+
+def test_a_client_that_asks_too_often_is_told_when_to_come_back(serving, served_folder):
+    with serving(served_folder, "server.rate=0.5", "server.burst=3") as client:
+        statuses = [client.get("/info").status_code for _ in range(4)]
+        assert statuses == [200, 200, 200, 429]
+        answer = client.get("/info")
+        assert (
+            1 <= int(answer.headers["retry-after"]) <= 2 and "come back" in answer.json()["error"]
+        )
+        assert client.get("/health").status_code == 200
+
+
+def test_every_answer_carries_the_headers_that_keep_browsers_safe(client):
+    for address in ("/", "/info", "/nothing", "/images/red%2F00.jpg", "/docs"):
+        headers = client.get(address).headers
+        assert "default-src 'none'" in headers["content-security-policy"]
+        assert "frame-ancestors 'none'" in headers["content-security-policy"]
+        assert headers["x-content-type-options"] == "nosniff"
+        assert headers["referrer-policy"] == "no-referrer"
+        assert headers["x-request-id"]
+    assert (
+        client.get("/info", headers={"x-request-id": "mine-1"}).headers["x-request-id"] == "mine-1"
+    )
+    odd = client.get("/info", headers={"x-request-id": "a b"}).headers["x-request-id"]
+    assert odd != "a b"
+
+
+def test_what_the_page_and_the_documentation_load_is_here(client):
+    for address in ("/", "/docs"):
+        text = client.get(address).text
+        assert "http:" not in text and "https:" not in text and "//" not in text.replace("/>", "")
+    assert client.get("/docs.css").headers["content-type"].startswith("text/css")
+    for path in client.get("/openapi.json").json()["paths"]:
+        assert path in client.get("/docs").text
+
+
+def test_metrics_count_what_was_answered(client):
+    client.post("/search", json={"id": "red/00.jpg"})
+    text = client.get("/metrics").text
+    assert 'cbir_requests_total{method="POST",route="/search",status="200"}' in text
+    assert "cbir_images 36.0" in text and "process_resident_memory_bytes" in text
+
+
+def test_a_request_is_a_line_of_json_in_the_log(client, capfd, caplog):
+    from cbir_tf.server.logs import JsonLines
+
+    lines = []
+    import logging
+
+    class Keeping(logging.Handler):
+        def emit(self, record):
+            lines.append(json.loads(JsonLines().format(record)))
+
+    handler = Keeping()
+    logging.getLogger("cbir_tf.server").addHandler(handler)
+    try:
+        client.get("/images/red%2F99.jpg%0a", headers={"x-request-id": "mine"})
+    finally:
+        logging.getLogger("cbir_tf.server").removeHandler(handler)
+    (line,) = lines
+    assert (line["request"], line["status"], line["method"]) == ("mine", 404, "GET")
+    assert line["route"] == "/images/{id:path}" and line["ms"] > 0
+
+
+def test_base64_may_be_a_data_address(client, photos: Path):
+    text = base64.b64encode((photos / "red" / "00.jpg").read_bytes()).decode()
+    for image in (text, f"data:image/jpeg;base64,{text}"):
+        answer = client.post("/search", json={"base64image": image, "k": 1}).json()
+        assert answer["neighbours"][0]["id"] == "red/00.jpg"
+
+
+def test_the_answers_keep_to_their_documentation(client):
+    """schemathesis sends what the OpenAPI allows, and what it does not; nothing is a 5xx."""
+    schemathesis = pytest.importorskip("schemathesis")
+    from schemathesis.checks import not_a_server_error
+    from schemathesis.specs.openapi.checks import (
+        content_type_conformance,
+        response_schema_conformance,
+        status_code_conformance,
+    )
+
+    schema = schemathesis.openapi.from_asgi("/openapi.json", client.app)
+    checks = [not_a_server_error, response_schema_conformance, status_code_conformance,
+              content_type_conformance]  # fmt: skip
+    numbers = np.zeros(2, int)
+    for operation in schema.get_all_operations():
+        strategy = operation.ok().as_strategy()
+
+        @settings(max_examples=15, deadline=None, database=None,
+                  suppress_health_check=list(HealthCheck))  # fmt: skip
+        @given(case=strategy)
+        def ask(case):
+            headers = {"host": "localhost"}
+            response = case.call(headers=headers)
+            case.validate_response(response, checks=checks)
+            numbers[0] += 1
+
+        ask()
+        numbers[1] += 1
+    assert numbers[1] >= 12 and numbers[0] > 50

@@ -1,0 +1,66 @@
+"""The verb `serve`."""
+
+from __future__ import annotations
+
+import socket
+
+import pytest
+
+from cbir_tf.commands.cli import main
+from cbir_tf.config import Config
+from cbir_tf.server.explanation import why_not
+from cbir_tf.server.rate_limit import RateLimit
+
+
+def test_help_lists_the_keys_of_the_service(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["serve", "--help"])
+    assert ended.value.code == 0
+    printed = capsys.readouterr().out
+    assert "server.megapixels = 50" in printed and "search.re_ranking = none" in printed
+    assert "CBIR_TF_API_KEY" in printed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["server.megapixel=3"], "did you mean 'megapixels'"),
+        (["server.rate=-1"], "server.rate: input should be greater than or equal to 0"),
+        (["model.backbone=vgg16"], "serve takes keys of server and search"),
+        (["search.test_time_augmentation=flip"], "with test-time augmentation none, and flip"),
+        (["search.pca=3000"], "lower it"),
+        (["--host", "192.0.2.1"], "choose another --host or --port"),
+        (["--port", "99999"], "choose another --host or --port"),
+    ],
+)
+def test_what_cannot_be_served_is_one_line(trained_folder, capsys, arguments, words):
+    assert main(["serve", "--run", str(trained_folder), "--port", "0", *arguments]) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert words in line
+
+
+def test_a_port_that_is_taken_is_named(trained_folder, capsys):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert main(["serve", "--run", str(trained_folder), "--port", str(port)]) == 2
+    assert f"127.0.0.1 port {port}" in capsys.readouterr().err
+
+
+def test_what_a_run_cannot_explain_is_known_beforehand():
+    folder = {"data": {"source": "folder", "path": "."}}
+    assert why_not(Config.check(folder)) is None
+    flipped = folder | {"search": {"test_time_augmentation": "flip"}}
+    assert "several views" in str(why_not(Config.check(flipped)))
+    assert "descriptors" in str(why_not(Config.check(folder | {"descriptors": ["hog"]})))
+
+
+def test_a_bucket_fills_again_as_time_goes_on():
+    now = [0.0]
+    limit = RateLimit(rate=2, burst=3, clock=lambda: now[0])
+    assert [limit.take("a") for _ in range(4)] == [0, 0, 0, 0.5]
+    assert limit.take("b") == 0
+    now[0] = 0.5
+    assert [limit.take("a"), limit.take("a")] == [0, 0.5]
+    now[0] = 100
+    assert [limit.take("a") for _ in range(4)] == [0, 0, 0, 0.5]
+    assert all(RateLimit(rate=0, burst=1).take("a") == 0 for _ in range(10))
