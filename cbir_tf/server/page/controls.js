@@ -76,7 +76,7 @@ function neighbours(info, change) {
   return {
     element: field("Results", "k", row),
     show: (view) => {
-      const k = view.k ?? Math.min(info.k, most);
+      const k = view.k ?? info.k;
       if (document.activeElement !== number) number.value = k;
       slider.value = k;
     },

@@ -35,11 +35,10 @@ export function makeCrop(search) {
     frame.style.width = `${100 * (right - left)}%`;
     frame.style.height = `${100 * (bottom - top)}%`;
     shown(frame, open || applied !== null);
-    stage.classList.toggle("cropping", open);
     shown(byId("crop-begin"), !open);
     shown(byId("crop-whole"), !open && applied !== null);
     for (const id of ["crop-search", "crop-cancel", "crop-help"]) shown(byId(id), open);
-    byId("crop-begin").textContent = applied ? "Change the crop" : "Crop";
+    document.body.classList.toggle("cropping", open);
     for (const handle of frame.children) handle.tabIndex = open ? 0 : -1;
     const parts = ["left", "top", "right", "bottom"];
     const said = parts.map((part, place) => `${part} ${Math.round(100 * edges[place])} %`);

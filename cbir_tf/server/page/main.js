@@ -13,6 +13,7 @@ import { explain } from "/why.js";
 import { counted, labelName } from "/wording.js";
 
 const RANDOM = 12;
+const FILLED = 24; // results, unless the run asks for more: a page of them
 
 let info; // of the service
 let look; // of labels
@@ -129,7 +130,7 @@ async function search(signal) {
     byId("results-title").textContent = "Searching";
     byId("timings").textContent = "";
     byId("verdict").replaceChildren();
-    grid.replaceChildren(...skeletons(Math.min(asked.k ?? info.k, 24)));
+    grid.replaceChildren(...skeletons(Math.min(asked.k ?? info.k, FILLED)));
   }
   const others = writeAddress({ ...asked, map: false });
   if (shownAnswer?.of === others && (!asked.map || shownAnswer.position || !parts.map.isThere())) {
@@ -230,6 +231,7 @@ async function begin() {
     state("failed");
     return fail(problem, begin);
   }
+  info.k = Math.min(Math.max(info.k, FILLED), info.images, info.most_neighbours);
   look = appearances(info.labels);
   byId("run").textContent = info.run;
   byId("about").textContent = counted(info.images, "image");

@@ -105,7 +105,7 @@ function verdict({ match, prediction, search, neighbours }, info) {
     notes.push(make("p", { class: `verdict ${kind}` }, make("strong", {}, strong), ` ${text}`));
   if (match && neighbours.length) {
     const at = distance(neighbours[0].distance);
-    const as = `${percent(match.false_match_rate)} of photos of something else come as near.`;
+    const as = `Of photos of something else, ${percent(match.false_match_rate)} come as near.`;
     const most = `a match is ${distance(match.threshold)} away at most`;
     if (match.found) note("match", "A match.", `The nearest image is ${at} away; ${most}. ${as}`);
     else note("none", "No match.", `Even the nearest image is ${at} away; ${most}. ${as}`);

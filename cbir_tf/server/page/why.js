@@ -8,8 +8,8 @@ import { distance, labelName } from "/wording.js";
 const ADDS = [255, 122, 0];
 const TAKES = [40, 90, 255];
 const KINDS = {
-  linear: "The places add up to the similarity exactly, each whatever the others are.",
-  local: "The places add up to the similarity exactly, as the layers of the model are at these two pictures.",
+  linear: "What the places contribute adds up to the similarity, exactly.",
+  local: "What the places contribute adds up to the similarity, with the model's layers as they are at these two pictures.",
 };
 const ARROWS = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] };
 
@@ -65,7 +65,7 @@ class Overlay {
     const pixels = new ImageData(columns, rows);
     values.flat().forEach((value, place) => {
       const share = Math.abs(value) / most;
-      pixels.data.set([...(value < 0 ? TAKES : ADDS), Math.round(215 * share ** 0.8)], 4 * place);
+      pixels.data.set([...(value < 0 ? TAKES : ADDS), Math.round(235 * share ** 1.5)], 4 * place);
     });
     small.getContext("2d").putImageData(pixels, 0, 0);
     const { clientWidth: width, clientHeight: height } = this.canvas;
