@@ -10,7 +10,7 @@ import { keptPicture, queryFields } from "/pictures.js";
 import { makeIntake, makeQueryPanel } from "/query.js";
 import { showResults, skeletons, spoken, tile } from "/results.js";
 import { explain } from "/why.js";
-import { counted, labelName } from "/wording.js";
+import { counted, labelName, sentence } from "/wording.js";
 
 const RANDOM = 12;
 const FILLED = 24; // results, unless the run asks for more: a page of them
@@ -49,10 +49,9 @@ function fail(problem, again) {
     return refuse("The page failed.", String(problem.message), button("Load it again", () => location.reload()));
   }
   if (problem.status === 401) return askForKey();
-  const text = `${problem.message[0].toUpperCase()}${problem.message.slice(1)}`;
   const retry = button("Try again", again);
   if (problem.status === 0) {
-    return refuse(text, "See whether cbir serve is still running, and that this machine reaches it.", retry);
+    return refuse(problem.message, "See whether cbir serve is still running, and that this machine reaches it.", retry);
   }
   if (problem.message.includes("no image meets it")) {
     return refuse("No image meets these filters.", null, button("Clear filters", () => change(noFilters())));
@@ -61,11 +60,14 @@ function fail(problem, again) {
     return refuse("This image is not in the gallery.", "It may have been taken out since.", button("Start again", () => go(start())));
   }
   if (problem.status === 429 || problem.status === 503) {
-    return refuse("The service is busy.", `${text}.`, retry);
+    return refuse("The service is busy.", sentence(problem.message), retry);
   }
-  const own = [413, 415, 422].includes(problem.status) && view.picture !== null;
-  const how = own && /picture|pixels|MB/.test(text) ? "Choose another one: JPEG, PNG, WebP, BMP or GIF." : null;
-  return refuse(text, how, own ? button("Choose a picture", () => byId("choose").click()) : retry);
+  const [, reason] = /^(?:the picture: )?(.*(?:picture|pixels).*)$/i.exec(problem.message) ?? [];
+  if (reason && view.picture !== null) {
+    const choose = button("Choose another picture", () => byId("choose").click());
+    return refuse("This picture cannot be searched for.", sentence(reason), choose);
+  }
+  return refuse(sentence(problem.message), null, retry);
 }
 
 function askForKey() {

@@ -35,7 +35,7 @@ export class MapCanvas {
     });
     this.tip = make("figure", { class: "tip", hidden: true }, make("img", { alt: "", width: 96, height: 96 }), make("figcaption"));
     this.element = make("div", { class: "canvas" }, this.canvas, this.tip);
-    this.viewport = new Viewport(this.canvas, () => this.redraw());
+    this.viewport = new Viewport(this.canvas, () => this.moved());
     this.listen();
     new ResizeObserver(() => this.fit()).observe(this.element);
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.redraw());
@@ -91,6 +91,12 @@ export class MapCanvas {
     this.redraw();
   }
 
+  /** Another part is in view: what was meant is elsewhere. */
+  moved() {
+    if (this.meant) this.mean(null);
+    this.redraw();
+  }
+
   redraw() {
     this.frame ??= requestAnimationFrame(() => {
       this.frame = undefined;
@@ -103,6 +109,7 @@ export class MapCanvas {
     const { width, height, zoom } = this.viewport;
     const style = getComputedStyle(this.canvas);
     const [ink, ground] = [style.color, style.getPropertyValue("--surface")];
+    const edge = style.getPropertyValue("--rim");
     context.setTransform(this.ratio, 0, 0, this.ratio, 0, 0);
     context.clearRect(0, 0, width, height);
     const visible = [];
@@ -113,7 +120,7 @@ export class MapCanvas {
     const few = visible.length <= PICTURES && this.points.length > PICTURES;
     const crowd = Math.min(6, Math.max(2.6, 120 / Math.sqrt(this.points.length + 1)));
     const radius = Math.min(9, crowd * zoom ** 0.3);
-    for (const [point, left, top] of visible) this.drawPoint(context, point, left, top, radius, few, ground);
+    for (const [point, left, top] of visible) this.drawPoint(context, point, left, top, radius, few, edge);
     for (const [point, left, top] of visible) {
       if (this.found.has(point.id)) this.ring(context, left, top, few ? PICTURE / 2 + 4 : radius + 2.5, ink, 1.5);
       if (point.id === this.pointed) this.ring(context, left, top, (few ? PICTURE / 2 : radius) + 7, ink, 3);
@@ -122,7 +129,7 @@ export class MapCanvas {
     this.drawMeant(context, ink, radius);
   }
 
-  drawPoint(context, point, left, top, radius, few, ground) {
+  drawPoint(context, point, left, top, radius, few, edge) {
     const { colour, path } = this.look(point.label);
     const faint = this.label !== undefined && point.label !== this.label;
     context.globalAlpha = faint ? 0.12 : 1;
@@ -139,7 +146,7 @@ export class MapCanvas {
       if (!this.paths.has(path)) this.paths.set(path, new Path2D(path));
       context.scale(radius, radius);
       context.fillStyle = colour;
-      context.strokeStyle = ground;
+      context.strokeStyle = edge;
       context.lineWidth = 0.3;
       context.fill(this.paths.get(path));
       context.stroke(this.paths.get(path));

@@ -1,6 +1,6 @@
 // The part of a plane that a canvas shows: zoomed and moved by pointer, wheel and keyboard.
 
-const FURTHEST = 200; // times the whole
+const FURTHEST = 60; // times the whole
 
 /** From points on a plane to pixels of an element, y upwards. */
 export class Viewport {
@@ -45,8 +45,14 @@ export class Viewport {
   }
 
   move(right, down) {
-    this.x -= right / this.scale;
-    this.y += down / this.scale;
+    this.centre(this.x - right / this.scale, this.y + down / this.scale);
+  }
+
+  /** What is in the middle is always a place among the points. */
+  centre(x, y) {
+    const { bounds } = this;
+    this.x = Math.min(bounds.x + bounds.width, Math.max(bounds.x, x));
+    this.y = Math.min(bounds.y + bounds.height, Math.max(bounds.y, y));
     this.changed();
   }
 
@@ -55,9 +61,7 @@ export class Viewport {
     const before = this.scale;
     this.zoom = Math.min(FURTHEST, Math.max(0.5, this.zoom * factor));
     const change = 1 / before - 1 / this.scale;
-    this.x += (left - this.width / 2) * change;
-    this.y -= (top - this.height / 2) * change;
-    this.changed();
+    this.centre(this.x + (left - this.width / 2) * change, this.y - (top - this.height / 2) * change);
   }
 
   listen() {

@@ -3,7 +3,7 @@
 import { imageAddress, pictureSource, post } from "/api.js";
 import { byId, make } from "/dom.js";
 import { queryFields } from "/pictures.js";
-import { distance, labelName } from "/wording.js";
+import { distance, labelName, sentence } from "/wording.js";
 
 const ADDS = [255, 122, 0];
 const TAKES = [40, 90, 255];
@@ -153,7 +153,7 @@ export async function explain(view, match, info) {
     query.image.src = fields.file ? URL.createObjectURL(fields.file) : await pictureSource(imageAddress(view.id));
     other.image.src = await pictureSource(imageAddress(match.id));
     if (info.explanation !== null) {
-      said.textContent = `This run cannot say why images match: ${info.explanation}.`;
+      said.textContent = sentence(`This run cannot say why images match: ${info.explanation}`);
       return;
     }
     dialog.setAttribute("aria-busy", "true");
@@ -168,8 +168,6 @@ export async function explain(view, match, info) {
     dialog.removeAttribute("aria-busy");
   }
 }
-
-const sentence = (text) => `${text[0].toUpperCase()}${text.slice(1)}${/[.!?]$/.test(text) ? "" : "."}`;
 
 function key({ similarity }, match, negative) {
   const parts = [make("span", { class: "swatch adds" }), "adds to the similarity"];

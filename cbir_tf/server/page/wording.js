@@ -28,3 +28,7 @@ export const duration = (value) =>
 
 /** How a label is called. */
 export const labelName = (label) => label ?? "unlabelled";
+
+/** A reason as a sentence. */
+export const sentence = (text) =>
+  `${text[0].toUpperCase()}${text.slice(1)}${/[.!?]$/.test(text) ? "" : "."}`;
