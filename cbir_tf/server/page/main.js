@@ -134,20 +134,21 @@ async function search(signal) {
     byId("verdict").replaceChildren();
     grid.replaceChildren(...skeletons(Math.min(asked.k ?? info.k, FILLED)));
   }
-  const others = writeAddress({ ...asked, map: false });
-  if (shownAnswer?.of === others && (!asked.map || shownAnswer.position || !parts.map.isThere())) {
+  const of = writeAddress({ ...asked, map: false });
+  if (shownAnswer?.of === of && (!asked.map || shownAnswer.position || !parts.map.isThere())) {
     results.removeAttribute("aria-busy");
     return markMap();
   }
   try {
     const fields = await queryFields(asked, info, signal);
-    const k = Math.min(asked.k ?? info.k, info.images, info.most_neighbours);
+    const others = info.images - ("id" in fields); // a stored image is no neighbour of its own
+    const k = Math.max(1, Math.min(asked.k ?? info.k, others, info.most_neighbours));
     const steps = { re_ranking: asked.reRanking, two_step: asked.twoStep };
     const where = conditionsOf(asked);
     const all = { ...fields, k, where, ...steps, position: asked.map };
     const answer = await post("/search", all, signal);
     const moved = shownAnswer?.query !== queryName(asked);
-    shownAnswer = { ...answer, of: others, query: queryName(asked) };
+    shownAnswer = { ...answer, of, query: queryName(asked) };
     display(answer, asked, moved);
   } catch (problem) {
     if (problem.name === "AbortError") return;
