@@ -42,6 +42,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(arguments: argparse.Namespace) -> None:
     """Serve until Ctrl-C; prints the address once it answers."""
+    # OpenMP's threads would wait for the next search by spinning, and take the cores from the
+    # encoder; it looks at this once, when scikit-learn or FAISS is imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     run = trained_run(arguments.run)
     config = _config(run, arguments.overrides)
     try:

@@ -59,7 +59,13 @@ class ImageError(UserError):
         super().__init__(f"{source if isinstance(source, Path) else 'image data'}: {reason}")
 
 
-def decode_image(source: Path | bytes, size: tuple[int, int], resize: str) -> np.ndarray:
+class TooLargeError(ImageError):
+    """A picture has more pixels than are decoded."""
+
+
+def decode_image(
+    source: Path | bytes, size: tuple[int, int], resize: str, most_pixels: int = MOST_PIXELS
+) -> np.ndarray:
     """Decode a JPEG, PNG, WebP, BMP or GIF (its first frame) and bring it to one size.
 
     The content decides the format, never the file's name. EXIF orientation is applied;
@@ -74,17 +80,18 @@ def decode_image(source: Path | bytes, size: tuple[int, int], resize: str) -> np
         resize: stretch, letterbox or crop, as `config.Data.resize` explains them; or crops: three
             crops side by side, each a third as wide, from the beginning, the middle and the end of
             the longer side.
+        most_pixels: pictures of more are refused, by their head, before any is decoded.
 
     Returns:
         (height, width, 3) uint8, RGB.
 
     Raises:
-        ImageError: missing, empty, truncated, damaged or too large (100 megapixels), or not a
-            picture in one of these formats.
+        ImageError: missing, empty, truncated, damaged or too large, or not a picture in one of
+            these formats.
     """
     height, width = size
     side_by_side = CROPS if resize == "crops" else 1
-    image = open_image(source, at_least=(width // side_by_side, height))
+    image = open_image(source, (width // side_by_side, height), most_pixels)
     image = _RESIZE[resize](image, (width, height))
     return np.array(image)
 
@@ -110,18 +117,23 @@ def decode_original(source: Path | bytes, longest: int | None = None) -> np.ndar
     return np.array(image)
 
 
-def open_image(source: Path | bytes, at_least: tuple[int, int] | None = None) -> Image.Image:
+def open_image(
+    source: Path | bytes,
+    at_least: tuple[int, int] | None = None,
+    most_pixels: int = MOST_PIXELS,
+) -> Image.Image:
     """A picture upright and in RGB.
 
     Args:
         source: a file, or its content.
         at_least: width and height that are enough; a JPEG of twice that or more is decoded at a
             half, a quarter or an eighth of its size. None: full size.
+        most_pixels: as for `decode_image`.
 
     Raises:
         ImageError: as `decode_image`.
     """
-    with _opened(source) as image:
+    with _opened(source, most_pixels) as image:
         if at_least and isinstance(image, JpegImageFile):
             image.draft("RGB", at_least[::-1] if _orientation(image) >= 5 else at_least)
         image.load()
@@ -153,7 +165,7 @@ def _reader(head: bytes) -> type[ImageFile.ImageFile] | None:
 
 
 @contextmanager
-def _opened(source: Path | bytes) -> Iterator[ImageFile.ImageFile]:
+def _opened(source: Path | bytes, most_pixels: int = MOST_PIXELS) -> Iterator[ImageFile.ImageFile]:
     """A picture whose head has been read; what is raised in the block becomes an ImageError."""
     with ExitStack() as stack:
         try:
@@ -173,12 +185,12 @@ def _opened(source: Path | bytes) -> Iterator[ImageFile.ImageFile]:
         try:
             image = reader(file)
             width, height = image.size
-            if width * height > MOST_PIXELS:
+            if width * height > most_pixels:
                 raise Image.DecompressionBombError
             yield image
         except Image.DecompressionBombError:
-            reason = f"more than {MOST_PIXELS // 1_000_000} megapixels; scale it down"
-            raise ImageError(source, reason) from None
+            reason = f"more than {most_pixels / 1e6:g} megapixels; scale it down"
+            raise TooLargeError(source, reason) from None
         except Exception as error:
             raise ImageError(source, f"damaged or cut short ({_one_line(error)})") from None
 

@@ -75,7 +75,7 @@ class EmbeddingMap:
         self._path, self._most, self._seed = folder / FILE_NAME, most, seed
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
-        self._aside = Aside()
+        self._aside, self._closed = Aside(), False
 
     def of(self, gallery: Callable[[], Embeddings]) -> tuple[Embeddings, np.ndarray] | None:
         """The images of a gallery that are on the map, and their (N, 2) points.
@@ -107,6 +107,7 @@ class EmbeddingMap:
 
     def close(self) -> None:
         """Let it be."""
+        self._closed = True
         self._aside.close()
 
     def _make(self, gallery: Embeddings) -> None:
@@ -120,7 +121,8 @@ class EmbeddingMap:
                 layout = Layout(chosen, points)
                 self._keep(layout)
             except Exception as error:  # the process was ended, or the disk is full
-                logger.error("no embedding map: %s", error)
+                if not self._closed:
+                    logger.error("no embedding map: %s", error)
                 return
             finally:
                 self._aside.close()

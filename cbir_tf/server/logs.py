@@ -6,32 +6,30 @@ import json
 import logging
 import sys
 from datetime import UTC, datetime
+from typing import Any
 
 from cbir_tf.addresses import as_addresses
 
 
-class JsonLines(logging.Formatter):
-    """time, level, message, and the fields that a line of log brings; errors with their trace."""
+def write_line(level: str, message: str, **fields: Any) -> None:
+    """Write one line: time, level, message, and whatever else there is to say."""
+    now = datetime.now(UTC).isoformat(timespec="milliseconds")
+    line = {"time": now, "level": level, "message": message, **fields}
+    sys.stderr.write(json.dumps(line) + "\n")
 
-    def format(self, record: logging.LogRecord) -> str:
-        """One line."""
-        line = {
-            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
-            "level": record.levelname.lower(),
-            "message": as_addresses(record.getMessage()),
-            **getattr(record, "fields", {}),
-        }
+
+class _JsonLines(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        trace = {}
         if record.exc_info:
-            line["trace"] = self.formatException(record.exc_info)
-        return json.dumps(line)
+            trace["trace"] = logging.Formatter().formatException(record.exc_info)
+        write_line(record.levelname.lower(), as_addresses(record.getMessage()), **trace)
 
 
 def log_json_lines() -> None:
     """Send what cbir_tf and uvicorn log to standard error, as JSON."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonLines())
     for name, level in (("cbir_tf", logging.INFO), ("uvicorn", logging.WARNING)):
         logger = logging.getLogger(name)
-        logger.handlers[:] = [handler]
+        logger.handlers[:] = [_JsonLines()]
         logger.setLevel(level)
         logger.propagate = False

@@ -12,10 +12,10 @@ import numpy as np
 from cbir_tf.config import Data
 from cbir_tf.data.decode import (
     ImageError,
+    TooLargeError,
     decode_image,
     decode_original,
     media_type,
-    picture_size,
 )
 from cbir_tf.errors import UserError
 from cbir_tf.features.store import FeatureStore
@@ -41,14 +41,10 @@ def decode_upload(picture: bytes, data: Data, megapixels: float) -> np.ndarray:
         RequestError: too large, or no picture that can be read.
     """
     try:
-        width, height = picture_size(picture)
-        if width * height > megapixels * 1e6:
-            raise RequestError(
-                413, f"{width} x {height} pixels; at most {megapixels:g} megapixels, scale it down"
-            )
-        return decode_image(picture, data.image_size, data.resize)
+        return decode_image(picture, data.image_size, data.resize, int(megapixels * 1e6))
     except ImageError as error:
-        raise RequestError(422, f"the picture: {error.reason}") from None
+        status = 413 if isinstance(error, TooLargeError) else 422
+        raise RequestError(status, f"the picture: {error.reason}") from None
 
 
 class StoredPictures:

@@ -233,14 +233,14 @@ def _points(service: Service, images: Embeddings, points: np.ndarray) -> list[di
 def _info(service: Service) -> dict[str, Any]:
     gallery, search, settings = service.gallery, service.config.search, service.settings
     stored = gallery.embeddings
-    counts: dict[int, int] = {}
-    for label in stored.labels.tolist():
-        counts[label] = counts.get(label, 0) + 1
-    names = (*gallery.class_names, None)
+    counts = np.bincount(stored.labels - UNLABELLED).tolist()  # unlabelled ones first
+    names = (None, *gallery.class_names)
     labels = [
-        {"name": names[label], "number": label, "images": counts[label]}
-        for label in sorted(counts, key=lambda each: (each == UNLABELLED, str(names[each])))
+        {"name": name, "number": number, "images": count}
+        for number, (name, count) in enumerate(zip(names, counts, strict=False), UNLABELLED)
+        if count
     ]
+    labels.sort(key=lambda each: (each["name"] is None, str(each["name"])))
     return {
         "run": service.config.name,
         "images": len(stored),

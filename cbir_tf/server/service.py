@@ -2,7 +2,8 @@
 
     reader threads    take requests apart and decode pictures, side by side
     the engine        one thread: encodes and searches batch after batch, adds and removes
-    picture threads   read stored pictures, explain, lay out the map
+    picture threads   read stored pictures, place images on the map
+    the explainer     waits for another process to say why images match
 
 The event loop only passes things on.
 """
@@ -73,7 +74,7 @@ class Service:
 
     def __init__(self, run: Run, config: Config) -> None:
         self.run, self.config, self.settings = run, config, config.server
-        self.draining, self.key_needed = False, False
+        self.draining, self.key_needed, self._closed = False, False, False
         self.no_explanation = why_not(config)
         self.metrics = Metrics()
         self.data = viewed(config.data, config.search.test_time_augmentation)
@@ -81,6 +82,7 @@ class Service:
         self._engine = ThreadPoolExecutor(1, "engine")
         self._readers = ThreadPoolExecutor(max(2, cores), "reader")
         self._others = ThreadPoolExecutor(4, "picture")
+        self._explainer = ThreadPoolExecutor(1, "explainer")  # waits for seconds, at first
         self.gallery: LiveGallery = self._engine.submit(LiveGallery, run, config.search).result()
         self.metrics.images.set(len(self.gallery))
         self._batcher: Batcher[Query | Addition, Done] = Batcher(
@@ -95,10 +97,13 @@ class Service:
         )
 
     def close(self) -> None:
-        """End the threads, once they have done what they were asked."""
+        """End the threads, once they have done what they were asked; safe to call twice."""
+        if self._closed:
+            return
+        self._closed = True
         self.map.close()
         self._aside.close()
-        for pool in (self._readers, self._others):
+        for pool in (self._readers, self._others, self._explainer):
             pool.shutdown(wait=True, cancel_futures=True)
         self._engine.submit(self.gallery.close).result()
         self._engine.shutdown(wait=True)
@@ -189,7 +194,7 @@ class Service:
         """
         if self.no_explanation is not None:
             raise RequestError(409, f"this run cannot say why images match: {self.no_explanation}")
-        return await self._in(self._others, self._explain, body, content_type)
+        return await self._in(self._explainer, self._explain, body, content_type)
 
     def some(self, count: int) -> list[tuple[str, str | None]]:
         """Id and label of some images, drawn without replacement."""
@@ -227,7 +232,7 @@ class Service:
         pixels = decode_upload(picture, self.data, self.settings.megapixels)
         return asked, Addition(pixels, picture, asked.label, asked.metadata)
 
-    # --- by the picture threads -----------------------------------------------------------------
+    # --- by the explainer -----------------------------------------------------------------------
 
     def _explain(self, body: bytes, content_type: str) -> tuple[Explanation, Area, Area]:
         asked = parse(ExplainBody, body, content_type)

@@ -26,6 +26,7 @@ def test_cbir_works_from_the_wheel(tmp_path):
     site = tmp_path / "site"
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(site)
+        assert "cbir_tf/server/page/index.html" in archive.namelist()
         entry = next(name for name in archive.namelist() if name.endswith("entry_points.txt"))
         assert b"cbir = cbir_tf.commands.startup:script" in archive.read(entry)
     config = tmp_path / "digits.yaml"
