@@ -173,6 +173,12 @@ class FeatureStore:
         return self._about("version")
 
     @property
+    def splits(self) -> list[str]:
+        """Splits that any image is in."""
+        rows = self._connection.execute("SELECT DISTINCT split FROM features ORDER BY 1")
+        return [name for (name,) in rows if name]
+
+    @property
     def metadata_names(self) -> list[str]:
         """Columns of metadata that any image has."""
         rows = self._connection.execute(

@@ -83,6 +83,8 @@ class State(Answer):
 class LabelCount(Answer):
     name: str | None
     """Null: unlabelled."""
+    number: int
+    """Of the class, by which plots choose its colour and shape; -1: unlabelled."""
     images: int
 
 
@@ -92,6 +94,8 @@ class Info(Answer):
     dimension: int
     """Of the vectors that are compared; 0 for an empty gallery."""
     labels: list[LabelCount]
+    splits: list[str]
+    """In which images are; those that were added are in none."""
     columns: list[str]
     """Of metadata, to filter by."""
     metric: str

@@ -50,6 +50,7 @@ class LiveGallery:
         self.store = self.retriever.store
         self.class_names: tuple[str, ...] = self.retriever.class_names
         self.columns = set(self.store.metadata_names)
+        self.splits = self.store.splits
         self.calibrated = self.retriever.calibrated  # which says so if it is of another model
         self._gates: dict[str, Gate] = {}
         self._scenes: dict[str, Scenes] = {}

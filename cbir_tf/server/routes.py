@@ -236,7 +236,9 @@ def _info(service: Service) -> dict[str, Any]:
     counts = np.bincount(stored.labels - UNLABELLED).tolist()  # unlabelled ones first
     names = (None, *gallery.class_names)
     labels = [
-        {"name": name, "images": count} for name, count in zip(names, counts, strict=False) if count
+        {"name": name, "number": number, "images": count}
+        for number, (name, count) in enumerate(zip(names, counts, strict=False), UNLABELLED)
+        if count
     ]
     labels.sort(key=lambda each: (each["name"] is None, str(each["name"])))
     return {
@@ -244,6 +246,7 @@ def _info(service: Service) -> dict[str, Any]:
         "images": len(stored),
         "dimension": int(stored.vectors.shape[1]),
         "labels": labels,
+        "splits": gallery.splits,
         "columns": sorted(gallery.columns),
         "metric": search.metric,
         "k": search.k,

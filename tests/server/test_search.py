@@ -150,7 +150,11 @@ def test_an_empty_gallery_is_served_and_fills(serving, served_folder, tmp_path, 
 def test_info_says_what_there_is(client):
     info = client.get("/info").json()
     assert (info["images"], info["dimension"], info["metric"]) == (36, 8, "cosine")
-    assert info["labels"] == [{"name": each, "images": 12} for each in ("blue", "green", "red")]
+    assert info["labels"] == [
+        {"name": each, "number": number, "images": 12}
+        for number, each in enumerate(("blue", "green", "red"))
+    ]
+    assert info["splits"] == ["test", "train", "validation"]
     drawn = client.get("/gallery/random", params={"count": 200}).json()["images"]
     assert len({each["id"] for each in drawn}) == 36
     assert all(each["id"].startswith(each["label"]) for each in drawn)
