@@ -12,9 +12,11 @@ import binascii
 import json
 import re
 from collections.abc import AsyncIterator
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser, parse_options_header
 
 from cbir_tf.config_text import explain
 from cbir_tf.server.errors import RequestError
@@ -77,7 +79,7 @@ class SearchBody(QueryBody):
 
     k: int | None = Field(None, ge=1)
     """Neighbours wanted; the run's search.k if not given."""
-    where: tuple[str, ...] = Field((), max_length=32)
+    where: tuple[Annotated[str, Field(max_length=1000)], ...] = Field((), max_length=32)
     """Search only images that meet all of these: label=rose,tulip or year>=2020, by label, split,
     id, path or a column of metadata, or tags~cat where that column is a list as cat,dog."""
     re_ranking: str | None = Field(None, pattern="^(none|query_expansion|k_reciprocal)$")
@@ -191,8 +193,6 @@ def _json(body: bytes) -> dict[str, Any]:
 
 
 def _form(body: bytes, content_type: str) -> dict[str, Any]:
-    from python_multipart.multipart import parse_options_header
-
     _, options = parse_options_header(content_type)
     boundary = options.get(b"boundary", b"")
     if not boundary:
@@ -217,9 +217,6 @@ def _form(body: bytes, content_type: str) -> dict[str, Any]:
 
 def _parts(body: bytes, boundary: bytes) -> list[tuple[str, bytes]]:
     """Name and content of each part of a form."""
-    from python_multipart.exceptions import FormParserError
-    from python_multipart.multipart import MultipartParser, parse_options_header
-
     parts: list[tuple[str, bytes]] = []
     headers: dict[bytes, bytes] = {}
     field, value, content = bytearray(), bytearray(), bytearray()

@@ -114,6 +114,7 @@ def test_a_changed_gallery_is_searched_as_one_that_is_opened_anew(serving, folde
     assert [changed[row][1] for row in plain] == [anew[row][1] for row in plain]
 
 
+@pytest.mark.slow
 def test_added_pictures_outlive_an_extraction_and_even_the_store(serving, folder, photos, tmp_path):
     kept, gone = painted(1), painted(2)
     with serving(folder) as client:
@@ -167,6 +168,9 @@ def test_answered_additions_survive_kill_9_and_ctrl_c_lets_running_requests_end(
             return json.load(answer)
 
     added = [post("/images", painted(seed), label="lime")["id"] for seed in range(3)]
+    post("/search", painted(0))
+    loaded = Path(f"/proc/{process.pid}/maps").read_text(encoding="utf-8")
+    assert "onnxruntime" in loaded and "tensorflow" not in loaded
     process.send_signal(signal.SIGKILL)
     process.wait()
     run = Run.open(folder)

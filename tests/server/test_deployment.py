@@ -57,6 +57,7 @@ def test_lambda_answers_the_same_api(trained_folder, photos, monkeypatch):
     assert handler(event("POST", "/images", body, **key), None)["statusCode"] == 403
 
 
+@pytest.mark.slow
 def test_the_lambda_template_passes_its_linter():
     lint = pytest.importorskip("cfnlint.api")
     text = (DEPLOY / "lambda" / "template.yaml").read_text(encoding="utf-8")

@@ -37,6 +37,7 @@ def test_new_images_are_placed_among_their_nearest():
     assert np.allclose(layout.place(query, "euclidean")[0], expected, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_map_is_made_once_and_kept_for_the_images_that_stay(tmp_path, monkeypatch):
     gallery = gallery_of(60)
     first = EmbeddingMap(tmp_path, "pca", 40, 0, "cosine")
@@ -63,6 +64,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, trained_folder: Path) -> Pa
     return Path(shutil.copytree(trained_folder, tmp_path_factory.mktemp("mapped") / "run"))
 
 
+@pytest.mark.slow
 def test_the_map_shows_labels_added_images_and_the_query(serving, folder, photos):
     picture = (photos / "blue" / "07.jpg").read_bytes()
     with serving(folder) as client:

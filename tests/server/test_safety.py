@@ -243,6 +243,7 @@ def test_base64_may_be_a_data_address(client, photos: Path):
         assert answer["neighbours"][0]["id"] == "red/00.jpg"
 
 
+@pytest.mark.slow
 def test_the_answers_keep_to_their_documentation(client):
     """schemathesis sends what the OpenAPI allows, and what it does not; nothing is a 5xx."""
     schemathesis = pytest.importorskip("schemathesis")
