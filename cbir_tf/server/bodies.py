@@ -12,7 +12,7 @@ import binascii
 import json
 import re
 from collections.abc import AsyncIterator
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from python_multipart.exceptions import FormParserError
@@ -79,7 +79,7 @@ class SearchBody(QueryBody):
 
     k: int | None = Field(None, ge=1)
     """Neighbours wanted; the run's search.k if not given."""
-    where: tuple[str, ...] = Field((), max_length=32)
+    where: tuple[Annotated[str, Field(max_length=1000)], ...] = Field((), max_length=32)
     """Search only images that meet all of these: label=rose,tulip or year>=2020, by label, split,
     id, path or a column of metadata, or tags~cat where that column is a list as cat,dog."""
     re_ranking: str | None = Field(None, pattern="^(none|query_expansion|k_reciprocal)$")

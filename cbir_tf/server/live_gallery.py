@@ -225,6 +225,7 @@ class LiveGallery:
         except BaseException:
             if is_new:
                 forget_picture(path)
+                path.unlink(missing_ok=True)
             raise
         if not is_new:
             self._take_out(id_)

@@ -99,6 +99,7 @@ async function load(image, address, attempt) {
     if (image.dataset.address !== address) return;
     image.src = source;
     await image.decode();
+    if (source.startsWith("blob:")) URL.revokeObjectURL(source);
   } catch {
     if (image.dataset.address !== address) return;
     // A long page of thumbnails can meet the limit of requests; a second later they are let in.

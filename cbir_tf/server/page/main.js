@@ -53,8 +53,10 @@ function fail(problem, again) {
   if (problem.status === 0) {
     return refuse(problem.message, "See whether cbir serve is still running, and that this machine reaches it.", retry);
   }
-  if (problem.message.includes("no image meets it")) {
-    return refuse("No image meets these filters.", null, button("Clear filters", () => change(noFilters())));
+  if (problem.message.startsWith("where ")) {
+    const none = problem.message.includes("no image meets it");
+    const text = none ? "No image meets these filters." : sentence(problem.message);
+    return refuse(text, null, button("Clear filters", () => change(noFilters())));
   }
   if (problem.status === 404 && view.id !== null) {
     return refuse("This image is not in the gallery.", "It may have been taken out since.", button("Start again", () => go(start())));
