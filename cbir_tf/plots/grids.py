@@ -306,9 +306,10 @@ def _sheet(rows: Sequence[Sequence[_Cell | None]], title: str) -> Figure:
         figure.text(_MARGIN / width, _MARGIN / height, key, size=SMALL_SIZE, color=MUTED)
     y = height - _MARGIN - top
     for row, places, row_height in zip(rows, starts, heights, strict=True):
+        below_heading = y - _heading_height(row)
         for cell, x in zip(row, places, strict=True):
             if cell is not None:
-                _draw_cell(figure, cell, _MARGIN + x, y)
+                _draw_cell(figure, cell, _MARGIN + x, y, below_heading)
         y -= row_height
     return figure
 
@@ -327,12 +328,15 @@ def _starts(row: Sequence[_Cell | None], apart: bool) -> list[float]:
 
 
 def _row_height(row: Sequence[_Cell | None]) -> float:
-    cells = [cell for cell in row if cell is not None]
-    heading = _HEADING if any(cell.heading for cell in cells) else 0.0
-    return heading + _SIDE + max(len(cell.lines) for cell in cells) * _LINE + _GAP
+    lines = max(len(cell.lines) for cell in row if cell is not None)
+    return _heading_height(row) + _SIDE + lines * _LINE + _GAP
 
 
-def _draw_cell(figure: Figure, cell: _Cell, left: float, top: float) -> None:
+def _heading_height(row: Sequence[_Cell | None]) -> float:
+    return _HEADING if any(cell.heading for cell in row if cell is not None) else 0.0
+
+
+def _draw_cell(figure: Figure, cell: _Cell, left: float, top: float, below_heading: float) -> None:
     """Heading, image and caption, from the top left corner downwards, in inches."""
     width, height = figure.get_size_inches()
 
@@ -345,11 +349,10 @@ def _draw_cell(figure: Figure, cell: _Cell, left: float, top: float) -> None:
         weight = "bold" if cell.query else "normal"
         heading = fitted(cell.heading, _SIDE, SMALL_SIZE, weight)
         write(heading, top - 0.12, va="center", color=INK, weight=weight)
-        top -= _HEADING
-    _draw_image(figure, cell, left, top)
+    _draw_image(figure, cell, left, below_heading)
     for number, line in enumerate(cell.lines):
         text = fitted(line, _SIDE + _GAP / 2, SMALL_SIZE)
-        y = top - _SIDE - (number + 0.75) * _LINE
+        y = below_heading - _SIDE - (number + 0.75) * _LINE
         write(text, y, va="center", color=MUTED if number else INK)
 
 
