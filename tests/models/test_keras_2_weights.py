@@ -84,8 +84,7 @@ def write(file: Path, embedder: keras.Model, nested: bool, whole: bool, trained:
                 group[key] = array
 
 
-@pytest.mark.parametrize("nested", [False, True])
-@pytest.mark.parametrize("whole", [False, True])
+@pytest.mark.parametrize(("nested", "whole"), [(False, True), (True, False)])
 def test_backbone_and_head_make_the_golden_embedding(tmp_path, donor, golden, nested, whole):
     file = tmp_path / "weights.h5"
     write(file, donor, nested, whole, trained=not nested)
