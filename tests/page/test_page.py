@@ -206,6 +206,7 @@ def test_a_part_is_searched_for_by_keyboard_and_by_pointer(page, photo):
         page.keyboard.press("Enter")
     sent = sent_picture(page)
     assert sent.size == (round(0.4 * 64), round(0.7 * 48))
+    expect(page.get_by_role("button", name="Crop")).to_be_focused()
     cut = whole.crop((29, 7, 29 + sent.width, 7 + sent.height))
     assert np.abs(np.asarray(sent.convert("RGB"), float) - np.asarray(cut, float)).mean() < 12
     settled(page)

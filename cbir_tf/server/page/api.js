@@ -34,7 +34,11 @@ async function ask(path, options = {}) {
   if (response.ok) return response;
   const said = await response.json().catch(() => ({}));
   const wait = Number(response.headers.get("Retry-After")) || 0;
-  throw new Problem(said.error ?? `The service answered ${response.status}.`, response.status, wait);
+  throw new Problem(
+    said.error ?? `The service answered ${response.status}.`,
+    response.status,
+    wait,
+  );
 }
 
 /** A JSON document. */

@@ -6,7 +6,11 @@ import { count } from "/wording.js";
 
 const MANY = 12; // labels from which on they can be looked up
 const SLIDER = 100; // neighbours that the slider reaches; the field beside it goes on
-const RE_RANKING = { none: "None", query_expansion: "Query expansion", k_reciprocal: "k-reciprocal" };
+const RE_RANKING = {
+  none: "None",
+  query_expansion: "Query expansion",
+  k_reciprocal: "k-reciprocal",
+};
 const TWO_STEP = { none: "None", knn: "Nearest neighbours", svm: "Support vector machine" };
 const OPERATORS = ["=", "!=", ">=", "<=", ">", "<", "~"];
 
@@ -54,9 +58,18 @@ function field(title, id, ...controls) {
 function neighbours(info, change) {
   const most = Math.max(1, Math.min(info.most_neighbours, info.images));
   const slider = make("input", {
-    type: "range", min: 1, max: Math.min(SLIDER, most), "aria-label": "Number of results, slider",
+    type: "range",
+    min: 1,
+    max: Math.min(SLIDER, most),
+    "aria-label": "Number of results, slider",
   });
-  const number = make("input", { type: "number", id: "k", min: 1, max: most, inputmode: "numeric" });
+  const number = make("input", {
+    type: "number",
+    id: "k",
+    min: 1,
+    max: most,
+    inputmode: "numeric",
+  });
   const send = settled(() => change({ k: Number(number.value) }), 150);
   slider.addEventListener("input", () => {
     number.value = slider.value;
@@ -105,12 +118,16 @@ function labels(info, look, change) {
   const legend = make("legend", { class: "title" }, "Labels");
   const set = make("fieldset", { class: "field" }, legend);
   if (named.length > MANY) {
-    const look = make("input", { type: "search", placeholder: "Find a label", "aria-label": "Find a label" });
-    look.addEventListener("input", () => {
-      const wanted = look.value.trim().toLowerCase();
+    const finder = make("input", {
+      type: "search",
+      placeholder: "Find a label",
+      "aria-label": "Find a label",
+    });
+    finder.addEventListener("input", () => {
+      const wanted = finder.value.trim().toLowerCase();
       named.forEach(({ name }, row) => shown(rows[row], name.toLowerCase().includes(wanted)));
     });
-    set.append(look);
+    set.append(finder);
   }
   set.append(list);
   return {
@@ -171,7 +188,11 @@ function conditions(info, change) {
       const chips = now.map((condition, place) => {
         const remove = () => change({ conditions: now.filter((_, each) => each !== place) });
         const label = `Remove the filter ${condition}`;
-        const cross = make("button", { type: "button", "aria-label": label, on: { click: remove } }, "×");
+        const cross = make(
+          "button",
+          { type: "button", "aria-label": label, on: { click: remove } },
+          "×",
+        );
         return make("li", {}, condition, cross);
       });
       list.replaceChildren(...chips);

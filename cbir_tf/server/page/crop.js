@@ -72,17 +72,17 @@ export function makeCrop(search) {
   }
 
   function end() {
-    const here = frame.contains(document.activeElement) || !open;
     open = false;
     edges = applied ? fromCrop(applied) : [0, 0, 1, 1];
     draw();
-    if (here) byId("crop-begin").focus({ preventScroll: true });
+    byId("crop-begin").focus({ preventScroll: true });
   }
 
   function apply() {
     const [left, top, right, bottom] = edges;
-    open = false;
-    search(whole() ? null : [left, top, right - left, bottom - top]);
+    const crop = whole() ? null : [left, top, right - left, bottom - top];
+    end();
+    search(crop);
   }
 
   /** A part of the frame that follows the pointer and the arrow keys. */
@@ -132,11 +132,14 @@ export function makeCrop(search) {
 
   return {
     show(crop, possible) {
+      const now = document.activeElement;
+      const held = frame.contains(now) || byId("crop-row").contains(now);
       applied = crop;
       open = false;
       edges = crop ? fromCrop(crop) : [0, 0, 1, 1];
       draw();
       shown(byId("crop-row"), possible);
+      if (held) byId("crop-begin").focus({ preventScroll: true });
     },
   };
 }

@@ -30,7 +30,11 @@ export function make(tag, properties = {}, ...children) {
 /** A drawing of one path in a square from -1 to 1; for the eye only. */
 export function drawing(path, colour, name = "marker") {
   const svg = document.createElementNS(SVG, "svg");
-  for (const [key, value] of [["viewBox", "-1.2 -1.2 2.4 2.4"], ["class", name], ["aria-hidden", "true"]]) {
+  for (const [key, value] of [
+    ["viewBox", "-1.2 -1.2 2.4 2.4"],
+    ["class", name],
+    ["aria-hidden", "true"],
+  ]) {
     svg.setAttribute(key, value);
   }
   const shape = document.createElementNS(SVG, "path");

@@ -20,6 +20,7 @@ let look; // of labels
 let view = readAddress(location.search);
 let shownAnswer = null; // with the view it is of
 let running = new AbortController();
+let led = false; // by someone to the query that is searched for
 let parts; // of the page that are made once it is known what the service has
 
 /** What the page is in: exactly one of these sections beside the map. */
@@ -46,20 +47,36 @@ function fail(problem, again) {
   if (problem.name === "AbortError") return;
   if (!(problem instanceof Problem)) {
     console.error(problem);
-    return refuse("The page failed.", String(problem.message), button("Load it again", () => location.reload()));
+    return refuse(
+      "The page failed.",
+      String(problem.message),
+      button("Load it again", () => location.reload()),
+    );
   }
   if (problem.status === 401) return askForKey();
   const retry = button("Try again", again);
   if (problem.status === 0) {
-    return refuse(problem.message, "See whether cbir serve is still running, and that this machine reaches it.", retry);
+    return refuse(
+      problem.message,
+      "See whether cbir serve is still running, and that this machine reaches it.",
+      retry,
+    );
   }
   if (problem.message.startsWith("where ")) {
     const none = problem.message.includes("no image meets it");
     const text = none ? "No image meets these filters." : sentence(problem.message);
-    return refuse(text, null, button("Clear filters", () => change(noFilters())));
+    return refuse(
+      text,
+      null,
+      button("Clear filters", () => change(noFilters())),
+    );
   }
   if (problem.status === 404 && view.id !== null) {
-    return refuse("This image is not in the gallery.", "It may have been taken out since.", button("Start again", () => go(start())));
+    return refuse(
+      "This image is not in the gallery.",
+      "It may have been taken out since.",
+      button("Start again", () => go(start())),
+    );
   }
   if (problem.status === 429 || problem.status === 503) {
     return refuse("The service is busy.", sentence(problem.message), retry);
@@ -75,7 +92,9 @@ function fail(problem, again) {
 function askForKey() {
   state("key");
   shown(byId("problem"), false);
-  if (key.get()) byId("key-said").textContent = "That key is not the service's. Whoever started it knows the key.";
+  if (key.get())
+    byId("key-said").textContent =
+      "That key is not the service's. Whoever started it knows the key.";
   byId("key-field").focus();
 }
 
@@ -98,6 +117,7 @@ function change(changes) {
 }
 
 const searchFor = (query) => {
+  led = true;
   scrollTo(0, 0);
   return go({ ...start(), ...query });
 };
@@ -149,9 +169,8 @@ async function search(signal) {
     const where = conditionsOf(asked);
     const all = { ...fields, k, where, ...steps, position: asked.map };
     const answer = await post("/search", all, signal);
-    const moved = shownAnswer?.query !== queryName(asked);
-    shownAnswer = { ...answer, of, query: queryName(asked) };
-    display(answer, asked, moved);
+    shownAnswer = { ...answer, of };
+    display(answer, asked);
   } catch (problem) {
     if (problem.name === "AbortError") return;
     shownAnswer = null;
@@ -163,11 +182,9 @@ async function search(signal) {
   results.removeAttribute("aria-busy");
 }
 
-const queryName = ({ id, picture, crop }) => JSON.stringify([id, picture, crop]);
-
-function display(answer, asked, moved) {
+function display(answer, asked) {
   document.title = `${asked.id ?? "Picture"}: ${info.run}`;
-  const held = document.activeElement?.closest?.("#grid, .canvas");
+  const left = document.activeElement.closest("#grid") || document.activeElement === document.body;
   showResults(answer, info, look, {
     address: (id) => writeAddress({ ...asked, ...start(), id }),
     choose: (id) => searchFor({ id }),
@@ -176,7 +193,9 @@ function display(answer, asked, moved) {
   });
   byId("live").textContent = spoken(answer);
   markMap();
-  if (moved && held?.id === "grid") focus(byId("results-title"));
+  // What had the focus is gone: it goes on with what was asked for.
+  if (led && left) focus(byId("results-title"));
+  led = false;
 }
 
 function markMap() {
@@ -214,7 +233,10 @@ function showEmpty() {
     more.append(make("a", { href: "/docs" }, "the API"), ".");
     how.push(more);
   }
-  byId("empty-how").replaceChildren(...how, button("Look again", () => location.reload()));
+  byId("empty-how").replaceChildren(
+    ...how,
+    button("Look again", () => location.reload()),
+  );
 }
 
 // --- the beginning ------------------------------------------------------------------------------
@@ -223,7 +245,12 @@ function makeParts() {
   makeIntake(searchFor, (text) => refuse(text));
   return {
     controls: makeControls(info, look, change),
-    map: makeMap(info, look, (id) => searchFor({ id }), () => shownAnswer && show()),
+    map: makeMap(
+      info,
+      look,
+      (id) => searchFor({ id }),
+      () => shownAnswer && show(),
+    ),
     query: makeQueryPanel((crop) => go({ crop })),
   };
 }

@@ -49,8 +49,12 @@ export function makeMap(info, look, choose, ready) {
     state = "there";
     const name = METHODS[method] ?? method;
     const all = points.length === info.images;
-    const shownImages = all ? counted(points.length, "image") : `${count(points.length)} of ${counted(info.images, "image")}`;
-    about.textContent = points.length ? `${name} of ${shownImages}` : "There are no images on the map.";
+    const shownImages = all
+      ? counted(points.length, "image")
+      : `${count(points.length)} of ${counted(info.images, "image")}`;
+    about.textContent = points.length
+      ? `${name} of ${shownImages}`
+      : "There are no images on the map.";
     canvas.fill(points);
     legend.replaceChildren(...legendOf(points, info, look, (label) => canvas.only(label)));
     section.removeAttribute("aria-busy");
@@ -104,7 +108,8 @@ function legendOf(points, info, look, only) {
       );
       button.addEventListener("click", () => {
         const on = button.getAttribute("aria-pressed") !== "true";
-        for (const each of buttons) each.setAttribute("aria-pressed", String(on && each === button));
+        for (const each of buttons)
+          each.setAttribute("aria-pressed", String(on && each === button));
         only(on ? name : undefined);
       });
       return button;

@@ -33,7 +33,12 @@ export class MapCanvas {
       "aria-label": "Map of the gallery",
       "aria-describedby": "map-help",
     });
-    this.tip = make("figure", { class: "tip", hidden: true }, make("img", { alt: "", width: 96, height: 96 }), make("figcaption"));
+    this.tip = make(
+      "figure",
+      { class: "tip", hidden: true },
+      make("img", { alt: "", width: 96, height: 96 }),
+      make("figcaption"),
+    );
     this.element = make("div", { class: "canvas" }, this.canvas, this.tip);
     this.viewport = new Viewport(this.canvas, () => this.moved());
     this.listen();
@@ -115,15 +120,19 @@ export class MapCanvas {
     const visible = [];
     for (const point of this.points) {
       const [left, top] = this.viewport.place(point.x, point.y);
-      if (left > -30 && top > -30 && left < width + 30 && top < height + 30) visible.push([point, left, top]);
+      if (left > -30 && top > -30 && left < width + 30 && top < height + 30)
+        visible.push([point, left, top]);
     }
     const few = visible.length <= PICTURES && this.points.length > PICTURES;
     const crowd = Math.min(6, Math.max(2.6, 120 / Math.sqrt(this.points.length + 1)));
     const radius = Math.min(9, crowd * zoom ** 0.3);
-    for (const [point, left, top] of visible) this.drawPoint(context, point, left, top, radius, few, edge);
+    for (const [point, left, top] of visible)
+      this.drawPoint(context, point, left, top, radius, few, edge);
     for (const [point, left, top] of visible) {
-      if (this.found.has(point.id)) this.ring(context, left, top, few ? PICTURE / 2 + 4 : radius + 2.5, ink, 1.5);
-      if (point.id === this.pointed) this.ring(context, left, top, (few ? PICTURE / 2 : radius) + 7, ink, 3);
+      if (this.found.has(point.id))
+        this.ring(context, left, top, few ? PICTURE / 2 + 4 : radius + 2.5, ink, 1.5);
+      if (point.id === this.pointed)
+        this.ring(context, left, top, (few ? PICTURE / 2 : radius) + 7, ink, 3);
     }
     if (this.query) this.drawQuery(context, ink, ground);
     this.drawMeant(context, ink, radius);
@@ -161,7 +170,10 @@ export class MapCanvas {
       const image = new Image();
       this.pictures.set(id, image);
       image.addEventListener("load", () => this.redraw());
-      pictureSource(thumbnailAddress(id)).then((source) => (image.src = source), () => {});
+      pictureSource(thumbnailAddress(id)).then(
+        (source) => (image.src = source),
+        () => {},
+      );
     }
     const image = this.pictures.get(id);
     return image.complete && image.naturalWidth ? image : undefined;
@@ -195,13 +207,19 @@ export class MapCanvas {
       context.strokeStyle = ink;
       context.lineWidth = 1;
       context.beginPath();
-      for (const [right, down] of [[1, 0], [-1, 0], [0, 1], [0, -1]]) {
+      for (const [right, down] of [
+        [1, 0],
+        [-1, 0],
+        [0, 1],
+        [0, -1],
+      ]) {
         context.moveTo(x + 6 * right, y + 6 * down);
         context.lineTo(x + 16 * right, y + 16 * down);
       }
       context.stroke();
     }
-    if (this.meant) this.ring(context, ...this.viewport.place(this.meant.x, this.meant.y), radius + 4, ink, 2);
+    if (this.meant)
+      this.ring(context, ...this.viewport.place(this.meant.x, this.meant.y), radius + 4, ink, 2);
   }
 
   /** The point nearest a pixel, within reach; null: none. */

@@ -89,9 +89,10 @@ export function makeQueryPanel(searchPart) {
   picture.addEventListener("error", () => canBeSeen(false));
 
   return async (view) => {
+    const now = view.id ?? `picture ${view.picture}`;
+    if (now === of && String(view.crop) === String(part)) return;
     part = view.crop;
     crop.show(part, !byId("stage").hidden);
-    const now = view.id ?? `picture ${view.picture}`;
     if (now === of) return;
     of = now;
     const file = view.id === null ? keptPicture(view.picture) : null;

@@ -15,7 +15,13 @@ import { counted, distance, duration, labelName, percent } from "/wording.js";
  * @param {...Node} more under the picture
  */
 export function tile(image, address, name, look, choose, ...more) {
-  const picture = make("img", { alt: "", width: 256, height: 256, draggable: "true", decoding: "async" });
+  const picture = make("img", {
+    alt: "",
+    width: 256,
+    height: 256,
+    draggable: "true",
+    decoding: "async",
+  });
   loadPicture(picture, thumbnailAddress(image.id));
   const link = make("a", { class: "picture", href: address, "aria-label": name }, picture);
   link.addEventListener("click", (event) => {
@@ -40,7 +46,12 @@ export function tile(image, address, name, look, choose, ...more) {
 /** Places where images will be, of the size they will have. */
 export function skeletons(number) {
   return Array.from({ length: number }, () =>
-    make("li", { class: "tile skeleton", "aria-hidden": "true" }, make("div", { class: "picture" }), make("p", { class: "caption" })),
+    make(
+      "li",
+      { class: "tile skeleton", "aria-hidden": "true" },
+      make("div", { class: "picture" }),
+      make("p", { class: "caption" }),
+    ),
   );
 }
 
@@ -66,9 +77,19 @@ export function showResults(answer, info, look, to) {
       },
       "Why",
     );
-    const made = tile(image, to.address(image.id), name, look(image.label), () => to.choose(image.id), far, why);
-    for (const event of ["pointerenter", "focusin"]) made.addEventListener(event, () => to.point(image.id));
-    for (const event of ["pointerleave", "focusout"]) made.addEventListener(event, () => to.point(null));
+    const made = tile(
+      image,
+      to.address(image.id),
+      name,
+      look(image.label),
+      () => to.choose(image.id),
+      far,
+      why,
+    );
+    for (const event of ["pointerenter", "focusin"])
+      made.addEventListener(event, () => to.point(image.id));
+    for (const event of ["pointerleave", "focusout"])
+      made.addEventListener(event, () => to.point(null));
     return made;
   });
   byId("grid").replaceChildren(...tiles);
@@ -111,7 +132,11 @@ function verdict({ match, prediction, search, neighbours }, info) {
     else note("none", "No match.", `Even the nearest image is ${at} away; ${most}. ${as}`);
   }
   if (prediction) {
-    note("plain", `Taken for ${labelName(prediction.name)},`, `${percent(prediction.probability)} sure.`);
+    note(
+      "plain",
+      `Taken for ${labelName(prediction.name)},`,
+      `${percent(prediction.probability)} sure.`,
+    );
   }
   if (search) note("plain", "Ranked with", `${search}.`);
   if (!match && info.calibrated && neighbours.length) {

@@ -61,7 +61,10 @@ export class Viewport {
     const before = this.scale;
     this.zoom = Math.min(FURTHEST, Math.max(0.5, this.zoom * factor));
     const change = 1 / before - 1 / this.scale;
-    this.centre(this.x + (left - this.width / 2) * change, this.y - (top - this.height / 2) * change);
+    this.centre(
+      this.x + (left - this.width / 2) * change,
+      this.y - (top - this.height / 2) * change,
+    );
   }
 
   listen() {
@@ -71,7 +74,11 @@ export class Viewport {
       "wheel",
       (event) => {
         event.preventDefault();
-        this.zoomBy(Math.exp(-event.deltaY * (event.deltaMode ? 0.05 : 0.0015)), event.offsetX, event.offsetY);
+        this.zoomBy(
+          Math.exp(-event.deltaY * (event.deltaMode ? 0.05 : 0.0015)),
+          event.offsetX,
+          event.offsetY,
+        );
       },
       { passive: false },
     );
@@ -86,7 +93,11 @@ export class Viewport {
       const other = [...pointers.entries()].find(([id]) => id !== event.pointerId)?.[1];
       if (other) {
         const spread = ([x, y]) => Math.hypot(x - other[0], y - other[1]);
-        this.zoomBy(spread(now) / Math.max(1, spread(last)), (now[0] + other[0]) / 2, (now[1] + other[1]) / 2);
+        this.zoomBy(
+          spread(now) / Math.max(1, spread(last)),
+          (now[0] + other[0]) / 2,
+          (now[1] + other[1]) / 2,
+        );
       }
       const share = other ? 0.5 : 1;
       this.move(share * (now[0] - last[0]), share * (now[1] - last[1]));

@@ -9,7 +9,8 @@ const ADDS = [255, 122, 0];
 const TAKES = [40, 90, 255];
 const KINDS = {
   linear: "What the places contribute adds up to the similarity, exactly.",
-  local: "What the places contribute adds up to the similarity, with the model's layers as they are at these two pictures.",
+  local:
+    "What the places contribute adds up to the similarity, with the model's layers as they are at these two pictures.",
 };
 const ARROWS = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] };
 
@@ -25,9 +26,19 @@ class Overlay {
     this.meant = meant;
     this.place = null;
     this.image = make("img", { alt: title });
-    this.canvas = make("canvas", { role: "img", "aria-label": `${title}: what each place contributes` });
-    this.figure = make("figure", {}, make("div", { class: "pair" }, this.image, this.canvas), make("figcaption", {}, title));
-    this.canvas.addEventListener("pointermove", ({ offsetX, offsetY }) => this.mean(this.at(offsetX, offsetY)));
+    this.canvas = make("canvas", {
+      role: "img",
+      "aria-label": `${title}: what each place contributes`,
+    });
+    this.figure = make(
+      "figure",
+      {},
+      make("div", { class: "pair" }, this.image, this.canvas),
+      make("figcaption", {}, title),
+    );
+    this.canvas.addEventListener("pointermove", ({ offsetX, offsetY }) =>
+      this.mean(this.at(offsetX, offsetY)),
+    );
     this.canvas.addEventListener("pointerleave", () => this.mean(null));
     this.canvas.addEventListener("blur", () => this.mean(null));
     this.canvas.addEventListener("keydown", (event) => {
@@ -51,7 +62,8 @@ class Overlay {
     const { clientWidth, clientHeight } = this.canvas;
     const column = Math.floor(((left / clientWidth - x) / width) * this.values[0].length);
     const row = Math.floor(((top / clientHeight - y) / height) * this.values.length);
-    const inside = row >= 0 && column >= 0 && row < this.values.length && column < this.values[0].length;
+    const inside =
+      row >= 0 && column >= 0 && row < this.values.length && column < this.values[0].length;
     return inside ? [row, column] : null;
   }
 
@@ -78,7 +90,10 @@ class Overlay {
     context.drawImage(small, left, top, columns * across, rows * down);
     if (!framed) return;
     const frame = [left + framed[1] * across, top + framed[0] * down, across, down];
-    for (const [colour, lineWidth] of [["#000", 4], ["#fff", 2]]) {
+    for (const [colour, lineWidth] of [
+      ["#000", 4],
+      ["#fff", 2],
+    ]) {
       Object.assign(context, { strokeStyle: colour, lineWidth });
       context.strokeRect(...frame);
     }
@@ -86,7 +101,9 @@ class Overlay {
 }
 
 const grid = (row, columns) =>
-  Array.from({ length: row.length / columns }, (_, each) => row.slice(each * columns, (each + 1) * columns));
+  Array.from({ length: row.length / columns }, (_, each) =>
+    row.slice(each * columns, (each + 1) * columns),
+  );
 
 /** Ties the two overlays: a place of one shows what it contributes with each place of the other. */
 function tie(answer, query, match, said) {
@@ -108,7 +125,13 @@ function tie(answer, query, match, said) {
   match.meant = (place) => {
     if (!place) return whole();
     match.draw(answer.match, answer.match_area, place);
-    query.draw(grid(answer.pairs.map((row) => row[number(place)]), columns), answer.query_area);
+    query.draw(
+      grid(
+        answer.pairs.map((row) => row[number(place)]),
+        columns,
+      ),
+      answer.query_area,
+    );
     said.textContent = text(answer.match[place[0]][place[1]]);
   };
   whole();
@@ -150,7 +173,9 @@ export async function explain(view, match, info) {
   dialog.showModal();
   try {
     const fields = await queryFields(view, info, gone.signal);
-    query.image.src = fields.file ? URL.createObjectURL(fields.file) : await pictureSource(imageAddress(view.id));
+    query.image.src = fields.file
+      ? URL.createObjectURL(fields.file)
+      : await pictureSource(imageAddress(view.id));
     other.image.src = await pictureSource(imageAddress(match.id));
     if (info.explanation !== null) {
       said.textContent = sentence(`This run cannot say why images match: ${info.explanation}`);
@@ -173,7 +198,8 @@ function key({ similarity }, match, negative) {
   const parts = [make("span", { class: "swatch adds" }), "adds to the similarity"];
   if (negative) parts.push(make("span", { class: "swatch takes" }), "takes from it");
   const figures = `Cosine similarity ${similarity.toFixed(3)}; distance in this search ${distance(match.distance)}.`;
-  const help = "Point at a place, or Tab to a picture and use the arrow keys, to see what it goes with.";
+  const help =
+    "Point at a place, or Tab to a picture and use the arrow keys, to see what it goes with.";
   return make(
     "div",
     { class: "muted small" },
