@@ -55,7 +55,7 @@ class Aside:
             if self._pool is not None:
                 for process in (self._pool._processes or {}).values():
                     process.kill()
-                self._pool.shutdown(wait=False, cancel_futures=True)
+                self._pool.shutdown(wait=True, cancel_futures=True)
                 self._pool = None
 
 

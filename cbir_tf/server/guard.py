@@ -6,6 +6,7 @@ much time as its JSON.
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import json
 import logging
@@ -99,6 +100,8 @@ class Guard:
             await self.app(scope, receive, sending)
         except RequestError as error:
             await _refuse(sending, error)
+        except asyncio.CancelledError:  # it took longer than there was time for it to end
+            await _refuse(sending, RequestError(503, "the service is ending", 5))
         except Exception:
             log.exception("request %s failed", request_id)
             if not status:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import io
 import json
@@ -14,6 +15,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
+
+from cbir_tf.config_server import Server
+from cbir_tf.server.guard import Guard
+from cbir_tf.server.metrics import Metrics
 
 JSON = {"content-type": "application/json"}
 HOST = {"host": "localhost"}
@@ -234,6 +239,27 @@ def test_a_request_is_a_line_of_json_in_the_log(client, capsys):
     assert line["route"] == "/images/{id:path}" and line["ms"] > 0
     client.post("/search", json={"id": "red/00.jpg"})
     assert json.loads(capsys.readouterr().err)["route"] == "/search"
+
+
+def test_what_does_not_end_in_time_is_told_that_the_service_does():
+    sent = []
+
+    async def forever(scope, receive, send):
+        await asyncio.sleep(1000)
+
+    async def keep(message):
+        sent.append(message)
+
+    async def ask():
+        guard = Guard(forever, Server(), Metrics(), None, [], "127.0.0.1")
+        scope = {"type": "http", "method": "GET", "path": "/map", "headers": [(b"host", b"[::1]")]}
+        task = asyncio.create_task(guard(scope, None, keep))
+        await asyncio.sleep(0)
+        task.cancel()  # as uvicorn does after server.seconds
+        await task
+
+    asyncio.run(ask())
+    assert sent[0]["status"] == 503 and b"ending" in sent[1]["body"]
 
 
 def test_base64_may_be_a_data_address(client, photos: Path):
