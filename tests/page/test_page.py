@@ -412,6 +412,7 @@ def test_nothing_bars_people(opened, browser, address, scheme, width):
             page.wait_for_selector(f"#random .tile:not(.skeleton), {TILES}, #problem:visible")
             if "map" in view:
                 expect(page.locator(".legend button")).to_have_count(3)
+            page.wait_for_selector("#results:not([aria-busy])", state="attached")
             found = axe.run(page)
             assert found.violations_count == 0, found.generate_report()
             assert page.evaluate("document.documentElement.scrollWidth") <= width

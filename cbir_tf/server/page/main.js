@@ -184,7 +184,8 @@ async function search(signal) {
 
 function display(answer, asked) {
   document.title = `${asked.id ?? "Picture"}: ${info.run}`;
-  const left = document.activeElement.closest("#grid") || document.activeElement === document.body;
+  const now = document.activeElement;
+  const left = !now || now === document.body || now.closest("#grid");
   showResults(answer, info, look, {
     address: (id) => writeAddress({ ...asked, ...start(), id }),
     choose: (id) => searchFor({ id }),
