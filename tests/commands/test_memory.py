@@ -51,6 +51,7 @@ def large_run(tmp_path_factory, config_file) -> Path:
 
     folder = tmp_path_factory.mktemp("runs") / "large"
     overrides = ["training.epochs=0", "data.image_size=128", "data.cache=memory"]
+    overrides.append("model.options={width: 4}")
     assert main(["train", "--config", str(config_file), "--run", str(folder), *overrides]) == 0
     return folder
 
