@@ -78,8 +78,11 @@ def _publish_to_folder(folder: Path, reference: Reference, to: str) -> str:
     place = path_of(to) / reference.folder_name
     if is_mirrored(place):
         local(place / MANIFEST, missing_ok=True)
-    if place.resolve() != folder.resolve() and not _is_there(folder, place):
-        copy_release(folder, place)
+    if place.resolve() != folder.resolve():
+        is_there = _is_there(folder, place)
+        # A copy puts right what was damaged there since; from S3 all would have to be fetched.
+        if not (is_there and is_mirrored(place)):
+            copy_release(folder, place)
     if is_mirrored(place):
         send(place)
     return address_of(place)
@@ -115,10 +118,10 @@ def copy_release(folder: Path, place: Path) -> None:
         if user_errno(error):
             raise cannot_write(place, error) from error
         raise
-    digests = read_manifest(folder / MANIFEST, folder)
-    for name in (*digests, MANIFEST):
+    digests = read_manifest(folder / MANIFEST, folder) | {MANIFEST: sha256(folder / MANIFEST)}
+    for name, digest in digests.items():
         target = place / name
-        if target.is_file() and name != MANIFEST and sha256(target) == digests[name]:
+        if target.is_file() and sha256(target) == digest:
             continue
         with replacing(target) as temporary:
             shutil.copyfile(folder / name, temporary)

@@ -51,6 +51,14 @@ def test_again_is_nothing_and_another_of_that_version_is_refused(shelf, empty, t
     assert not empty.file.exists()
 
 
+def test_again_puts_right_what_was_damaged(shelf, empty, tmp_path):
+    place = tmp_path / "place" / "digits-1.0.0"
+    entry = publish(shelf.folder, str(place.parent), empty)
+    (place / "labels.json").write_text("[]")
+    publish(shelf.folder, str(place.parent), Registry.load(empty.file))
+    check_files(place, entry.sha256)
+
+
 def test_interrupted_it_is_not_seen_and_goes_on_where_it_was(shelf, empty, tmp_path, monkeypatch):
     place = tmp_path / "place" / "digits-1.0.0"
     copied = []
