@@ -35,7 +35,6 @@ def saved(tmp_path):
         {"backbone": "mobilenet", "options": {"alpha": 0.25}, "pooling": "gem"},
         {"backbone": "vgg16", "normalize": False},
         {"backbone": "bit_m_r50x1"},
-        {"backbone": "resnext50_32x4d"},
     ],
     ids=lambda model: model["backbone"],
 )
