@@ -11,12 +11,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
 
 from cbir_tf import Config, Retriever, Run
 from cbir_tf.commands.cli import main
 from cbir_tf.data.decode import decode_image
 from cbir_tf.features.store import FeatureStore
+from cbir_tf.losses import TripletSemiHardLoss
 from cbir_tf.models import load_embedder
 
 pytestmark = pytest.mark.slow
@@ -402,3 +404,17 @@ def test_a_photo_that_has_gone_is_still_found(run_folder, photos, tmp_path):
     command = ["search", "--run", str(run_folder), "red/00.jpg", "--grid", str(grid)]
     assert main(command) == 0
     assert grid.exists()
+
+
+def test_the_training_step_is_traced_once(config_file, tmp_path, monkeypatch):
+    traced = []
+
+    def call(self, y_true, y_pred, original=TripletSemiHardLoss.call):
+        if not tf.executing_eagerly():
+            traced.append(y_pred.shape)
+        return original(self, y_true, y_pred)
+
+    monkeypatch.setattr(TripletSemiHardLoss, "call", call)
+    command = ["train", "--config", str(config_file), "--run", str(tmp_path / "run")]
+    assert main([*command, "training.epochs=1"]) == 0
+    assert len(traced) == 1
