@@ -119,8 +119,9 @@ def k_reciprocal(
     features /= features.sum(axis=1, keepdims=True)
     if k2 > 1:
         features = features[ranks[:, :k2]].mean(axis=1)
-    shared = np.minimum(features[0], features[1:]).sum(axis=1)
-    jaccard = 1 - shared / (2 - shared)  # both rows sum to 1
+    # 1 - sum of minima / sum of maxima, without the cancellation of nearly equal neighbourhoods.
+    largest_features = np.maximum(features[0], features[1:]).sum(axis=1)
+    jaccard = np.abs(features[0] - features[1:]).sum(axis=1) / largest_features
     final = (weight * scaled[0, 1:] + (1 - weight) * jaccard).astype(np.float32)
     best = np.lexsort((candidates.ids, final))
     return Neighbours(candidates.ids[best][None], final[best][None])

@@ -10,8 +10,9 @@ expanded query, where it is expanded), times the class's factor where the gate i
 (`cbir_tf.search.two_step`), or of `cbir_tf.search.re_ranking.k_reciprocal`, times the same factor.
 Where some images come before others whatever their distance, as those of the likeliest class do
 with a hard gate and the candidates with re-ranking, the first ones keep their distance, and the
-distances of the next count from 1 beyond the largest of those before. So a row is always in order
-of (distance, id), and its beginning is the same whatever the k.
+distances of the next count from 1 beyond the largest of those before; those that float32 cannot
+tell apart there are set apart by its least step. So a row is always in order of (distance, id), and
+its beginning is the same whatever the k.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import numpy as np
 from cbir_tf.config_search import Search
 from cbir_tf.search.index import Finder, check_search, positions_of
 from cbir_tf.search.re_ranking import k_reciprocal, query_expansion
-from cbir_tf.search.two_step import Gate, ordered, weigh
+from cbir_tf.search.two_step import Gate, weigh
 from cbir_tf.types import Embeddings, Neighbours
 
 EXPANSION = 10  # neighbours that take part in query expansion
@@ -158,8 +159,7 @@ class Searcher:
         if re_ranking == "k_reciprocal":
             for row, query in enumerate(queries):
                 self._re_rank(query, found[row], distances[row], tiers[row], factors[row])
-        found, distances = _stacked(found, distances, tiers)
-        return found[:, :k], distances[:, :k]
+        return found[:, :k], _stacked(distances, tiers)[:, :k]
 
     def _re_rank(
         self,
@@ -185,15 +185,18 @@ class Searcher:
         tiers[first] = -1
 
 
-def _stacked(
-    found: np.ndarray, distances: np.ndarray, tiers: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Rows in order of tier and distance, made rows in order of distance (see above)."""
+def _stacked(distances: np.ndarray, tiers: np.ndarray) -> np.ndarray:
+    """Distances of rows in order of tier and distance, so that they ascend (see above)."""
     next_tier = (tiers[:, 1:] != tiers[:, :-1]) & np.isfinite(distances[:, 1:])
     if not next_tier.any():
-        return found, distances
-    steps = np.where(next_tier, distances[:, :-1] + 1.0, 0)
-    stacked = distances.copy()
-    stacked[:, 1:] += np.cumsum(steps, axis=1)
-    # Where float32 cannot tell a large distance from the next, their order is that of the ids.
-    return ordered(found, stacked, np.zeros_like(tiers), found.shape[1])
+        return distances
+    exact = distances.astype(np.float64)
+    exact[:, 1:] += np.cumsum(np.where(next_tier, exact[:, :-1] + 1, 0), axis=1)
+    stacked = exact.astype(np.float32)
+    # Beyond a large distance float32 may not tell two apart: what is farther stays farther.
+    farther = next_tier | (distances[:, 1:] > distances[:, :-1])
+    for column in range(1, stacked.shape[1]):
+        before = stacked[:, column - 1]
+        least = np.where(farther[:, column - 1], np.nextafter(before, np.float32(np.inf)), before)
+        np.maximum(stacked[:, column], least, out=stacked[:, column])
+    return stacked

@@ -228,8 +228,8 @@ def predicted(classifier: Classifier, vectors: np.ndarray, ids: np.ndarray) -> n
 
 
 def weigh(distances: np.ndarray, factors: np.ndarray) -> np.ndarray:
-    """Float32 distances times factors, never infinite where they are not."""
-    most = np.where(np.isinf(distances), np.inf, np.finfo(np.float32).max)
+    """Float32 distances times factors, never infinite nor nearly so where they are not."""
+    most = np.where(np.isinf(distances), np.inf, np.finfo(np.float32).max / 4)
     return np.minimum(distances * factors, most).astype(np.float32)
 
 

@@ -85,14 +85,17 @@ def naive_search(gallery, how: Search, gate, shares, query, k, query_id, where):
             for id_, final in zip(moved.ids[0].tolist(), moved.distances[0], strict=True)
         ]
         found = sorted(again) + found[len(first) :]
-    ids, distances, base = [], [], 0.0
-    for place, (step, value, id_, _) in enumerate(found):
-        if place and found[place - 1][0] != step:
+    distances, base = [], 0.0
+    for place, (step, value, *_) in enumerate(found):
+        farther = place and (step, value) > found[place - 1][:2]
+        if place and step != found[place - 1][0]:
             base += 1 + float(found[place - 1][1])
-        ids.append(id_)
-        distances.append(base + float(value))
-    missing = max(0, k - len(ids))
-    return ids[:k] + [""] * missing, distances[:k] + [math.inf] * missing
+        least = distances[-1] if distances else np.float32(0)
+        least = np.nextafter(least, np.float32(math.inf)) if farther else least
+        distances.append(max(np.float32(base + float(value)), least))
+    missing = max(0, k - len(found))
+    ids = [id_ for _, _, id_, _ in found[:k]]
+    return ids + [""] * missing, distances[:k] + [math.inf] * missing
 
 
 @st.composite
@@ -146,6 +149,24 @@ def test_fewer_neighbours_are_the_beginning_of_more_and_a_query_alone_finds_the_
     assert np.array_equal(some.distances, everything.distances[:, :k])
     alone = searcher.search(gallery.vectors[-1:], k)
     assert np.array_equal(alone.ids[0], some.ids[-1])
+
+
+def test_neighbours_behind_a_large_distance_stay_in_order():
+    """Candidates at 1e11 come before images at 3000 and 4000, which float32 cannot add to that."""
+    gallery = embeddings(np.array([[1, 0], [2, 0], [4, 0], [3, 0]]) * 1e-9)
+    gate = gate_of([0, 0, 0, 0], "soft", 2.0)
+    how = Search(metric="euclidean", re_ranking="k_reciprocal", candidates=2)
+    searcher = Searcher(gallery, Exhaustive(gallery, "euclidean"), how, gate)
+    shares = np.array([[0, 1.0, 0, 0]])
+    one, two, three, four = (
+        searcher.search(np.zeros((1, 2)), k, probabilities=shares) for k in (1, 2, 3, 4)
+    )
+    assert four.ids.tolist() == [["000", "001", "003", "002"]]
+    assert four.distances[0, 1] > 1e10
+    assert np.all(np.diff(four.distances) > 0)
+    for k, fewer in enumerate((one, two, three), start=1):
+        assert np.array_equal(fewer.ids, four.ids[:, :k])
+        assert np.array_equal(fewer.distances, four.distances[:, :k])
 
 
 def test_queries_of_several_blocks_find_what_queries_of_one_do(monkeypatch):
