@@ -88,7 +88,7 @@ class Search(Section):
             changes["two_step"] = TwoStep()
         elif two_step:
             changes["two_step"] = self.two_step.model_copy(update={"name": two_step})
-        return self.model_copy(update=changes)
+        return self.model_copy(update=changes) if changes else self
 
 
 class Evaluation(Section):

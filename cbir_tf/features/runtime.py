@@ -6,7 +6,8 @@ import logging
 import os
 import re
 from collections.abc import Callable
-from functools import partial
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,8 @@ DESCRIPTORS = ".npz"
 
 OPSET = 17
 TOLERANCE = 1e-4
+PIECE_PIXELS = 2**16
+"""That a core encodes at once: of small pictures several, as every call takes its time."""
 _DIGEST = "cbir_tf.model"
 _COUNTED = re.compile(r"(?<=__)\d+")
 
@@ -56,8 +59,7 @@ def open_encoder(model: Path, size: tuple[int, int]) -> Encoder:
         from cbir_tf.features.descriptors import Descriptors
 
         return Descriptors.load(model)
-    session = _session(model, size)
-    return _open_embedder(model, size) if session is None else partial(_run, session)
+    return _exported(model, size) or _open_embedder(model, size)
 
 
 def _open_embedder(model: Path, size: tuple[int, int]) -> Encoder:
@@ -76,17 +78,17 @@ def _open_embedder(model: Path, size: tuple[int, int]) -> Encoder:
     except Exception as error:  # whatever a converter raises of an operation it does not know
         logger.warning("no export to ONNX (%s): encoding with Keras", error)
         return keras_encoder
-    session = _session(model, size)
-    if session is None or not _agrees(partial(_run, session), keras_encoder, size):
+    encoder = _exported(model, size)
+    if encoder is None or not _agrees(encoder, keras_encoder, size):
         logger.warning("the exported model's vectors are not Keras': encoding with Keras")
         model.with_suffix(".onnx").unlink(missing_ok=True)
         return keras_encoder
-    return partial(_run, session)
+    return encoder
 
 
 def is_exported(model: Path, size: tuple[int, int]) -> bool:
     """Whether `open_encoder` can do without Keras, whose import takes seconds."""
-    return model.suffix == DESCRIPTORS or _session(model, size) is not None
+    return model.suffix == DESCRIPTORS or _exported(model, size) is not None
 
 
 def check_model(model: Path) -> None:
@@ -113,25 +115,76 @@ def _installed() -> bool:
     return True
 
 
-def _session(model: Path, size: tuple[int, int]) -> Any:
+def _exported(model: Path, size: tuple[int, int]) -> OnnxEncoder | None:
     """The exported model, opened; None where there is none, or a damaged one or another's."""
-    exported = model.with_suffix(".onnx")
-    if not (exported.is_file() and model.is_file() and _installed()):
+    path = model.with_suffix(".onnx")
+    if not (path.is_file() and model.is_file() and _installed()):
         return None
+    try:
+        encoder = OnnxEncoder(path)
+    except Exception:  # a damaged file; it is exported anew
+        return None
+    return encoder if encoder.digest == sha256(model) and encoder.size == size else None
+
+
+class OnnxEncoder:
+    """A model in ONNX Runtime.
+
+    One picture has all cores. Of several each core has its own: threads that share every layer of
+    a batch wait for one another, and a picture at a time stays in a core's cache.
+
+    Args:
+        path: the exported model.
+
+    Attributes:
+        digest: of the model that was exported.
+        size: height and width of its pictures.
+
+    Raises:
+        Exception: whatever ONNX Runtime has of a damaged file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._cores = path, len(os.sched_getaffinity(0))
+        self._alone = _session(path, self._cores)
+        self.digest = _digest_of(self._alone)
+        self.size = tuple(self._alone.get_inputs()[0].shape[1:3])
+
+    def __call__(self, pixels: np.ndarray) -> np.ndarray:
+        """Encode: see `Encoder`."""
+        if len(pixels) < 2 or self._cores == 1:
+            return _run(self._alone, pixels)
+        at_once = max(1, min(PIECE_PIXELS // pixels[0, ..., 0].size, len(pixels) // self._cores))
+        pieces = [pixels[start : start + at_once] for start in range(0, len(pixels), at_once)]
+        return np.concatenate(list(self._threads.map(partial(_run, self._shared), pieces)))
+
+    @cached_property
+    def _shared(self) -> Any:
+        """A session that runs in whatever thread calls it."""
+        try:
+            session = _session(self._path, 1)
+        except Exception:  # the file has gone since, or is damaged
+            return self._alone
+        return session if _digest_of(session) == self.digest else self._alone
+
+    @cached_property
+    def _threads(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(self._cores, "encoder")
+
+
+def _session(exported: Path, threads: int) -> Any:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = len(os.sched_getaffinity(0))
+    options.intra_op_num_threads = threads
     # Threads that wait for work by spinning take the cores from the decoder.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    try:
-        session = onnxruntime.InferenceSession(
-            exported, options, providers=["CPUExecutionProvider"]
-        )
-    except Exception:  # a damaged file; it is exported anew
-        return None
-    current = session.get_modelmeta().custom_metadata_map.get(_DIGEST) == sha256(model)
-    return session if current and session.get_inputs()[0].shape[1:3] == list(size) else None
+    return onnxruntime.InferenceSession(exported, options, providers=["CPUExecutionProvider"])
+
+
+def _digest_of(session: Any) -> str | None:
+    digest: str | None = session.get_modelmeta().custom_metadata_map.get(_DIGEST)
+    return digest
 
 
 def _run(session: Any, pixels: np.ndarray) -> np.ndarray:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import itertools
 import json
 import logging
 import re
@@ -73,6 +74,7 @@ class Guard:
         self.hosts = {each.lower() for each in (*LOOPBACK, *settings.hosts, address)}
         self.limit = RateLimit(settings.rate, settings.burst)
         self.running = 0
+        self.name, self.count = secrets.token_hex(4), itertools.count()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request; what is not HTTP goes by."""
@@ -82,7 +84,7 @@ class Guard:
         start = time.perf_counter()
         headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
         given = headers.get(b"x-request-id", "")
-        request_id = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
+        request_id = given if _REQUEST_ID.fullmatch(given) else f"{self.name}{next(self.count):08x}"
         status = 0
 
         async def sending(message: Message) -> None:

@@ -1,7 +1,7 @@
 """A run's images, searched and changed while it is served, all of it by one thread.
 
-The thread is what makes it simple: no search sees half a change, SQLite has one writer, and the
-encoder has all cores for one batch after another.
+The thread is what makes it simple: no search sees half a change, and SQLite has one writer. Only
+encoding, which looks at none of the images, is for any thread.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ REMEMBERED = 64  # filters
 
 
 class LiveGallery:
-    """A run opened for serving; to be made and used in one thread.
+    """A run opened for serving; to be made and, but for `encode`, used in one thread.
 
     Args:
         run: a trained run; without a feature store it gets an empty one.
@@ -82,33 +82,35 @@ class LiveGallery:
 
     # --- searching ------------------------------------------------------------------------------
 
-    def find(self, queries: Sequence[Query], vectors: np.ndarray) -> list[Hits | UserError]:
+    def find(self, asked: Sequence[tuple[Query, np.ndarray | None]]) -> list[Hits | UserError]:
         """Search for several queries at once: those that are searched alike together.
 
         Args:
-            queries: Q of them.
-            vectors: (Q, D) as the embedder makes them; those of stored images are not looked at.
+            asked: each with its (D,) vector as the embedder makes it, None for a stored image.
 
         Returns:
             For each what was found, or why it cannot be searched for.
         """
         alike: dict[tuple[Steps, bool], list[int]] = {}
-        for row, query in enumerate(queries):
+        for row, (query, _) in enumerate(asked):
             alike.setdefault((query.steps, query.id is None), []).append(row)
         results: dict[int, Hits | UserError] = {}
         for (steps, _), rows in alike.items():
+            queries, vectors = zip(*(asked[row] for row in rows), strict=True)
             try:
-                found = self._find(steps, [queries[row] for row in rows], vectors[rows])
+                found = self._find(steps, queries, vectors)
                 results.update(zip(rows, found, strict=True))
             except UserError as error:
                 results.update(dict.fromkeys(rows, error))
-        return [results[row] for row in range(len(queries))]
+        return [results[row] for row in range(len(asked))]
 
-    def _find(self, steps: Steps, queries: Sequence[Query], vectors: np.ndarray) -> list[Hits]:
+    def _find(
+        self, steps: Steps, queries: Sequence[Query], encoded: Sequence[np.ndarray]
+    ) -> list[Hits]:
         settings = self.settings.changed(steps.re_ranking, steps.two_step)
         ids = None if queries[0].id is None else np.array([query.id for query in queries])
         if ids is None:
-            vectors = self.retriever.projected(vectors)
+            vectors = self.retriever.projected(np.stack(encoded))
         else:
             missing = [id_ for id_ in ids.tolist() if id_ not in self]
             if missing:  # taken out since it was asked for

@@ -1,7 +1,8 @@
 """What the service does, whoever asks: which thread each step is done by.
 
     reader threads    take requests apart and decode pictures, side by side
-    the engine        one thread: encodes and searches batch after batch, adds and removes
+    the encoder       one thread: encodes batch after batch
+    the engine        one thread: searches batch after batch, adds and removes
     picture threads   read stored pictures, place images on the map
     the explainer     waits for another process to say why images match
 
@@ -18,7 +19,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
@@ -46,20 +47,20 @@ MOST_MEGAPIXELS = MOST_PIXELS / 1e6  # of stored pictures
 
 
 @dataclass(frozen=True)
-class Done:
-    """What the engine has done for one query or addition.
+class Timed(Generic[Result]):
+    """What came of one item of a batch.
 
     Attributes:
-        result: hits, or the id of an added image and whether it is new.
-        began: when its batch was begun (`time.perf_counter`).
-        encode: seconds that encoding the batch took.
-        search: seconds that searching for the batch took.
+        result: of the item.
+        seconds: that the batch took.
     """
 
-    result: Any
-    began: float
-    encode: float
-    search: float
+    result: Result
+    seconds: float
+
+
+Work = tuple[Query | Addition, np.ndarray | None]
+"""What the engine is asked, and the picture's vector; None for a stored image."""
 
 
 class Service:
@@ -80,6 +81,7 @@ class Service:
         self.metrics = Metrics()
         self.data = viewed(config.data, config.search.test_time_augmentation)
         cores = len(os.sched_getaffinity(0))
+        self._encoder = ThreadPoolExecutor(1, "encoder")
         self._engine = ThreadPoolExecutor(1, "engine")
         self._readers = ThreadPoolExecutor(max(2, cores), "reader")
         self._others = ThreadPoolExecutor(4, "picture")
@@ -87,9 +89,9 @@ class Service:
         self.gallery: LiveGallery = self._engine.submit(LiveGallery, run, config.search).result()
         self.metrics.images.set(len(self.gallery))
         self._stages = {each: self.metrics.stages.labels(each) for each in STAGES}
-        self._batcher: Batcher[Query | Addition, Done] = Batcher(
-            self._work, self._engine, self.settings.batch
-        )
+        most = self.settings.batch
+        self._encoded: Batcher[np.ndarray, Timed] = Batcher(self._encode, self._encoder, most)
+        self._worked: Batcher[Work, Timed] = Batcher(self._work, self._engine, most)
         metric, method = config.search.metric, config.plots.projection
         self.map = EmbeddingMap(run.index, method, self.settings.mapped, config.seed, metric)
         self._aside = Aside()
@@ -105,7 +107,7 @@ class Service:
         self._closed = True
         self.map.close()
         self._aside.close()
-        for pool in (self._readers, self._others, self._explainer):
+        for pool in (self._readers, self._encoder, self._others, self._explainer):
             pool.shutdown(wait=True, cancel_futures=True)
         self._engine.submit(self.gallery.close).result()
         self._engine.shutdown(wait=True)
@@ -118,21 +120,21 @@ class Service:
         """
         start = time.perf_counter()
         asked, query = await self._in(self._readers, self._read_query, body, content_type)
-        read = time.perf_counter()
+        seconds = {"read": time.perf_counter() - start, "encode": 0.0}
         try:
-            done = await self._batcher(query)
+            vector = None
+            if query.pixels is not None:
+                encoded = await self._encoded(query.pixels)
+                vector, seconds["encode"] = encoded.result, encoded.seconds
+            done = await self._worked((query, vector))
         except UserError as error:
             raise self._refusal(error) from None
-        seconds = {
-            "read": read - start,
-            "wait": max(0.0, done.began - read),
-            "encode": done.encode,
-            "search": done.search,
-        }
+        seconds["search"] = done.seconds
+        total = time.perf_counter() - start
+        seconds["wait"] = max(0.0, total - sum(seconds.values()))
         for stage, value in seconds.items():
             self._stages[stage].observe(value)
-        seconds["total"] = time.perf_counter() - start
-        return asked, done.result, seconds
+        return asked, done.result, {**seconds, "total": total}
 
     async def add(self, body: bytes, content_type: str) -> tuple[AdditionBody, str, bool]:
         """Add a picture; its id, and whether it is new. On the disk when this returns.
@@ -148,7 +150,8 @@ class Service:
             )
         asked, addition = await self._in(self._readers, self._read_addition, body, content_type)
         try:
-            done = await self._batcher(addition)
+            encoded = await self._encoded(addition.pixels)
+            done = await self._worked((addition, encoded.result))
         except UserError as error:
             raise self._not_stored(error) from None
         self.metrics.images.set(len(self.gallery))
@@ -256,29 +259,35 @@ class Service:
         )
         return explanation(shares, kind, self.gallery.retriever.projection), first, second
 
+    # --- by the encoder -------------------------------------------------------------------------
+
+    def _encode(self, pixels: Sequence[np.ndarray]) -> list[Timed]:
+        began = time.perf_counter()
+        self.metrics.batches.observe(len(pixels))
+        vectors = self.gallery.encode(pixels)
+        seconds = time.perf_counter() - began
+        return [Timed(vector, seconds) for vector in vectors]
+
     # --- by the engine --------------------------------------------------------------------------
 
-    def _work(self, items: Sequence[Query | Addition]) -> list[Done | Exception]:
+    def _work(self, items: Sequence[Work]) -> list[Timed | Exception]:
         began = time.perf_counter()
-        self.metrics.batches.observe(len(items))
-        pixels = {row: each.pixels for row, each in enumerate(items) if each.pixels is not None}
-        encoded = self.gallery.encode(list(pixels.values())) if pixels else np.empty((0, 0))
-        vectors = np.zeros((len(items), encoded.shape[1]), np.float32)
-        vectors[list(pixels)] = encoded
-        encode = time.perf_counter() - began
-        results: dict[int, Any] = {}
-        queries = {row: each for row, each in enumerate(items) if isinstance(each, Query)}
-        found = self.gallery.find(list(queries.values()), vectors[list(queries)])
-        results.update(zip(queries, found, strict=True))
-        search = time.perf_counter() - began - encode
-        for row, each in enumerate(items):
-            if isinstance(each, Addition):
+        queries = {
+            row: (each, vector)
+            for row, (each, vector) in enumerate(items)
+            if isinstance(each, Query)
+        }
+        found: Sequence[Any] = self.gallery.find(list(queries.values()))
+        results: dict[int, Any] = dict(zip(queries, found, strict=True))
+        seconds = time.perf_counter() - began
+        for row, (each, vector) in enumerate(items):
+            if isinstance(each, Addition) and vector is not None:
                 try:
-                    results[row] = self.gallery.add(each, vectors[row])
+                    results[row] = self.gallery.add(each, vector)
                 except Exception as error:
                     results[row] = error
         return [
-            each if isinstance(each, Exception) else Done(each, began, encode, search)
+            each if isinstance(each, Exception) else Timed(each, seconds)
             for _, each in sorted(results.items())
         ]
 

@@ -64,6 +64,25 @@ def test_a_gelu_is_exported_too(tmp_path):
     np.testing.assert_allclose(encoder(pixels(3)), expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("meanwhile", ["nothing", "gone", "damaged", "another"])
+def test_a_batch_shared_out_among_the_cores_keeps_its_order_and_its_model(saved, meanwhile):
+    encoder = open_encoder(saved, SIZE)
+    pictures = pixels(67)
+    alone = np.concatenate([encoder(each[np.newaxis]) for each in pictures])
+    exported = saved.with_suffix(".onnx")
+    if meanwhile == "gone":
+        exported.unlink()
+    elif meanwhile == "damaged":
+        exported.write_bytes(b"no model")
+    elif meanwhile == "another":
+        model = Model(backbone="small_cnn", weights=None, embedding_size=8, pooling="gem")
+        build_embedder(model).save(saved)
+        other = open_encoder(saved, SIZE)
+        assert not np.allclose(other(pictures[:1]), alone[:1], atol=1e-3)
+    for count in (2, 3, 67):
+        np.testing.assert_allclose(encoder(pictures[:count]), alone[:count], atol=1e-5)
+
+
 def test_the_export_is_made_once_and_anew_for_another_model_size_or_when_damaged(saved):
     exported = saved.with_suffix(".onnx")
     open_encoder(saved, SIZE)
