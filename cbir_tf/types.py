@@ -143,11 +143,12 @@ class Neighbours:
                 "must both be (Q, k)"
             )
         nearer, farther = self.distances[:, :-1], self.distances[:, 1:]
-        ordered = (nearer < farther) | ((nearer == farther) & (self.ids[:, :-1] <= self.ids[:, 1:]))
-        if not ordered.all():
+        tied = nearer == farther
+        in_order = self.ids[:, :-1][tied] <= self.ids[:, 1:][tied]
+        if not ((nearer < farther) | tied).all() or not in_order.all():
             raise ValueError("Neighbours: rows must be sorted by (distance, id)")
-        in_order = np.sort(self.ids, axis=1)
-        if ((in_order[:, :-1] == in_order[:, 1:]) & (in_order[:, 1:] != "")).any():
+        by_id = np.sort(self.ids, axis=1)
+        if ((by_id[:, :-1] == by_id[:, 1:]) & (by_id[:, 1:] != "")).any():
             raise ValueError("Neighbours: a row names the same id twice")
 
     def __len__(self) -> int:

@@ -34,7 +34,7 @@ CLUSTERS_PER_ROOT = 1  # of the number of vectors
 VECTORS_PER_CLUSTER, FEWEST_PER_CLUSTER = 64, 39
 LINKS, BUILD_EFFORT = 32, 120  # of HNSW
 MOST_EFFORT = 4096
-RESCORED = (4, 6, 8, 12, 16, 32)  # candidates fetched by their codes for each one wanted
+RESCORED = (3, 4, 6, 8, 12, 16, 32)  # candidates fetched by their codes for each one wanted
 SCANNED = 75  # codes compared in the time that rescoring one candidate takes
 # Trained for so many vectors, it is trained anew for so many times more, or so small a share.
 GROWN, KEPT = 2.0, 0.8
@@ -250,8 +250,8 @@ class FaissBackEnd:
             return self._propose_nearly(stored[rows], wanted)
 
         sample = RecallSample(stored, self._metric.order, exactly, self.recall, self.seed)
-        _, self.reached = sample.least(self._attempts(), nearly)
-        if self.reached >= sample.wanted:
+        _, self.reached, enough = sample.least(self._attempts(), nearly)
+        if enough:
             return
         if self.kind == "auto":
             self._approximate, self.reached = None, 1.0

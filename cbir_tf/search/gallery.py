@@ -18,7 +18,7 @@ from cbir_tf.search.recall import SAMPLE_K
 from cbir_tf.types import Embeddings, Neighbours
 
 CANDIDATES_BEYOND_K = 8
-BLOCK_VALUES, CACHED_VALUES = 2**21, 2**17  # the second is what a processor's cache holds
+BLOCK_VALUES, CACHED_VALUES = 2**21, 2**18  # the second is what a processor's cache holds
 NOTHING = Embeddings(np.empty(0, str), np.empty((0, 0)), np.empty(0))
 
 
@@ -250,7 +250,7 @@ class GalleryIndex:
 
         def measure(rows: np.ndarray) -> None:
             some = candidates[rows]
-            prepared = self._metric.prepare(self._gallery.vectors[some.ravel()])
+            prepared = self._metric.prepare(self._gallery.vectors.take(some.ravel(), axis=0))
             own = self._metric.prepare(queries[rows])[:, np.newaxis]
             distances[rows] = between(self._metric, own, prepared.reshape(*some.shape, -1))
 

@@ -12,8 +12,8 @@ from cbir_tf.errors import UserError
 from cbir_tf.progress import logger
 from cbir_tf.search.distances import p_norms
 
-SAMPLE, SAMPLE_K = 400, 10  # queries on which the recall is measured, and neighbours of each
-RECALL_MARGIN = 0.5  # aimed above the recall asked for, as a share of what it leaves to 1
+SAMPLE, SAMPLE_K = 1000, 10  # queries on which the recall is measured, and neighbours of each
+CERTAINTY = 2.0  # standard errors of the sample's mean by which the recall has to be exceeded
 # What float32 arithmetic cannot tell from the true 10th neighbour is as good as it.
 TOLERANCE = 1e-4
 
@@ -29,9 +29,6 @@ class RecallSample:
         exactly: from (S,) rows of `stored` and a number k to (S, k) rows nearest to each of them.
         recall: share of the true 10 nearest asked for.
         seed: of the choice of the sample.
-
-    Attributes:
-        wanted: share aimed at: a little more, as the sample is no more than one.
     """
 
     def __init__(
@@ -43,7 +40,7 @@ class RecallSample:
         seed: int,
     ) -> None:
         count = len(stored)
-        self.wanted = recall + RECALL_MARGIN * (1 - recall)
+        self._recall = recall
         random = np.random.default_rng(seed)
         self._stored, self._order = stored, order
         self._rows = np.sort(random.choice(count, min(SAMPLE, count), replace=False))
@@ -55,26 +52,30 @@ class RecallSample:
         self,
         attempts: Iterable[Attempt],
         nearly: Callable[[np.ndarray, int, Attempt], np.ndarray],
-    ) -> tuple[Attempt, float]:
-        """The first attempt that finds what is wanted, else the last.
+    ) -> tuple[Attempt, float, bool]:
+        """The first attempt that finds what is asked for beyond doubt, else the last.
 
         Args:
             attempts: one or more, in order of effort.
             nearly: as `exactly`, by an attempt; -1 for none.
 
         Returns:
-            The attempt, and the share that it found.
+            The attempt, the share that it found, and whether that is enough: more than was asked
+            for by two standard errors, as a sample is no more than one.
         """
         for attempt in attempts:
-            reached = self._recall(nearly(self._rows, self._k + 1, attempt))
-            if reached >= self.wanted:
+            found = self._found(nearly(self._rows, self._k + 1, attempt))
+            reached = float(found.mean())
+            error = float(found.std()) / np.sqrt(len(found))
+            if enough := reached >= self._recall + CERTAINTY * error:
                 break
-        return attempt, reached
+        return attempt, reached, enough
 
-    def _recall(self, found: np.ndarray) -> float:
+    def _found(self, found: np.ndarray) -> np.ndarray:
+        """Of each of the sample: which share of its true neighbours was found."""
         distances = self._distances(found)
         hits = (distances <= self._farthest[:, np.newaxis] * (1 + TOLERANCE)).sum(axis=1) - 1
-        return float(np.mean(np.clip(hits, 0, self._k)) / self._k)
+        return np.clip(hits, 0, self._k) / self._k
 
     def _distances(self, found: np.ndarray) -> np.ndarray:
         """(S, k) norms from each of the sample to what was found for it; infinite for none."""
