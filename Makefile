@@ -17,7 +17,7 @@ demo: .venv/runtime
 	$(RUN) -m cbir_tf evaluate --run $(DIGITS)
 
 test: check
-	$(RUN) -m pytest -n auto --dist worksteal $(TESTS)
+	$(RUN) -m pytest -n auto --dist worksteal --durations 40 --durations-min 5 $(TESTS)
 
 check: .venv/development
 	$(RUN) -m ruff check .
