@@ -2,7 +2,7 @@
 
 A condition is one comparison, several of them all have to hold:
 
-    label=rose,tulip     any of several
+    label=rose,tulip     any of several; one with a comma in quotation marks: label="lily, day",rose
     label!=rose          none of them
     year>=2020           numbers are compared as numbers, text as text
     tags~cat,dog         any of several among the comma-separated values of a column of metadata:
@@ -12,6 +12,7 @@ A condition is one comparison, several of them all have to hold:
 
 from __future__ import annotations
 
+import csv
 import re
 from collections.abc import Collection, Sequence
 
@@ -63,7 +64,7 @@ def _compile(
     if name not in COLUMNS and name not in metadata_names:
         known = [*COLUMNS, *sorted(metadata_names)]
         raise UserError(f"--where {condition!r}: no column {name!r}; {nearest(name, known)}")
-    values = [each.strip() for each in text.split(",")] if operator in ("=", "!=") else [text]
+    values = _values(condition, text) if operator in ("=", "!=") else [text]
     if operator == "~" and name in COLUMNS:
         raise UserError(f"--where {condition!r}: an image has one {name}; use =")
     if name == "label":
@@ -75,6 +76,15 @@ def _compile(
     if operator == "~":
         return _any_of(column, name, listed(text))
     return _comparison(column, [name], operator, list(map(_number, values)))
+
+
+def _values(condition: str, text: str) -> list[str]:
+    """What is separated by commas, but for those in quotation marks, as in a CSV file."""
+    try:
+        (values,) = csv.reader([text], skipinitialspace=True, strict=True) if text else [[""]]
+    except csv.Error as error:
+        raise UserError(f"--where {condition!r}: {error}; close the quotation marks") from None
+    return [each.strip() for each in values]
 
 
 def listed(value: Value) -> list[str]:

@@ -93,6 +93,23 @@ def test_labels_go_by_their_names_whatever_these_hold(garden):
     assert store.select(["label!=rose", "id=03,05"]).tolist() == ["03"]
 
 
+@settings(max_examples=40)
+@given(st.lists(st.text(st.sampled_from("ab ,\"';\n"), max_size=6), min_size=2, max_size=6))
+def test_any_text_can_be_asked_for_in_quotation_marks(tmp_path_factory, names):
+    names = [each.strip() for each in names]
+    records = [
+        Record(f"{number}", None, 0, "", "digest", {"name": name})
+        for number, name in enumerate(names)
+    ]
+    asked = ",".join('"' + each.replace('"', '""') + '"' for each in names[1:])
+    with store_of(tmp_path_factory.mktemp("quoted") / "features.db", records) as store:
+        for sign, meant in (("=", True), ("!=", False)):
+            expected = [
+                each.id for each in records if (each.metadata["name"] in names[1:]) is meant
+            ]
+            assert store.select([f"name{sign}{asked}"]).tolist() == expected
+
+
 def test_a_value_of_a_list_is_found_wherever_it_stands(tmp_path):
     tags = ["cat", "cat,dog", "hot dog, cat", "dog", "catfish", 7, 'a "b"\\,[1]', ""]
     records = [
@@ -141,6 +158,7 @@ def test_a_list_holds_what_it_holds_in_python(tmp_path_factory, texts, asked):
         ("yaer>=2020", "no column 'yaer'; did you mean 'year'"),
         ("label=rosé", "no class 'rosé'; did you mean 'rose'"),
         ("label>rose", "labels have no order"),
+        ('label="rose', "close the quotation marks"),
         ("label~rose", "an image has one label; use ="),
         ("path~photos", "an image has one path; use ="),
         ("year; DROP TABLE features >= 1", "no column"),

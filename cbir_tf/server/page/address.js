@@ -56,12 +56,15 @@ export const hasQuery = (view) => view.id !== null || view.picture !== null;
 /** The service's `where`. */
 export function conditionsOf(view) {
   const where = [...view.conditions];
-  if (view.labels.length) where.push(`label=${view.labels.join(",")}`);
-  if (view.split !== null) where.push(`split=${view.split}`);
+  if (view.labels.length) where.push(`label=${view.labels.map(quoted).join(",")}`);
+  if (view.split !== null) where.push(`split=${quoted(view.split)}`);
   // Part of a stored image is sent as a picture, which is then among what is found.
-  if (view.id !== null && view.crop) where.push(`id!=${view.id}`);
+  if (view.id !== null && view.crop) where.push(`id!=${quoted(view.id)}`);
   return where;
 }
+
+/** Commas in it are its own. */
+const quoted = (value) => `"${value.replaceAll('"', '""')}"`;
 
 function readCrop(text) {
   const shares = (text ?? "").split(",").map(Number);
