@@ -74,6 +74,7 @@ class Guard:
         self.hosts = {each.lower() for each in (*LOOPBACK, *settings.hosts, address)}
         self.limit = RateLimit(settings.rate, settings.burst)
         self.running = 0
+        # Ids for requests that bring none: unlike those of the process before, and counted.
         self.name, self.count = secrets.token_hex(4), itertools.count()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -35,7 +35,7 @@ class Metrics:
             buckets=_SECONDS, registry=self.registry,
         )  # fmt: skip
         self.batches = Histogram(
-            "cbir_batch_pictures", "Requests worked on at once",
+            "cbir_batch_pictures", "Pictures encoded at once",
             buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256), registry=self.registry,
         )  # fmt: skip
         self.images = Gauge("cbir_images", "Images in the gallery", registry=self.registry)
