@@ -3,8 +3,8 @@
     python benchmarks/search.py [--vectors 1000000] [--dimension 128]
 
 The vectors lie as embeddings do: in clusters, each of few dimensions; queries are drawn with them
-and not in the gallery. All take turns in one run; throughput is of batches, latency of single
-queries. Prints JSON.
+and not in the gallery. All take turns in one run, each of which begins with a search that is not
+measured; throughput is of batches, latency of single queries. Prints JSON.
 """
 
 from __future__ import annotations

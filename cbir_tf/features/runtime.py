@@ -6,7 +6,6 @@ import logging
 import os
 import re
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cbir_tf.files import replacing, sha256
+from cbir_tf.parallel import in_parallel
 from cbir_tf.progress import logger
 
 if TYPE_CHECKING:
@@ -120,11 +120,11 @@ def _exported(model: Path, size: tuple[int, int]) -> OnnxEncoder | None:
     path = model.with_suffix(".onnx")
     if not (path.is_file() and model.is_file() and _installed()):
         return None
-    try:
-        encoder = OnnxEncoder(path)
-    except Exception:  # a damaged file; it is exported anew
+    session = _session(path, _cores())
+    if session is None or _digest_of(session) != sha256(model):
         return None
-    return encoder if encoder.digest == sha256(model) and encoder.size == size else None
+    fits = session.get_inputs()[0].shape[1:3] == list(size)
+    return OnnxEncoder(path, session) if fits else None
 
 
 class OnnxEncoder:
@@ -135,51 +135,46 @@ class OnnxEncoder:
 
     Args:
         path: the exported model.
-
-    Attributes:
-        digest: of the model that was exported.
-        size: height and width of its pictures.
-
-    Raises:
-        Exception: whatever ONNX Runtime has of a damaged file.
+        session: of it, on all cores.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path, self._cores = path, len(os.sched_getaffinity(0))
-        self._alone = _session(path, self._cores)
-        self.digest = _digest_of(self._alone)
-        self.size = tuple(self._alone.get_inputs()[0].shape[1:3])
+    def __init__(self, path: Path, session: Any) -> None:
+        self._path, self._alone = path, session
 
     def __call__(self, pixels: np.ndarray) -> np.ndarray:
         """Encode: see `Encoder`."""
-        if len(pixels) < 2 or self._cores == 1:
+        cores = _cores()
+        if len(pixels) < 2 or cores == 1:
             return _run(self._alone, pixels)
-        at_once = max(1, min(PIECE_PIXELS // pixels[0, ..., 0].size, len(pixels) // self._cores))
+        at_once = max(1, min(PIECE_PIXELS // pixels[0, ..., 0].size, len(pixels) // cores))
         pieces = [pixels[start : start + at_once] for start in range(0, len(pixels), at_once)]
-        return np.concatenate(list(self._threads.map(partial(_run, self._shared), pieces)))
+        return np.concatenate([*in_parallel(partial(_run, self._shared), pieces, cores)])
 
     @cached_property
     def _shared(self) -> Any:
         """A session that runs in whatever thread calls it."""
-        try:
-            session = _session(self._path, 1)
-        except Exception:  # the file has gone since, or is damaged
-            return self._alone
-        return session if _digest_of(session) == self.digest else self._alone
+        session = _session(self._path, 1)
+        # The file may have gone since, or become another model's.
+        same = session is not None and _digest_of(session) == _digest_of(self._alone)
+        return session if same else self._alone
 
-    @cached_property
-    def _threads(self) -> ThreadPoolExecutor:
-        return ThreadPoolExecutor(self._cores, "encoder")
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0))
 
 
 def _session(exported: Path, threads: int) -> Any:
+    """An exported model, opened; None where it cannot be."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     # Threads that wait for work by spinning take the cores from the decoder.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    return onnxruntime.InferenceSession(exported, options, providers=["CPUExecutionProvider"])
+    try:
+        return onnxruntime.InferenceSession(exported, options, providers=["CPUExecutionProvider"])
+    except Exception:  # a damaged file, of which it raises whatever it likes; it is exported anew
+        return None
 
 
 def _digest_of(session: Any) -> str | None:

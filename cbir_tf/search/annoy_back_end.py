@@ -155,7 +155,7 @@ class AnnoyBackEnd:
             return self._propose_nearly(prepared[rows], wanted)
 
         sample = RecallSample(prepared, self._metric.order, exactly, self.recall, self.seed)
-        _, self.reached, _ = sample.least(self._efforts(), nearly)
+        self.reached, _ = sample.least(self._efforts(), nearly)
         if self.reached < self.recall:
             self._forest, self.reached = None, 1.0
 

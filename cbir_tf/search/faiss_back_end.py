@@ -250,7 +250,7 @@ class FaissBackEnd:
             return self._propose_nearly(stored[rows], wanted)
 
         sample = RecallSample(stored, self._metric.order, exactly, self.recall, self.seed)
-        _, self.reached, enough = sample.least(self._attempts(), nearly)
+        self.reached, enough = sample.least(self._attempts(), nearly)
         if enough:
             return
         if self.kind == "auto":

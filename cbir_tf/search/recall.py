@@ -52,16 +52,16 @@ class RecallSample:
         self,
         attempts: Iterable[Attempt],
         nearly: Callable[[np.ndarray, int, Attempt], np.ndarray],
-    ) -> tuple[Attempt, float, bool]:
-        """The first attempt that finds what is asked for beyond doubt, else the last.
+    ) -> tuple[float, bool]:
+        """Try until an attempt surely finds what is asked for.
 
         Args:
             attempts: one or more, in order of effort.
             nearly: as `exactly`, by an attempt; -1 for none.
 
         Returns:
-            The attempt, the share that it found, and whether that is enough: more than was asked
-            for by two standard errors, as a sample is no more than one.
+            The share that the last one tried found, and whether that is enough: more than was
+            asked for by two standard errors, as a sample is no more than one.
         """
         for attempt in attempts:
             found = self._found(nearly(self._rows, self._k + 1, attempt))
@@ -69,7 +69,7 @@ class RecallSample:
             error = float(found.std()) / np.sqrt(len(found))
             if enough := reached >= self._recall + CERTAINTY * error:
                 break
-        return attempt, reached, enough
+        return reached, enough
 
     def _found(self, found: np.ndarray) -> np.ndarray:
         """Of each of the sample: which share of its true neighbours was found."""

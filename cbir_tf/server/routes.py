@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
 
 import numpy as np
 from fastapi import APIRouter, Query, Request, Response
-from pydantic_core import to_json
 
 from cbir_tf.search.searcher import steps_of
 from cbir_tf.server import answers
@@ -29,8 +29,10 @@ IMMUTABLE = "private, max-age=3600"
 
 def json_answer(content: Any, status: int = 200, headers: Mapping[str, str] = {}) -> Response:
     """A JSON document; nothing of it is cached."""
-    headers = {"Cache-Control": "no-store", **headers}
-    return Response(to_json(content), status, headers, "application/json")
+    text = json.dumps(content, separators=(",", ":"), allow_nan=False)
+    return Response(
+        text.encode(), status, {"Cache-Control": "no-store", **headers}, "application/json"
+    )
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:

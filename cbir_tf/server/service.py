@@ -281,7 +281,8 @@ class Service:
         results: dict[int, Any] = dict(zip(queries, found, strict=True))
         seconds = time.perf_counter() - began
         for row, (each, vector) in enumerate(items):
-            if isinstance(each, Addition) and vector is not None:
+            if isinstance(each, Addition):
+                assert vector is not None
                 try:
                     results[row] = self.gallery.add(each, vector)
                 except Exception as error:

@@ -81,6 +81,24 @@ def test_splits_are_read_apart(tmp_path):
         assert len(store.embeddings("validation")) == 0
 
 
+def test_vectors_are_read_as_of_one_moment_whatever_is_written_meanwhile(tmp_path):
+    path = tmp_path / "features.db"
+    with FeatureStore.create(path, "model", ["a"]) as store:
+        store.write([record("1"), record("2")], np.ones((2, 3)))
+    with FeatureStore.open(path) as reading, FeatureStore.open(path) as writing:
+
+        def write_before(statement: str) -> None:
+            if "ORDER BY id" in statement:  # they have been counted
+                reading._connection.set_trace_callback(None)
+                writing.write([record("3")], np.zeros((1, 3)))
+                writing.remove(["1"])
+
+        reading._connection.set_trace_callback(write_before)
+        found = reading.embeddings()
+        assert found.ids.tolist() == ["1", "2"] and (found.vectors == 1).all()
+        assert reading.embeddings().ids.tolist() == ["2", "3"]
+
+
 def test_writing_an_id_again_replaces_it(tmp_path):
     with FeatureStore.create(tmp_path / "features.db", "model", ["a"]) as store:
         store.write([record("1")], np.array([[1.0, 2.0]]))

@@ -383,9 +383,9 @@ def test_an_empty_gallery_says_how_to_fill_it(opened, served, browser, folder, p
         title = page.get_by_role("heading", name="There are no images to search yet")
         expect(title).to_be_visible()
         expect(page.locator("#empty")).to_contain_text("extract.py --run RUN --images FOLDER")
-        for number, name in enumerate(("red", "green", "blue")):
+        for number, name in enumerate(("red", "green", 'blue, "dark"')):
             fields = {"label": name, "metadata": json.dumps({"year": 2020 + number})}
-            content = (photos / name / "01.jpg").read_bytes()
+            content = (photos / name.split(",")[0] / "01.jpg").read_bytes()
             file = {"name": "1", "mimeType": "image/jpeg", "buffer": content}
             added = page.request.post("/images", multipart={**fields, "file": file})
             assert added.status == 201, added.text()
@@ -396,9 +396,12 @@ def test_an_empty_gallery_says_how_to_fill_it(opened, served, browser, folder, p
         page.get_by_label("Value").fill("2022")
         page.keyboard.press("Enter")
         expect(page.locator(TILES)).to_have_count(1)
-        assert texts(page, ".name") == ["blue"]
+        assert texts(page, ".name") == ['blue, "dark"']
         page.get_by_role("button", name="Remove the filter year>=2022").click()
         expect(page.locator(TILES)).to_have_count(2)
+        page.get_by_role("checkbox", name="blue").check()
+        expect(page.locator(TILES)).to_have_count(1)
+        assert texts(page, ".name") == ['blue, "dark"']
 
 
 @pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 360)])

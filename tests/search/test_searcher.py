@@ -74,14 +74,15 @@ def naive_search(gallery, how: Search, gate, shares, query, k, query_id, where):
             else:
                 ratio = max(*shares, LEAST) / max(shares[own], LEAST)
                 factor[row] = ratio**gate.settings.weight
-    found = [(tier[row], np.float32(distance[row] * factor[row]), id_of[row], row) for row in rows]
-    found.sort()
+    # NumPy would round a Python factor to float32 before it multiplies.
+    weighed = {row: np.float32(float(distance[row]) * factor[row]) for row in rows}
+    found = sorted((tier[row], weighed[row], id_of[row], row) for row in rows)
     if how.re_ranking == "k_reciprocal" and found:
         first = [each for each in found[: how.candidates] if each[0] == found[0][0]]
         moved = k_reciprocal(query, gallery.take([row for *_, row in first]), how.metric)
         factor_of = {id_: factor[row] for *_, id_, row in first}
         again = [
-            (-1, np.float32(final * factor_of[id_]), id_, 0)
+            (-1, np.float32(float(final) * factor_of[id_]), id_, 0)
             for id_, final in zip(moved.ids[0].tolist(), moved.distances[0], strict=True)
         ]
         found = sorted(again) + found[len(first) :]

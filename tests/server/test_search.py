@@ -6,15 +6,20 @@ import base64
 import io
 import json
 import shutil
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
+from fastapi.testclient import TestClient
 from PIL import Image
 
 from cbir_tf import Retriever, Run
 from cbir_tf.commands.cli import main
+from cbir_tf.config import Config
+from cbir_tf.server.app import make_app
+from cbir_tf.server.service import Service
 
 
 @pytest.fixture(scope="module")
@@ -158,3 +163,35 @@ def test_info_says_what_there_is(client):
     drawn = client.get("/gallery/random", params={"count": 200}).json()["images"]
     assert len({each["id"] for each in drawn}) == 36
     assert all(each["id"].startswith(each["label"]) for each in drawn)
+
+
+def test_a_batch_is_encoded_while_the_one_before_is_searched(served_folder, picture):
+    run = Run.open(served_folder)
+    service = Service(run, Config.load(run.config_file, ["server.rate=0"]))
+    with TestClient(make_app(service), base_url="http://localhost") as client:
+        gallery = service.gallery
+        find, encode = gallery.find, gallery.encode
+        searching, encoding = threading.Event(), threading.Event()
+        waited: list[bool] = []
+
+        def slowly(asked):
+            if not waited:
+                searching.set()
+                waited.append(encoding.wait(10))
+            return find(asked)
+
+        def noticed(pixels):
+            if searching.is_set():
+                encoding.set()
+            return encode(pixels)
+
+        gallery.find, gallery.encode = slowly, noticed
+
+        def ask() -> int:
+            return client.post("/search", files={"file": picture.read_bytes()}).status_code
+
+        with ThreadPoolExecutor(2) as pool:
+            first = pool.submit(ask)
+            assert searching.wait(10)
+            assert [pool.submit(ask).result(), first.result()] == [200, 200]
+        assert waited == [True]
