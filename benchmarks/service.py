@@ -174,7 +174,7 @@ def started(folder: Path) -> tuple[subprocess.Popen[str], int]:
     """The service, and its port."""
     process = subprocess.Popen(
         [sys.executable, "-m", "cbir_tf", "serve", "--run", str(folder), "--port", "0",
-         "server.rate=0"],
+         "server.rate=0", *os.environ.get("EXTRA","").split()],
         stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
     )  # fmt: skip
     assert process.stdout is not None

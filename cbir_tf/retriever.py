@@ -165,7 +165,7 @@ class Retriever:
     @cached_property
     def searcher(self) -> Searcher:
         """All that happens between a query's vector and its neighbours."""
-        return Searcher(self.gallery, self.index, self.search_config, self.gate)
+        return Searcher(self.index, self.search_config, self.gate)
 
     def searcher_among(self, gallery: Embeddings) -> Searcher:
         """As `searcher`, of some of the embeddings alone, and exact whatever the index.
@@ -182,7 +182,7 @@ class Retriever:
             index = make_index(metric=config.metric).fit(gallery)
             gallery = augmented(index, gallery, config.database_augmentation)
         gate = None if self.gate is None else self.gate.take(which)
-        return Searcher(gallery, Exhaustive(gallery, config.metric), config, gate)
+        return Searcher(Exhaustive(gallery, config.metric), config, gate)
 
     def probabilities(self, ids: np.ndarray) -> np.ndarray | None:
         """(Q, C) probabilities of the gate's classes of stored images; None without a gate."""

@@ -6,6 +6,7 @@ import logging
 import os
 import re
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cbir_tf.files import replacing, sha256
-from cbir_tf.parallel import in_parallel
 from cbir_tf.progress import logger
 
 if TYPE_CHECKING:
@@ -148,7 +148,7 @@ class OnnxEncoder:
             return _run(self._alone, pixels)
         at_once = max(1, min(PIECE_PIXELS // pixels[0, ..., 0].size, len(pixels) // cores))
         pieces = [pixels[start : start + at_once] for start in range(0, len(pixels), at_once)]
-        return np.concatenate([*in_parallel(partial(_run, self._shared), pieces, cores)])
+        return np.concatenate([*self._threads.map(partial(_run, self._shared), pieces)])
 
     @cached_property
     def _shared(self) -> Any:
@@ -157,6 +157,10 @@ class OnnxEncoder:
         # The file may have gone since, or become another model's.
         same = session is not None and _digest_of(session) == _digest_of(self._alone)
         return session if same else self._alone
+
+    @cached_property
+    def _threads(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(_cores(), "encoder")  # kept: a service encodes all the time
 
 
 def _cores() -> int:

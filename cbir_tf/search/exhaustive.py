@@ -26,7 +26,7 @@ class Exhaustive:
     """
 
     def __init__(self, gallery: Embeddings, metric: str) -> None:
-        self._gallery = gallery
+        self.gallery = gallery
         self._metric = find_metric(metric)
         self._prepared = self._metric.prepare(gallery.vectors)
 

@@ -15,6 +15,11 @@ from cbir_tf.types import Embeddings, Neighbours
 class Finder(Protocol):
     """What finds the nearest of a gallery: an index, or what ranks all of it."""
 
+    @property
+    def gallery(self) -> Embeddings:
+        """What is searched, in order of id."""
+        ...
+
     def find(
         self, queries: np.ndarray, k: int, own: np.ndarray, among: np.ndarray | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
@@ -42,11 +47,6 @@ class Index(Finder, Protocol):
     """
 
     metric: str
-
-    @property
-    def gallery(self) -> Embeddings:
-        """What is searched, in order of id."""
-        ...
 
     @property
     def is_exact(self) -> bool:

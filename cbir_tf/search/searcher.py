@@ -25,7 +25,7 @@ from cbir_tf.config_search import Search
 from cbir_tf.search.index import Finder, check_search, positions_of
 from cbir_tf.search.re_ranking import k_reciprocal, query_expansion
 from cbir_tf.search.two_step import Gate, weigh
-from cbir_tf.types import Embeddings, Neighbours
+from cbir_tf.types import Neighbours
 
 EXPANSION = 10  # neighbours that take part in query expansion
 BLOCK_CANDIDATES = 2**21
@@ -57,19 +57,14 @@ class Searcher:
     """A gallery, and how it is searched.
 
     Args:
-        gallery: what is searched; with database-side augmentation, the augmented vectors
-            (`cbir_tf.search.database`).
-        finder: an index fitted to the same, or `cbir_tf.search.exhaustive.Exhaustive` of it.
+        finder: an index, or `cbir_tf.search.exhaustive.Exhaustive`; with database-side
+            augmentation, of the augmented vectors (`cbir_tf.search.database`).
         settings: of the search; of its steps, those of queries are looked at here.
-        gate: the first of two steps, of the same gallery in order of id; None: there is none.
+        gate: the first of two steps, of the finder's gallery; None: there is none.
     """
 
-    def __init__(
-        self, gallery: Embeddings, finder: Finder, settings: Search, gate: Gate | None = None
-    ) -> None:
-        in_order = (gallery.ids[:-1] < gallery.ids[1:]).all()
-        self.gallery = gallery if in_order else gallery.take(np.argsort(gallery.ids))
-        self.finder = finder
+    def __init__(self, finder: Finder, settings: Search, gate: Gate | None = None) -> None:
+        self.finder, self.gallery = finder, finder.gallery
         self.settings = settings
         self.gate = gate
 

@@ -2,68 +2,71 @@
 
 from __future__ import annotations
 
-import asyncio
+import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
-Result = TypeVar("Result")
+
+PATIENCE = 0.02  # seconds
 
 
-class Batcher(Generic[Item, Result]):
+class Batcher(Generic[Item]):
     """Collects items for a function that takes several of them in less time than one by one.
 
-    Nothing waits for a batch to fill: the function is called as soon as it is free, with all that
-    has come in the meantime, up to a number.
+    The function is called as soon as it is free, with all that has come in the meantime, up to a
+    number; first it waits for those that are announced, but not for long. Between two batches its
+    thread does what else it has been asked.
 
     Args:
-        work: of a batch; gives a result or an exception for each of its items. What it raises is
-            raised for all of them.
+        work: of a batch.
         executor: where it is called, one call at a time.
         most: items in a batch.
+        patience: seconds that what has come waits for what is announced.
     """
 
     def __init__(
         self,
-        work: Callable[[Sequence[Item]], Sequence[Result | Exception]],
+        work: Callable[[list[Item]], None],
         executor: Executor,
         most: int,
+        patience: float = PATIENCE,
     ) -> None:
-        self._work, self._executor, self._most = work, executor, most
-        self._waiting: deque[tuple[Item, asyncio.Future[Result]]] = deque()
-        self._worker: asyncio.Task[None] | None = None
+        self._work, self._executor, self._most, self._patience = work, executor, most, patience
+        self._waiting: deque[Item] = deque()
+        self._changed = threading.Condition()
+        self._called = self._more_to_come = False
 
-    async def __call__(self, item: Item) -> Result:
-        """The result of one item.
+    def put(self, items: Sequence[Item], more_to_come: bool = False) -> None:
+        """Have items worked on; by any thread.
 
-        Raises:
-            Exception: what the function has for it.
+        Args:
+            items: none or more.
+            more_to_come: announce that there will be another call.
         """
-        future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
-        self._waiting.append((item, future))
-        if self._worker is None:
-            self._worker = asyncio.create_task(self._run())
-        return await future
+        with self._changed:
+            self._waiting.extend(items)
+            self._more_to_come = more_to_come
+            if self._is_ready():
+                self._changed.notify()
+            if self._called or not self._waiting:
+                return
+            self._called = True
+        self._executor.submit(self._run)
 
-    async def _run(self) -> None:
-        loop = asyncio.get_running_loop()
-        while self._waiting:
-            count = min(self._most, len(self._waiting))
-            batch = [self._waiting.popleft() for _ in range(count)]
-            batch = [each for each in batch if not each[1].cancelled()]
-            items = [item for item, _ in batch]
-            results: Sequence[Result | Exception]
-            try:
-                results = await loop.run_in_executor(self._executor, self._work, items)
-            except Exception as error:
-                results = [error] * len(batch)
-            for (_, future), result in zip(batch, results, strict=True):
-                if future.cancelled():
-                    continue
-                if isinstance(result, Exception):
-                    future.set_exception(result)
-                else:
-                    future.set_result(result)
-        self._worker = None
+    def _is_ready(self) -> bool:
+        return not self._more_to_come or len(self._waiting) >= self._most
+
+    def _run(self) -> None:
+        with self._changed:
+            self._changed.wait_for(self._is_ready, self._patience)
+            batch = [self._waiting.popleft() for _ in range(min(self._most, len(self._waiting)))]
+        try:
+            self._work(batch)
+        finally:
+            with self._changed:
+                self._called = again = bool(self._waiting)
+            if again:
+                self._executor.submit(self._run)

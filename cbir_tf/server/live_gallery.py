@@ -121,7 +121,7 @@ class LiveGallery:
         among = self._select(steps.where) if steps.where else None
         gate = self._gate(settings.two_step)
         probabilities = None if gate is None else self._probabilities(gate, queries, vectors, ids)
-        searcher = Searcher(self.index.gallery, self.index, settings, gate)
+        searcher = Searcher(self.index, settings, gate)
         found, distances = searcher.rank(vectors, k, ids, among, probabilities)
         predictions: Sequence[Prediction | None] = [None] * len(queries)
         if gate is not None and probabilities is not None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
 
 import numpy as np
 from fastapi import APIRouter, Query, Request, Response
+from pydantic_core import to_json
 
 from cbir_tf.search.searcher import steps_of
 from cbir_tf.server import answers
@@ -29,10 +29,8 @@ IMMUTABLE = "private, max-age=3600"
 
 def json_answer(content: Any, status: int = 200, headers: Mapping[str, str] = {}) -> Response:
     """A JSON document; nothing of it is cached."""
-    text = json.dumps(content, separators=(",", ":"), allow_nan=False)
-    return Response(
-        text.encode(), status, {"Cache-Control": "no-store", **headers}, "application/json"
-    )
+    text = to_json(content, inf_nan_mode="null")
+    return Response(text, status, {"Cache-Control": "no-store", **headers}, "application/json")
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:

@@ -6,20 +6,23 @@
     picture threads   read stored pictures, place images on the map
     the explainer     waits for another process to say why images match
 
-The event loop only passes things on.
+Searches and additions go from thread to thread without the event loop, which each of its turns
+would cost as much as their JSON; it is told when a batch is through.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import random
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -42,25 +45,36 @@ from cbir_tf.types import Embeddings, Run
 
 Result = TypeVar("Result")
 
+Read = Callable[[bytes, str], tuple[Any, Query | Addition]]
+"""From a request's body and its content type to its fields and what is asked."""
+
 STAGES = ("read", "wait", "encode", "search")
 MOST_MEGAPIXELS = MOST_PIXELS / 1e6  # of stored pictures
 
 
-@dataclass(frozen=True)
-class Timed(Generic[Result]):
-    """What came of one item of a batch.
+@dataclass(eq=False)
+class Job:
+    """A search or an addition on its way through the threads.
 
     Attributes:
-        result: of the item.
-        seconds: that the batch took.
+        done: what the request waits for.
+        began: when, by `time.perf_counter`.
+        body: the request's fields.
+        asked: a Query or an Addition: the same, with the picture decoded.
+        vector: (D,) float32, of the picture; None for a stored image.
+        result: of the engine.
+        error: what came up instead.
+        seconds: that each stage took: of a batch, where it was one's.
     """
 
-    result: Result
-    seconds: float
-
-
-Work = tuple[Query | Addition, np.ndarray | None]
-"""What the engine is asked, and the picture's vector; None for a stored image."""
+    done: asyncio.Future[None]
+    began: float = field(default_factory=time.perf_counter)
+    body: Any = None
+    asked: Any = None
+    vector: Any = None
+    result: Any = None
+    error: Exception | None = None
+    seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
 
 
 class Service:
@@ -89,9 +103,10 @@ class Service:
         self.gallery: LiveGallery = self._engine.submit(LiveGallery, run, config.search).result()
         self.metrics.images.set(len(self.gallery))
         self._stages = {each: self.metrics.stages.labels(each) for each in STAGES}
+        self._lock, self._reading = threading.Lock(), 0
         most = self.settings.batch
-        self._encoded: Batcher[np.ndarray, Timed] = Batcher(self._encode, self._encoder, most)
-        self._worked: Batcher[Work, Timed] = Batcher(self._work, self._engine, most)
+        self._to_encode: Batcher[Job] = Batcher(self._encode, self._encoder, most)
+        self._to_engine: Batcher[Job] = Batcher(self._work, self._engine, most)
         metric, method = config.search.metric, config.plots.projection
         self.map = EmbeddingMap(run.index, method, self.settings.mapped, config.seed, metric)
         self._aside = Aside()
@@ -118,23 +133,15 @@ class Service:
         Raises:
             RequestError: it cannot be answered.
         """
-        start = time.perf_counter()
-        asked, query = await self._in(self._readers, self._read_query, body, content_type)
-        seconds = {"read": time.perf_counter() - start, "encode": 0.0}
         try:
-            vector = None
-            if query.pixels is not None:
-                encoded = await self._encoded(query.pixels)
-                vector, seconds["encode"] = encoded.result, encoded.seconds
-            done = await self._worked((query, vector))
+            job = await self._through(self._read_query, body, content_type)
         except UserError as error:
             raise self._refusal(error) from None
-        seconds["search"] = done.seconds
-        total = time.perf_counter() - start
-        seconds["wait"] = max(0.0, total - sum(seconds.values()))
+        total = time.perf_counter() - job.began
+        seconds = {**job.seconds, "wait": max(0.0, total - sum(job.seconds.values()))}
         for stage, value in seconds.items():
             self._stages[stage].observe(value)
-        return asked, done.result, {**seconds, "total": total}
+        return job.body, job.result, {**seconds, "total": total}
 
     async def add(self, body: bytes, content_type: str) -> tuple[AdditionBody, str, bool]:
         """Add a picture; its id, and whether it is new. On the disk when this returns.
@@ -148,15 +155,13 @@ class Service:
                 "images cannot be added while another run says of which class they are "
                 "(search.two_step.run): extract them in both runs, then start the service again",
             )
-        asked, addition = await self._in(self._readers, self._read_addition, body, content_type)
         try:
-            encoded = await self._encoded(addition.pixels)
-            done = await self._worked((addition, encoded.result))
+            job = await self._through(self._read_addition, body, content_type)
         except UserError as error:
             raise self._not_stored(error) from None
         self.metrics.images.set(len(self.gallery))
-        id_, is_new = done.result
-        return asked, id_, is_new
+        id_, is_new = job.result
+        return job.body, id_, is_new
 
     async def remove(self, id_: str) -> None:
         """Take an image out; on the disk when this returns.
@@ -213,7 +218,36 @@ class Service:
     ) -> Result:
         return await asyncio.get_running_loop().run_in_executor(pool, function, *arguments)
 
+    async def _through(self, read: Read, body: bytes, content_type: str) -> Job:
+        """Have a request read, encoded and worked on.
+
+        Raises:
+            Exception: what any of the threads has for it.
+        """
+        job = Job(asyncio.get_running_loop().create_future())
+        with self._lock:
+            self._reading += 1
+        self._readers.submit(self._read, job, read, body, content_type)
+        await job.done
+        return job
+
     # --- by the reader threads ------------------------------------------------------------------
+
+    def _read(self, job: Job, read: Read, body: bytes, content_type: str) -> None:
+        pictures = []
+        try:
+            job.body, job.asked = read(body, content_type)
+        except Exception as error:
+            self._fail([job], error)
+        else:
+            job.seconds["read"] = time.perf_counter() - job.began
+            if job.asked.pixels is None:
+                self._to_engine.put([job])
+            else:
+                pictures.append(job)
+        with self._lock:
+            self._reading -= 1
+            self._to_encode.put(pictures, more_to_come=self._reading > 0)
 
     def _read_query(self, body: bytes, content_type: str) -> tuple[SearchBody, Query]:
         asked = parse(SearchBody, body, content_type)
@@ -261,36 +295,44 @@ class Service:
 
     # --- by the encoder -------------------------------------------------------------------------
 
-    def _encode(self, pixels: Sequence[np.ndarray]) -> list[Timed]:
+    def _encode(self, jobs: list[Job]) -> None:
         began = time.perf_counter()
-        self.metrics.batches.observe(len(pixels))
-        vectors = self.gallery.encode(pixels)
+        self.metrics.batches.observe(len(jobs))
+        try:
+            vectors = self.gallery.encode([job.asked.pixels for job in jobs])
+        except Exception as error:
+            self._fail(jobs, error)
+            return
         seconds = time.perf_counter() - began
-        return [Timed(vector, seconds) for vector in vectors]
+        for job, vector in zip(jobs, vectors, strict=True):
+            job.vector, job.seconds["encode"] = vector, seconds
+        self._to_engine.put(jobs)
 
     # --- by the engine --------------------------------------------------------------------------
 
-    def _work(self, items: Sequence[Work]) -> list[Timed | Exception]:
+    def _work(self, jobs: list[Job]) -> None:
         began = time.perf_counter()
-        queries = {
-            row: (each, vector)
-            for row, (each, vector) in enumerate(items)
-            if isinstance(each, Query)
-        }
-        found: Sequence[Any] = self.gallery.find(list(queries.values()))
-        results: dict[int, Any] = dict(zip(queries, found, strict=True))
-        seconds = time.perf_counter() - began
-        for row, (each, vector) in enumerate(items):
-            if isinstance(each, Addition):
-                assert vector is not None
+        searches = [job for job in jobs if isinstance(job.asked, Query)]
+        try:
+            found = self.gallery.find([(job.asked, job.vector) for job in searches])
+        except Exception as error:
+            self._fail(searches, error)
+        else:
+            seconds = time.perf_counter() - began
+            for job, hits in zip(searches, found, strict=True):
+                job.seconds["search"] = seconds
+                if isinstance(hits, Exception):
+                    job.error = hits
+                else:
+                    job.result = hits
+            self._settle(searches)
+        for job in jobs:
+            if isinstance(job.asked, Addition):
                 try:
-                    results[row] = self.gallery.add(each, vector)
+                    job.result = self.gallery.add(job.asked, job.vector)
                 except Exception as error:
-                    results[row] = error
-        return [
-            each if isinstance(each, Exception) else Timed(each, seconds)
-            for _, each in sorted(results.items())
-        ]
+                    job.error = error
+                self._settle([job])
 
     def _remove(self, id_: str) -> None:
         if id_ not in self.gallery:
@@ -310,3 +352,29 @@ class Service:
     def _not_stored(self, error: UserError) -> RequestError:
         logger.error("%s", error)
         return RequestError(507, "the service cannot write to its disk; nothing has changed")
+
+    # --- by the last of them to be done with a batch --------------------------------------------
+
+    def _fail(self, jobs: list[Job], error: Exception) -> None:
+        for job in jobs:
+            job.error = error
+        self._settle(jobs)
+
+    def _settle(self, jobs: list[Job]) -> None:
+        """Have the event loop tell the requests, all in one turn."""
+        by_loop: dict[asyncio.AbstractEventLoop, list[Job]] = {}
+        for job in jobs:
+            by_loop.setdefault(job.done.get_loop(), []).append(job)
+        for loop, theirs in by_loop.items():
+            with contextlib.suppress(RuntimeError):  # it has ended, and no one waits any more
+                loop.call_soon_threadsafe(_tell, theirs)
+
+
+def _tell(jobs: list[Job]) -> None:
+    for job in jobs:
+        if job.done.done():  # the request has been given up
+            continue
+        if job.error is None:
+            job.done.set_result(None)
+        else:
+            job.done.set_exception(job.error)

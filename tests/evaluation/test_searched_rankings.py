@@ -17,7 +17,7 @@ from cbir_tf.types import Embeddings
 
 
 def ranking_of(gallery: Embeddings, how: Search, depth: int) -> Ranking:
-    searcher = Searcher(gallery, Exhaustive(gallery.take(np.argsort(gallery.ids)), how.metric), how)
+    searcher = Searcher(Exhaustive(gallery.take(np.argsort(gallery.ids)), how.metric), how)
     return lambda queries: searcher.rank(queries.vectors, depth, queries.ids)[0]
 
 

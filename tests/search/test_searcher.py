@@ -129,7 +129,7 @@ def test_the_steps_together_are_those_of_loops_over_the_gallery(case, data):
     shares = np.array(data.draw(st.lists(share, min_size=len(gallery), max_size=len(gallery))))
     shares = shares / shares.sum(axis=1, keepdims=True)
     finders = [make_index(metric=how.metric).fit(gallery), Exhaustive(gallery, how.metric)]
-    searcher = Searcher(gallery, data.draw(st.sampled_from(finders)), how, gate)
+    searcher = Searcher(data.draw(st.sampled_from(finders)), how, gate)
     found = searcher.search(gallery.vectors, k, gallery.ids, where, shares)
     for row, query in enumerate(gallery.vectors):
         ids, distances = naive_search(
@@ -143,7 +143,7 @@ def test_the_steps_together_are_those_of_loops_over_the_gallery(case, data):
 def test_fewer_neighbours_are_the_beginning_of_more_and_a_query_alone_finds_the_same(case, data):
     gallery, how, gate = case
     k = data.draw(st.integers(1, len(gallery)))
-    searcher = Searcher(gallery, make_index(metric=how.metric).fit(gallery), how, gate)
+    searcher = Searcher(make_index(metric=how.metric).fit(gallery), how, gate)
     everything = searcher.search(gallery.vectors, len(gallery))
     some = searcher.search(gallery.vectors, k)
     assert np.array_equal(some.ids, everything.ids[:, :k])
@@ -157,7 +157,7 @@ def test_neighbours_behind_a_large_distance_stay_in_order():
     gallery = embeddings(np.array([[1, 0], [2, 0], [4, 0], [3, 0]]) * 1e-9)
     gate = gate_of([0, 0, 0, 0], "soft", 2.0)
     how = Search(metric="euclidean", re_ranking="k_reciprocal", candidates=2)
-    searcher = Searcher(gallery, Exhaustive(gallery, "euclidean"), how, gate)
+    searcher = Searcher(Exhaustive(gallery, "euclidean"), how, gate)
     shares = np.array([[0, 1.0, 0, 0]])
     one, two, three, four = (
         searcher.search(np.zeros((1, 2)), k, probabilities=shares) for k in (1, 2, 3, 4)
@@ -176,7 +176,7 @@ def test_queries_of_several_blocks_find_what_queries_of_one_do(monkeypatch):
     gate = gate_of(random.integers(4, size=90), "soft")
     how = Search(re_ranking="k_reciprocal", candidates=30)
     searchers = [
-        Searcher(gallery, finder, how, gate)
+        Searcher(finder, how, gate)
         for finder in (make_index(metric="cosine").fit(gallery), Exhaustive(gallery, "cosine"))
     ]
     shares = random.dirichlet([1, 1, 1, 1], size=90)
@@ -204,16 +204,6 @@ def test_queries_of_several_blocks_find_what_queries_of_one_do(monkeypatch):
 def test_what_an_index_refuses_every_search_does(arguments, message, re_ranking):
     gallery = embeddings(np.eye(5, 2))
     how = Search(re_ranking=re_ranking)
-    searcher = Searcher(gallery, make_index(metric="cosine").fit(gallery), how)
+    searcher = Searcher(make_index(metric="cosine").fit(gallery), how)
     with pytest.raises(UserError, match=message):
         searcher.search(**arguments)
-
-
-def test_a_gallery_in_any_order_is_searched_in_that_of_its_ids():
-    gallery = embeddings(np.random.default_rng(0).normal(size=(9, 2)))
-    shuffled = gallery.take(np.random.default_rng(1).permutation(9))
-    finder = make_index(metric="cosine").fit(gallery)
-    how = Search(re_ranking="k_reciprocal")
-    expected = Searcher(gallery, finder, how).search(gallery.vectors, 9)
-    found = Searcher(shuffled, finder, how).search(gallery.vectors, 9)
-    assert np.array_equal(found.ids, expected.ids)

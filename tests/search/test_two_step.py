@@ -39,7 +39,7 @@ def searcher_of(
     gallery: Embeddings, gate: Gate | None, index: str = "nearest_neighbors", **options
 ):
     fitted = make_index(index, "euclidean", **options).fit(gallery)
-    return Searcher(gallery, fitted, Search(metric="euclidean"), gate)
+    return Searcher(fitted, Search(metric="euclidean"), gate)
 
 
 @given(seed=st.integers(0, 50))

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import asyncio
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -8,66 +7,89 @@ import pytest
 
 from cbir_tf.server.batcher import Batcher
 
+LONG = 10.0  # seconds: never reached, unless something is wrong
 
-def test_what_comes_while_a_batch_is_worked_on_is_the_next_batch():
+
+@pytest.fixture
+def pool():
+    with ThreadPoolExecutor(1) as pool:
+        yield pool
+
+
+def finish(pool: ThreadPoolExecutor, done: list, count: int) -> None:
+    """Wait until so many things are done, by the thread that does them."""
+    for _ in range(10_000):
+        if len(done) >= count:
+            return
+        pool.submit(int).result(LONG)
+    raise AssertionError(done)
+
+
+def test_what_comes_while_a_batch_is_worked_on_is_the_next_batch(pool):
     batches: list[list[int]] = []
-    gate = threading.Event()
+    begun, gate = threading.Event(), threading.Event()
 
-    def work(items):
-        batches.append(list(items))
-        gate.wait(10)
-        return [10 * each for each in items]
+    def work(items: list[int]) -> None:
+        batches.append(items)
+        begun.set()
+        assert gate.wait(LONG)
 
-    async def ask():
-        with ThreadPoolExecutor(1) as pool:
-            batcher = Batcher(work, pool, most=4)
-            first = asyncio.create_task(batcher(0))
-            while not batches:
-                await asyncio.sleep(0.001)
-            others = [asyncio.create_task(batcher(each)) for each in range(1, 8)]
-            await asyncio.sleep(0)
-            gate.set()
-            return await asyncio.gather(first, *others)
-
-    assert asyncio.run(ask()) == [10 * each for each in range(8)]
+    batcher = Batcher(work, pool, most=4)
+    batcher.put([0])
+    assert begun.wait(LONG)
+    for each in range(1, 6):
+        batcher.put([each])
+    batcher.put([6, 7])
+    between = pool.submit(lambda: len(batches))
+    gate.set()
+    assert between.result(LONG) < 3  # the thread is not for batches alone
+    finish(pool, batches, 3)
     assert batches == [[0], [1, 2, 3, 4], [5, 6, 7]]
 
 
-def test_an_exception_reaches_those_it_is_meant_for():
-    def work(items):
-        if "all" in items:
+def test_those_announced_are_waited_for_unless_a_batch_is_full(pool):
+    batches: list[list[int]] = []
+    batcher = Batcher(batches.append, pool, most=3, patience=LONG)
+    batcher.put([1], more_to_come=True)
+    batcher.put([2], more_to_come=True)
+    assert not batches
+    batcher.put([])
+    finish(pool, batches, 1)
+    for each in (3, 4, 5):
+        batcher.put([each], more_to_come=True)
+    finish(pool, batches, 2)
+    assert batches == [[1, 2], [3, 4, 5]]
+
+
+def test_those_announced_are_not_waited_for_long(pool):
+    batches: list[list[int]] = []
+    batcher = Batcher(batches.append, pool, most=3, patience=0.01)
+    batcher.put([1], more_to_come=True)
+    finish(pool, batches, 1)
+    assert batches == [[1]]
+
+
+def test_nothing_put_by_many_threads_is_lost_or_doubled(pool):
+    done: list[int] = []
+    batcher = Batcher(done.extend, pool, most=3)
+    with ThreadPoolExecutor(8) as putting:
+        for each in range(500):
+            putting.submit(batcher.put, [each], each % 2 == 0)
+    batcher.put([])
+    finish(pool, done, 500)
+    assert sorted(done) == list(range(500))
+
+
+def test_work_that_fails_does_not_keep_what_comes_after(pool):
+    done: list[str] = []
+
+    def work(items: list[str]) -> None:
+        if "bad" in items:
             raise OSError("no more")
-        return [ValueError(each) if each == "bad" else each for each in items]
+        done.extend(items)
 
-    async def ask():
-        with ThreadPoolExecutor(1) as pool:
-            batcher = Batcher(work, pool, most=8)
-            some = await asyncio.gather(*map(batcher, ["good", "bad"]), return_exceptions=True)
-            everyone = await asyncio.gather(batcher("all"), return_exceptions=True)
-            return some, everyone, await batcher("after")
-
-    (good, bad), (failed,), after = asyncio.run(ask())
-    assert (good, after) == ("good", "after")
-    assert isinstance(bad, ValueError) and isinstance(failed, OSError)
-
-
-def test_one_who_gave_up_does_not_keep_the_others():
-    gate = threading.Event()
-
-    def work(items):
-        gate.wait(10)
-        return items
-
-    async def ask():
-        with ThreadPoolExecutor(1) as pool:
-            batcher = Batcher(work, pool, most=1)
-            tasks = [asyncio.create_task(batcher(each)) for each in range(3)]
-            await asyncio.sleep(0)
-            tasks[0].cancel()
-            tasks[1].cancel()
-            gate.set()
-            assert await tasks[2] == 2
-            with pytest.raises(asyncio.CancelledError):
-                await tasks[1]
-
-    asyncio.run(ask())
+    batcher = Batcher(work, pool, most=1)
+    for each in ("bad", "good", "bad", "after"):
+        batcher.put([each])
+    finish(pool, done, 2)
+    assert done == ["good", "after"]
