@@ -3,16 +3,19 @@
     python benchmarks/service.py --images data/clothing224 [--seconds 60] [--clients 16]
 
 MobileNetV2 0.35 at 224 pixels, 10,000 stored images, k = 5. The bare program decodes, encodes and
-searches the same pictures in one process, in batches of the size that suits it best, decoding the
-next while the model works on one. The two take turns in one run. The clients are one thread of
-this process with prepared requests; the processor time they take is the service's loss all the
-same. `processor_ms` says what a picture costs each of them: where others use the machine too, that
-says more than the rates. Weights are random: they make no difference to the time. Prints JSON.
+searches the same pictures in one process, in whatever way suits it best: batches of several sizes,
+the next of them decoded while the model works on one, or not. `bare` has no more pictures at a time
+than there are clients, as the service has; `bare_any` as many as it likes. They take turns in one
+run. The clients are one thread of this process with prepared requests; the processor time they
+take is the service's loss all the same. `processor_ms` says what a picture costs each of them:
+where others use the machine too, that says more than the rates. Weights are random: they make no
+difference to the time. Prints JSON.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import selectors
@@ -23,7 +26,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 os.environ["OMP_WAIT_POLICY"] = "passive"  # as `cbir serve` has it; faster for both
@@ -37,7 +41,6 @@ from cbir_tf.features.store import FeatureStore, Record
 from cbir_tf.features.views import maker_of
 
 STORED, K, PICTURES = 10_000, 5, 400
-BATCHES = (4, 8, 16, 32)
 CONFIG = """
 data: {{source: folder, path: "{images}", split: {{by: stratified, validation: 0.1, test: 0.1}}}}
 model: {{backbone: mobilenet_v2, options: {{alpha: 0.35}}, weights: null, embedding_size: 128}}
@@ -83,26 +86,28 @@ def made(folder: Path, images: Path, index: str) -> Run:
 
 
 def measured(run: Run, pictures: list[bytes], arguments: argparse.Namespace) -> dict[str, object]:
-    """Turns of both."""
+    """Turns of all."""
     bare = Bare(run, pictures)
-    trials = {size: max(bare.rate(2, size) for _ in range(3)) for size in BATCHES}
-    batch = max(trials, key=lambda size: trials[size])
+    trials = {way: max(bare.rate(2, way) for _ in range(3)) for way in WAYS}
+    few = {way: rate for way, rate in trials.items() if way.at_a_time <= arguments.clients}
+    best = {"bare": max(few, key=lambda way: few[way]), "bare_any": max(trials, key=trials.get)}
     process, port = started(run.folder)
     seconds = arguments.seconds / arguments.turns
-    rates: dict[str, list[float]] = {"bare": [], "service": []}
+    rates: dict[str, list[float]] = {"bare": [], "bare_any": [], "service": []}
+    spent = dict.fromkeys((*rates, "clients"), 0.0)
     latencies: list[float] = []
     errors = 0
-    spent = dict.fromkeys(("bare", "service", "clients"), 0.0)
     try:
         load(port, pictures, arguments.clients, 3)
         memory = [resident(process.pid)]
         for _ in range(arguments.turns):
-            before = time.process_time()
-            rates["bare"].append(bare.rate(seconds, batch))
-            middle, theirs = time.process_time(), processor_seconds(process.pid)
+            for name, way in best.items():
+                before = time.process_time()
+                rates[name].append(bare.rate(seconds, way))
+                spent[name] += time.process_time() - before
+            before, theirs = time.process_time(), processor_seconds(process.pid)
             taken, failed = load(port, pictures, arguments.clients, seconds)
-            spent["bare"] += middle - before
-            spent["clients"] += time.process_time() - middle
+            spent["clients"] += time.process_time() - before
             spent["service"] += processor_seconds(process.pid) - theirs
             rates["service"].append(len(taken) / seconds)
             latencies += taken
@@ -111,18 +116,19 @@ def measured(run: Run, pictures: list[bytes], arguments: argparse.Namespace) -> 
     finally:
         process.send_signal(signal.SIGINT)
         process.wait(60)
-    ratios = np.divide(rates["service"], rates["bare"])
-    served = len(latencies)
-    done = {"bare": sum(rates["bare"]) * seconds, "service": served, "clients": served}
+    done = {name: sum(each) * seconds for name, each in rates.items()}
+    done["clients"] = done["service"]
     return {
         "cores": len(os.sched_getaffinity(0)),
         "clients": arguments.clients,
-        "bare_batch": batch,
-        "bare_per_s": {size: round(rate, 1) for size, rate in trials.items()},
-        "bare_turns_per_s": np.round(rates["bare"], 1).tolist(),
-        "service_turns_per_s": np.round(rates["service"], 1).tolist(),
-        "ratio": round(sum(rates["service"]) / sum(rates["bare"]), 3),
-        "ratio_of_turns": np.round(ratios, 3).tolist(),
+        "index": run.config.search.index,
+        "trials_per_s": {str(way): round(rate, 1) for way, rate in trials.items()},
+        "chosen": {name: str(way) for name, way in best.items()},
+        "per_s": {name: np.round(each, 1).tolist() for name, each in rates.items()},
+        "ratio": {name: round(sum(rates["service"]) / sum(rates[name]), 3) for name in best},
+        "ratio_of_turns": {
+            name: np.round(np.divide(rates["service"], rates[name]), 3).tolist() for name in best
+        },
         "processor_ms": {name: round(1e3 * spent[name] / done[name], 2) for name in spent},
         "requests": len(latencies),
         "errors": errors,
@@ -135,6 +141,25 @@ def measured(run: Run, pictures: list[bytes], arguments: argparse.Namespace) -> 
     }
 
 
+@dataclass(frozen=True)
+class Way:
+    """How the bare program goes about it."""
+
+    batch: int
+    ahead: bool
+
+    @property
+    def at_a_time(self) -> int:
+        """Pictures that it has begun and not finished."""
+        return self.batch * (1 + self.ahead)
+
+    def __str__(self) -> str:
+        return f"batches of {self.batch}{', the next decoded meanwhile' if self.ahead else ''}"
+
+
+WAYS = [Way(batch, ahead) for batch in (4, 8, 16, 32) for ahead in (False, True)]
+
+
 class Bare:
     """Decode, encode and search without a service."""
 
@@ -144,10 +169,10 @@ class Bare:
         self.retriever = Retriever(run)
         self.pool = ThreadPoolExecutor(len(os.sched_getaffinity(0)))
 
-    def rate(self, seconds: float, batch: int) -> float:
+    def rate(self, seconds: float, way: Way) -> float:
         """Pictures a second."""
         done, start = 0, time.perf_counter()
-        for pixels in self._batches(batch):
+        for pixels in self._batches(way):
             vectors = self.retriever.encoder(np.stack(pixels))
             self.retriever.searcher.search(vectors, K)
             done += len(pixels)
@@ -155,15 +180,16 @@ class Bare:
                 break
         return done / (time.perf_counter() - start)
 
-    def _batches(self, size: int) -> Iterator[list[np.ndarray]]:
-        def begin(number: int):
-            chosen = [self.pictures[(number * size + each) % len(self.pictures)]
-                      for each in range(size)]  # fmt: skip
-            return [self.pool.submit(self._decode, each) for each in chosen]
+    def _batches(self, way: Way) -> Iterator[list[np.ndarray]]:
+        pictures = itertools.cycle(self.pictures)
 
-        number, coming = 0, begin(0)
+        def begin() -> list[Future[np.ndarray]]:
+            return [self.pool.submit(self._decode, next(pictures)) for _ in range(way.batch)]
+
+        coming = begin() if way.ahead else []
         while True:
-            number, now, coming = number + 1, coming, begin(number + 1)
+            now = coming or begin()
+            coming = begin() if way.ahead else []
             yield [each.result() for each in now]
 
     def _decode(self, picture: bytes) -> np.ndarray:
@@ -174,7 +200,7 @@ def started(folder: Path) -> tuple[subprocess.Popen[str], int]:
     """The service, and its port."""
     process = subprocess.Popen(
         [sys.executable, "-m", "cbir_tf", "serve", "--run", str(folder), "--port", "0",
-         "server.rate=0", *os.environ.get("EXTRA","").split()],
+         "server.rate=0"],
         stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
     )  # fmt: skip
     assert process.stdout is not None
