@@ -16,8 +16,7 @@ from cbir_tf.evaluation.label_sets import LabelSets
 from cbir_tf.evaluation.rankings import normalized_gain, score_rankings
 from cbir_tf.progress import progress
 from cbir_tf.search import check_k
-from cbir_tf.search.distances import find_metric, pairwise
-from cbir_tf.search.exhaustive import columns_of, sorting_keys
+from cbir_tf.search.distances import find_metric, pairwise, positions_in, sorting_keys
 from cbir_tf.search.index import check_dimension, positions_of
 from cbir_tf.types import UNLABELLED, Embeddings
 
@@ -247,7 +246,7 @@ def _ranked_relevance(
     for block, own, distances in _distances(queries, gallery, metric):
         relevance = queries.labels[block, None] == gallery.labels
         relevance[own] = False
-        keys = sorting_keys(distances)
+        keys = sorting_keys(distances, np.arange(len(gallery)))
         keys |= relevance
         keys.sort(axis=1)
         keys &= np.uint64(1)
@@ -264,9 +263,9 @@ def _ranked_gains(
     for block, own, distances in _distances(queries, gallery, metric):
         gains = sets.gains(queries.ids[block], gallery.ids)
         gains[own] = 0
-        keys = sorting_keys(distances)
+        keys = sorting_keys(distances, np.arange(len(gallery)))
         keys.sort(axis=1)
-        yield np.take_along_axis(gains, columns_of(keys), axis=1)
+        yield np.take_along_axis(gains, positions_in(keys), axis=1)
 
 
 def _distances(

@@ -104,7 +104,7 @@ def p_norms(vectors: np.ndarray, order: float, out: np.ndarray | None = None) ->
         (...) float64.
     """
     if order == 2:
-        return np.sqrt(np.square(vectors, out=out).sum(axis=-1))
+        return np.sqrt(np.linalg.vecdot(vectors, vectors))
     sizes = np.abs(vectors, out=out)
     if order == 1:
         return sizes.sum(axis=-1)
@@ -205,3 +205,28 @@ def pairs_within(
         rows, columns = np.nonzero(distances <= distance)
         later = columns > rows
         yield start + rows[later], start + columns[later]
+
+
+def sorting_keys(distances: np.ndarray, positions: np.ndarray) -> np.ndarray:
+    """One uint64 a pair, in order of distance, then position; its last bit is free.
+
+    The bits of floats that are not negative sort as the floats do, and integers sort fast.
+
+    Args:
+        distances: (Q, C) float32, not negative.
+        positions: (C,) or (Q, C) int64, from 0 to 2^31 - 1.
+    """
+    keys = distances.view(np.uint32).astype(np.uint64)
+    keys <<= np.uint64(32)
+    keys |= positions.astype(np.uint64) << np.uint64(1)
+    return keys
+
+
+def positions_in(keys: np.ndarray) -> np.ndarray:
+    """The positions in `sorting_keys`, int64."""
+    return (keys.astype(np.uint32) >> np.uint32(1)).astype(np.int64)
+
+
+def distances_in(keys: np.ndarray) -> np.ndarray:
+    """The distances in `sorting_keys`, float32."""
+    return (keys >> np.uint64(32)).astype(np.uint32).view(np.float32)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from cbir_tf.search.distances import find_metric, pairwise
+from cbir_tf.search.distances import find_metric, pairwise, positions_in, sorting_keys
 from cbir_tf.types import Embeddings
 
 BLOCK_PAIRS = 2**22
@@ -43,28 +43,12 @@ class Exhaustive:
             between = pairwise(self._metric, self._metric.prepare(queries[rows]), others)
             itself = own[rows, None] == (np.arange(len(others)) if among is None else among)
             between[itself] = np.inf
-            keys = sorting_keys(between)
+            keys = sorting_keys(between, np.arange(len(others)))
             keys.sort(axis=1)
-            columns = columns_of(keys[:, :k])
+            columns = positions_in(keys[:, :k])
             width = columns.shape[1]
             nearest = np.take_along_axis(between, columns, axis=1)
             positions = columns if among is None else among[columns]
             found[rows, :width] = np.where(np.isinf(nearest), -1, positions)
             distances[rows, :width] = nearest
         return found, distances
-
-
-def sorting_keys(distances: np.ndarray) -> np.ndarray:
-    """One uint64 a pair: distance, then column, then a free last bit.
-
-    The bits of floats that are not negative sort as the floats do, and integers sort fast.
-    """
-    keys = distances.view(np.uint32).astype(np.uint64)
-    keys <<= np.uint64(32)
-    keys |= np.arange(distances.shape[1], dtype=np.uint64) << np.uint64(1)
-    return keys
-
-
-def columns_of(keys: np.ndarray) -> np.ndarray:
-    """The columns in `sorting_keys`, int64."""
-    return ((keys & np.uint64(2**32 - 1)) >> np.uint64(1)).astype(np.int64)

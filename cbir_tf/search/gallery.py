@@ -11,7 +11,14 @@ import numpy as np
 
 from cbir_tf.errors import UserError
 from cbir_tf.parallel import in_parallel
-from cbir_tf.search.distances import Metric, between, find_metric
+from cbir_tf.search.distances import (
+    Metric,
+    between,
+    distances_in,
+    find_metric,
+    positions_in,
+    sorting_keys,
+)
 from cbir_tf.search.index import check_search, known_positions, positions_of
 from cbir_tf.search.manifest import Manifest
 from cbir_tf.search.recall import SAMPLE_K
@@ -19,6 +26,7 @@ from cbir_tf.types import Embeddings, Neighbours
 
 CANDIDATES_BEYOND_K = 8
 BLOCK_VALUES, CACHED_VALUES = 2**21, 2**18  # the second is what a processor's cache holds
+NONE = 2**31 - 1  # what -1 sorts as
 NOTHING = Embeddings(np.empty(0, str), np.empty((0, 0)), np.empty(0))
 
 
@@ -219,13 +227,24 @@ class GalleryIndex:
         self, queries: np.ndarray, k: int, own: np.ndarray, among: np.ndarray | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
         """See `cbir_tf.search.index.Finder`."""
+        if self.is_exact or among is not None:
+            return self._find(queries, k, own, among, k + CANDIDATES_BEYOND_K)
+        found = np.empty((len(queries), k), dtype=np.int64)
+        distances = np.empty((len(queries), k), dtype=np.float32)
+        # More than its recall was measured with would be no surer, but for the query itself.
+        for number, some in ((max(k, SAMPLE_K), own < 0), (max(k, SAMPLE_K) + 1, own >= 0)):
+            rows = np.flatnonzero(some)
+            found[rows], distances[rows] = self._find(queries[rows], k, own[rows], None, number)
+        return found, distances
+
+    def _find(
+        self, queries: np.ndarray, k: int, own: np.ndarray, among: np.ndarray | None, wanted: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """`find`, from so many candidates at first."""
         found = np.full((len(queries), k), -1)
         distances = np.full((len(queries), k), np.inf, dtype=np.float32)
         most = len(self) if among is None else len(among)
         pending = np.arange(len(queries) if most else 0)
-        # Of an approximate search more than its recall was measured with would be no surer.
-        exact = self.is_exact or among is not None
-        wanted = k + CANDIDATES_BEYOND_K if exact else max(k, SAMPLE_K) + 1
         while len(pending):
             wanted = min(wanted, most)
             unsettled = []
@@ -259,9 +278,10 @@ class GalleryIndex:
         # For a single query threads would take longer to start than it does.
         deque(map(measure, blocks) if len(blocks) == 1 else in_parallel(measure, blocks), maxlen=0)
         distances[candidates < 0] = np.inf
-        order = np.lexsort((candidates, distances), axis=-1)[:, :k]
-        best = np.take_along_axis(candidates, order, axis=-1)
-        return best, np.take_along_axis(distances, order, axis=-1)
+        keys = sorting_keys(distances, np.where(candidates < 0, NONE, candidates))
+        keys.sort(axis=1)
+        positions = positions_in(keys[:, :k])
+        return np.where(positions == NONE, -1, positions), distances_in(keys[:, :k])
 
 
 def joined(here: Embeddings, more: Embeddings) -> Embeddings:
