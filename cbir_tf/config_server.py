@@ -22,7 +22,8 @@ class Server(Section):
     most_neighbours: int = Field(1000, ge=1)
     """Largest k."""
     batch: int = Field(16, ge=1, le=256)
-    """Pictures embedded at once, at most: those that came while the ones before were embedded."""
+    """Pictures embedded at once, at most: those that came while the ones before were embedded, and
+    those that are just being decoded."""
     waiting: int = Field(256, ge=1)
     """Requests worked on at a time; any more are told to come back."""
     rate: float = Field(50, ge=0)

@@ -74,6 +74,7 @@ class Guard:
         self.hosts = {each.lower() for each in (*LOOPBACK, *settings.hosts, address)}
         self.limit = RateLimit(settings.rate, settings.burst)
         self.running = 0
+        metrics.running.set_function(lambda: self.running)
         # Ids for requests that bring none: unlike those of the process before, and counted.
         self.name, self.count = secrets.token_hex(4), itertools.count()
 
@@ -97,7 +98,6 @@ class Guard:
             await send(message)
 
         self.running += 1
-        self.metrics.running.set(self.running)
         try:
             self._check(scope, headers)
             await self.app(scope, receive, sending)
@@ -112,8 +112,10 @@ class Guard:
                 await _refuse(sending, RequestError(500, text))
         finally:
             self.running -= 1
-            self.metrics.running.set(self.running)
-            self._record(scope, headers, request_id, status, time.perf_counter() - start)
+            seconds = time.perf_counter() - start
+            # When what has been written is sent, at the end of this turn of the loop.
+            later = asyncio.get_running_loop().call_soon
+            later(self._record, scope, request_id, status, seconds)
 
     def _check(self, scope: Scope, headers: dict[bytes, str]) -> None:
         """Refuse what must not reach a route.
@@ -155,9 +157,7 @@ class Guard:
         if not hmac.compare_digest(given.encode("latin-1"), self.key):
             raise RequestError(401, "the API key is missing or wrong; send it as X-API-Key")
 
-    def _record(
-        self, scope: Scope, headers: dict[bytes, str], request_id: str, status: int, seconds: float
-    ) -> None:
+    def _record(self, scope: Scope, request_id: str, status: int, seconds: float) -> None:
         route = getattr(scope.get("route"), "path", "other")
         method = scope["method"] if scope["method"] in COUNTED_METHODS else "other"
         self.metrics.requests.labels(method, route, str(status)).inc()
