@@ -277,8 +277,9 @@ class GalleryIndex:
         blocks = [*_blocks(everyone, candidates.shape[1] * queries.shape[1], CACHED_VALUES)]
         # For a single query threads would take longer to start than it does.
         deque(map(measure, blocks) if len(blocks) == 1 else in_parallel(measure, blocks), maxlen=0)
-        distances[candidates < 0] = np.inf
-        keys = sorting_keys(distances, np.where(candidates < 0, NONE, candidates))
+        missing = candidates < 0
+        distances[missing] = np.inf
+        keys = sorting_keys(distances, np.where(missing, NONE, candidates))
         keys.sort(axis=1)
         positions = positions_in(keys[:, :k])
         return np.where(positions == NONE, -1, positions), distances_in(keys[:, :k])

@@ -19,6 +19,7 @@ from cbir_tf import Retriever, Run
 from cbir_tf.commands.cli import main
 from cbir_tf.config import Config
 from cbir_tf.server.app import make_app
+from cbir_tf.server.routes import json_answer
 from cbir_tf.server.service import Service
 
 
@@ -195,3 +196,27 @@ def test_a_batch_is_encoded_while_the_one_before_is_searched(served_folder, pict
             assert searching.wait(10)
             assert [pool.submit(ask).result(), first.result()] == [200, 200]
         assert waited == [True]
+
+
+@pytest.mark.parametrize("step", ["encode", "find"])
+def test_a_batch_that_fails_is_a_500_and_the_next_is_answered(served_folder, picture, step):
+    run = Run.open(served_folder)
+    service = Service(run, Config.load(run.config_file, ["server.rate=0"]))
+    with TestClient(make_app(service), base_url="http://localhost") as client:
+
+        def ask() -> int:
+            return client.post("/search", files={"file": picture.read_bytes()}).status_code
+
+        def failing(_):
+            raise RuntimeError("out of order")
+
+        working = getattr(service.gallery, step)
+        setattr(service.gallery, step, failing)
+        assert ask() == 500
+        setattr(service.gallery, step, working)
+        assert ask() == 200
+
+
+def test_answers_are_json_whatever_the_numbers():
+    answer = json_answer({"value": float("nan"), "most": float("inf")})
+    assert json.loads(answer.body, parse_constant=pytest.fail) == {"value": None, "most": None}
