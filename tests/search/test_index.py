@@ -501,6 +501,21 @@ def test_an_approximate_index_reaches_the_recall_asked_for(name, metric, recall)
     assert np.array_equal(found.distances[same], exact.distances[same])
 
 
+@pytest.mark.parametrize("name", APPROXIMATE)
+def test_an_approximate_search_finds_the_same_beside_queries_that_are_stored(name):
+    everything = clustered(2200)
+    stored, others = everything.take(slice(0, 2000)), everything.take(slice(2000, None))
+    index = make_index(name, "euclidean", recall=0.5).fit(stored)
+    assert not index.is_exact
+    vectors = np.concatenate([others.vectors, stored.vectors[:200]])
+    ids = np.concatenate([others.ids, stored.ids[:200]])
+    mixed = index.search(vectors, 10, ids)
+    apart = [index.search(vectors[rows], 10, ids[rows]) for rows in (slice(200), slice(200, None))]
+    assert np.array_equal(mixed.ids, np.concatenate([each.ids for each in apart]))
+    assert (mixed.ids != ids[:, np.newaxis]).all()
+    assert (mixed.ids != "").all()
+
+
 def test_the_default_is_exact_for_small_galleries_and_approximate_for_large_ones():
     gallery = clustered(21_000, dimension=8)
     index = make_index("faiss", recall=0.9).fit(gallery.take(slice(0, 19_000)))
