@@ -148,7 +148,19 @@ class OnnxEncoder:
             return _run(self._alone, pixels)
         at_once = max(1, min(PIECE_PIXELS // pixels[0, ..., 0].size, len(pixels) // cores))
         pieces = [pixels[start : start + at_once] for start in range(0, len(pixels), at_once)]
-        return np.concatenate([*self._threads.map(partial(_run, self._shared), pieces)])
+        session, vectors = self._shared, [np.empty(0)] * len(pieces)
+        waiting = iter(range(len(pieces)))  # of which every thread takes the next
+
+        def work() -> None:
+            for number in waiting:
+                vectors[number] = _run(session, pieces[number])
+
+        # The caller is one of them: to be woken for every piece would cost its core more.
+        others = [self._threads.submit(work) for _ in range(cores - 1)]
+        work()
+        for each in others:
+            each.result()
+        return np.concatenate(vectors)
 
     @cached_property
     def _shared(self) -> Any:
@@ -160,7 +172,7 @@ class OnnxEncoder:
 
     @cached_property
     def _threads(self) -> ThreadPoolExecutor:
-        return ThreadPoolExecutor(_cores(), "encoder")  # kept: a service encodes all the time
+        return ThreadPoolExecutor(_cores() - 1, "encoder")  # kept: a service encodes all the time
 
 
 def _cores() -> int:
