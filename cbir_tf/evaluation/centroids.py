@@ -9,6 +9,7 @@ from cbir_tf.search.index import positions_of
 from cbir_tf.types import UNLABELLED, Embeddings
 
 BLOCK_PAIRS = 2**22
+ROUNDING = 1e-12  # of a mean, in float64, in proportion to the largest value
 
 
 def nearest_centroid(
@@ -46,7 +47,9 @@ def nearest_centroid(
     counts = np.bincount(class_of)
     in_order = np.argsort(class_of, kind="stable")
     sums = np.add.reduceat(points[in_order], np.cumsum(counts) - counts)
-    means = arithmetic.prepare(sums / counts[:, None])
+    # Directions that cancel out leave none, where rounding would leave some.
+    least = ROUNDING * np.abs(points).max()
+    means = arithmetic.prepare(_cleared(sums / counts[:, None], least))
     own = positions_of(queries.ids, gallery.ids)
     expected = positions_of(queries.labels, classes)
 
@@ -62,7 +65,8 @@ def nearest_centroid(
         itself = own[block][rows]
         left = counts[class_of[itself]] - 1
         others = (sums[class_of[itself]] - points[itself]) / np.maximum(left, 1)[:, None]
-        without = between(arithmetic, vectors[rows], arithmetic.prepare(others))
+        means_without = arithmetic.prepare(_cleared(others, least))
+        without = between(arithmetic, vectors[rows], means_without)
         distances[rows, class_of[itself]] = np.where(left > 0, without, np.inf)
 
         has_class = expected[block] >= 0
@@ -71,3 +75,7 @@ def nearest_centroid(
         nearest = np.argmin(distances, axis=1)
         correct[block[scored]] = nearest[scored] == expected[block[scored]]
     return correct
+
+
+def _cleared(means: np.ndarray, least: float) -> np.ndarray:
+    return np.where(np.abs(means) < least, 0.0, means)

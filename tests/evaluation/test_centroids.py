@@ -103,6 +103,13 @@ def test_equally_near_centroids_go_by_label():
     assert nearest_centroid(queries, gallery, "euclidean").tolist() == [1, 0]
 
 
+def test_directions_that_cancel_out_leave_none():
+    """Without the last, [2, -2] and [-2, 2] are its class: at distance 1, the other at 1.46."""
+    vectors = [[2, -2], [-1, -1], [-2, 2], [-1, -2], [-1, 2]]
+    found = Embeddings(list("abcde"), vectors, [2, 1, 2, 1, 2])
+    assert nearest_centroid(found).tolist()[4] == 1
+
+
 def test_blocks_do_not_show(monkeypatch):
     images = clusters(300, 3)
     whole = nearest_centroid(images)
