@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from contextlib import nullcontext
 
 from cbir_tf.addresses import path_of
 from cbir_tf.commands.extract import trained_run
@@ -48,7 +49,7 @@ def main(arguments: argparse.Namespace) -> None:
     run = trained_run(arguments.run)
     config = _config(run, arguments.overrides)
     try:
-        from cbir_tf.server.running import listen, serve
+        from cbir_tf.server.running import alone, listen, serve
     except ImportError as error:
         raise UserError(f"serve needs {error.name}; pip install 'cbir-tf[serve]'") from None
     from cbir_tf.features.runtime import is_exported
@@ -56,7 +57,8 @@ def main(arguments: argparse.Namespace) -> None:
     others = [Run.open(config.search.two_step.run)] if config.search.two_step.run else []
     if not all(is_exported(each.model, each.config.data.image_size) for each in (run, *others)):
         import_tensorflow()
-    with listen(arguments.host, arguments.port) as socket:
+    changes = nullcontext() if config.server.read_only else alone(run)
+    with changes, listen(arguments.host, arguments.port) as socket:
         serve(run, config, socket, os.environ.get(KEY) or None)
 
 

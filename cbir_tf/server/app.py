@@ -148,9 +148,9 @@ def _add_page(app: FastAPI, page: dict[str, tuple[bytes, str]]) -> None:
         return Response(STYLE, 200, headers, KINDS["css"])
 
     for path in page:
-        app.add_api_route(path, file, methods=["GET"], include_in_schema=False)
-    app.add_api_route("/docs", reference, methods=["GET"], include_in_schema=False)
-    app.add_api_route("/docs.css", style, methods=["GET"], include_in_schema=False)
+        app.add_api_route(path, file, methods=["GET", "HEAD"], include_in_schema=False)
+    app.add_api_route("/docs", reference, methods=["GET", "HEAD"], include_in_schema=False)
+    app.add_api_route("/docs.css", style, methods=["GET", "HEAD"], include_in_schema=False)
 
 
 def _add_problems(app: FastAPI) -> None:
@@ -160,6 +160,10 @@ def _add_problems(app: FastAPI) -> None:
     async def refused(_: Request, error: Any) -> Response:
         headers = {} if error.retry_after is None else {"Retry-After": f"{error.retry_after:.0f}"}
         return json_answer({"error": str(error)}, error.status, headers)
+
+    @app.exception_handler(Exception)  # which the guard logs
+    async def failed(_: Request, error: Any) -> Response:
+        return json_answer({"error": "the service failed; its log says more"}, 500)
 
     @app.exception_handler(RequestValidationError)
     async def impossible(_: Request, error: Any) -> Response:

@@ -12,7 +12,7 @@ import binascii
 import json
 import re
 from collections.abc import AsyncIterator
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from python_multipart.exceptions import FormParserError
@@ -82,9 +82,9 @@ class SearchBody(QueryBody):
     where: tuple[Annotated[str, Field(max_length=1000)], ...] = Field((), max_length=32)
     """Search only images that meet all of these: label=rose,tulip or year>=2020, by label, split,
     id, path or a column of metadata, or tags~cat where that column is a list as cat,dog."""
-    re_ranking: str | None = Field(None, pattern="^(none|query_expansion|k_reciprocal)$")
+    re_ranking: Literal["none", "query_expansion", "k_reciprocal"] | None = None
     """none, query_expansion or k_reciprocal; the run's search.re_ranking if not given."""
-    two_step: str | None = Field(None, pattern="^(none|knn|svm)$")
+    two_step: Literal["none", "knn", "svm"] | None = None
     """Say first of which class the query is, then look among the images of that class: none, knn or
     svm; the run's search.two_step if not given."""
     position: bool = False

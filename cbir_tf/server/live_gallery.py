@@ -6,7 +6,7 @@ encoding, which looks at none of the images, is for any thread.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -233,7 +233,7 @@ class LiveGallery:
             self._take_out(id_)
         projected = self.retriever.projected(vector[np.newaxis])
         self._put_in(Embeddings(np.array([id_]), projected, np.array([label])))
-        self.columns |= addition.metadata.keys()
+        self._describe(is_new, addition.metadata)
         return id_, is_new
 
     def remove(self, id_: str) -> None:
@@ -245,7 +245,10 @@ class LiveGallery:
         Raises:
             UserError: the store cannot be written; the image is still found then.
         """
-        record = self.retriever.record(id_)
+        record = self.store.record(id_)
+        if record is None:  # an extract.py beside this service has taken it out
+            self._take_out(id_)
+            return
         added = record.path if id_.startswith(f"{self.run.added.name}/") else None
         if added is not None:
             forget_picture(added)
@@ -253,6 +256,14 @@ class LiveGallery:
         self._take_out(id_)
         if added is not None:
             added.unlink(missing_ok=True)
+        self._describe(False, record.metadata)
+
+    def _describe(self, is_new: bool, metadata: Mapping[str, object]) -> None:
+        """Columns of metadata, after an image came with some, or went or changed with them."""
+        if is_new:
+            self.columns |= metadata.keys()
+        else:
+            self.columns = set(self.store.metadata_names)
 
     def _put_in(self, more: Embeddings) -> None:
         before = np.searchsorted(self.embeddings.ids, more.ids)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import signal
 import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 
 import uvicorn
 
@@ -28,10 +30,32 @@ def listen(host: str, port: int) -> socket.socket:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((host, port), family=family, backlog=BACKLOG)
     except (OSError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
+        reason = (getattr(error, "strerror", None) or str(error)).rstrip(".")
         raise UserError(
             f"{host} port {port}: {reason.lower()}; choose another --host or --port"
         ) from None
+
+
+@contextmanager
+def alone(run: Run) -> Iterator[None]:
+    """Keep other services from changing a run; the system lets go of it whenever the process ends.
+
+    Raises:
+        UserError: another one does.
+    """
+    with ExitStack() as stack:
+        try:
+            from fcntl import LOCK_EX, LOCK_NB, flock
+
+            flock(stack.enter_context(open(run.folder / "serving.lock", "ab")), LOCK_EX | LOCK_NB)
+        except BlockingIOError:
+            raise UserError(
+                f"{run.folder}: another service is changing it; end that one, or start this one "
+                "with server.read_only=true"
+            ) from None
+        except (ImportError, OSError):  # Windows, or a disk where nothing can be locked or written
+            pass
+        yield
 
 
 class _Server(uvicorn.Server):

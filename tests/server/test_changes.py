@@ -16,6 +16,7 @@ from PIL import Image
 from cbir_tf import Retriever, Run
 from cbir_tf.commands.cli import main
 from cbir_tf.data.added import added_images, id_of
+from cbir_tf.features.store import FeatureStore
 
 
 def painted(seed: int, colour: tuple[int, int, int] = (40, 180, 60)) -> bytes:
@@ -28,6 +29,10 @@ def painted(seed: int, colour: tuple[int, int, int] = (40, 180, 60)) -> bytes:
 def ids(answer) -> list[str]:
     assert answer.status_code == 200, answer.text
     return [each["id"] for each in answer.json()["neighbours"]]
+
+
+def columns(client) -> list[str]:
+    return client.get("/info").json()["columns"]
 
 
 @pytest.fixture
@@ -52,7 +57,7 @@ def test_an_added_picture_is_found_filtered_shown_and_there_after_a_restart(serv
             for where in ("label=lime", "year>=2020", "place=Kyoto", "id=" + id_):
                 assert ids(client.post("/search", json={**asked, "where": where})) == [id_]
             assert client.get(added.json()["image"]).content == picture
-            assert client.get("/info").json()["columns"] == ["place", "year"]
+            assert columns(client) == ["place", "year"]
 
 
 def test_the_same_picture_is_the_same_image_described_anew(serving, folder):
@@ -63,6 +68,27 @@ def test_the_same_picture_is_the_same_image_described_anew(serving, folder):
         assert first.json()["id"] == second.json()["id"] and second.json()["images"] == 37
         answer = client.post("/search", files={"file": painted(1)}, data={"k": 1})
         assert answer.json()["neighbours"][0]["label"] == "blue"
+
+
+def test_columns_go_with_the_last_image_that_has_them(serving, folder):
+    with serving(folder) as client:
+        about = {"metadata": json.dumps({"year": 2020})}
+        added = client.post("/images", files={"file": painted(1)}, data=about).json()
+        assert columns(client) == ["year"]
+        about = {"metadata": json.dumps({"place": "Kyoto"})}
+        client.post("/images", files={"file": painted(1)}, data=about)
+        assert columns(client) == ["place"]
+        assert client.delete(added["image"]).status_code == 200
+        assert columns(client) == []
+
+
+def test_what_an_extraction_has_taken_out_meanwhile_can_be_removed(serving, folder):
+    with serving(folder) as client:
+        with FeatureStore.open(folder / "features.db") as store:
+            store.remove(["green/03.jpg"])
+        assert client.delete("/images/green%2F03.jpg").status_code == 200
+        everything = client.post("/search", json={"id": "green/00.jpg", "k": 34})
+        assert "green/03.jpg" not in ids(everything)
 
 
 def test_removed_images_are_not_found_again_and_files_of_others_stay(serving, folder, photos):

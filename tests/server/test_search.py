@@ -217,6 +217,17 @@ def test_a_batch_that_fails_is_a_500_and_the_next_is_answered(served_folder, pic
         assert ask() == 200
 
 
+def test_what_fails_elsewhere_is_a_500_in_json_too(served_folder, monkeypatch):
+    run = Run.open(served_folder)
+    service = Service(run, Config.load(run.config_file))
+    monkeypatch.setattr(service.gallery, "remove", lambda _: 1 / 0)
+    app = make_app(service)
+    with TestClient(app, "http://localhost", raise_server_exceptions=False) as client:
+        answer = client.delete("/images/red%2F00.jpg")
+    assert answer.status_code == 500 and "failed" in answer.json()["error"]
+    assert "x-request-id" in answer.headers
+
+
 def test_answers_are_json_whatever_the_numbers():
     answer = json_answer({"value": float("nan"), "most": float("inf")})
     assert json.loads(answer.body, parse_constant=pytest.fail) == {"value": None, "most": None}

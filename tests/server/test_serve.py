@@ -10,6 +10,8 @@ from cbir_tf.commands.cli import main
 from cbir_tf.config import Config
 from cbir_tf.server.explanation import why_not
 from cbir_tf.server.rate_limit import RateLimit
+from cbir_tf.server.running import alone
+from cbir_tf.types import Run
 
 
 def test_help_lists_the_keys_of_the_service(capsys):
@@ -44,6 +46,15 @@ def test_a_port_that_is_taken_is_named(trained_folder, capsys):
         port = taken.getsockname()[1]
         assert main(["serve", "--run", str(trained_folder), "--port", str(port)]) == 2
     assert f"127.0.0.1 port {port}" in capsys.readouterr().err
+
+
+def test_one_service_changes_a_run_at_a_time(trained_folder, capsys, start):
+    with alone(Run.open(trained_folder)):
+        assert main(["serve", "--run", str(trained_folder), "--port", "0"]) == 2
+        (line,) = capsys.readouterr().err.strip().splitlines()
+        assert "another service is changing it" in line and "server.read_only=true" in line
+        start(trained_folder, "server.read_only=true")  # only looks
+    start(trained_folder)
 
 
 def test_what_a_run_cannot_explain_is_known_beforehand():

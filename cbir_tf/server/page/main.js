@@ -38,6 +38,7 @@ function refuse(text, how, ...actions) {
     make("div", { class: "row" }, ...actions),
   );
   shown(problem, true);
+  problem.scrollIntoView({ block: "nearest" }); // it may be below open filters
 }
 
 const button = (text, action) => make("button", { type: "button", on: { click: action } }, text);
@@ -273,7 +274,11 @@ async function begin() {
 }
 
 byId("others").addEventListener("click", drawSome);
-byId("map-toggle").addEventListener("click", () => go({ map: !view.map }));
+byId("map-toggle").addEventListener("click", () => {
+  const wanted = !view.map;
+  go({ map: wanted });
+  if (wanted) byId("map").scrollIntoView({ block: "nearest" });
+});
 byId("home").addEventListener("click", (event) => {
   event.preventDefault();
   byId("random").replaceChildren();

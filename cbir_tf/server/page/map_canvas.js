@@ -123,7 +123,7 @@ export class MapCanvas {
       if (left > -30 && top > -30 && left < width + 30 && top < height + 30)
         visible.push([point, left, top]);
     }
-    const few = visible.length <= PICTURES && this.points.length > PICTURES;
+    const few = visible.length <= PICTURES && visible.length < this.points.length;
     const crowd = Math.min(6, Math.max(2.6, 120 / Math.sqrt(this.points.length + 1)));
     const radius = Math.min(9, crowd * zoom ** 0.3);
     for (const [point, left, top] of visible)

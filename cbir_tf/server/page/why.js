@@ -195,8 +195,9 @@ export async function explain(view, match, info) {
 }
 
 function key({ similarity }, match, negative) {
-  const parts = [make("span", { class: "swatch adds" }), "adds to the similarity"];
-  if (negative) parts.push(make("span", { class: "swatch takes" }), "takes from it");
+  const part = (name, text) => make("span", {}, make("span", { class: `swatch ${name}` }), text);
+  const parts = [part("adds", "adds to the similarity")];
+  if (negative) parts.push(part("takes", "takes from it"));
   const figures = `Cosine similarity ${similarity.toFixed(3)}; distance in this search ${distance(match.distance)}.`;
   const help =
     "Point at a place, or Tab to a picture and use the arrow keys, to see what it goes with.";
