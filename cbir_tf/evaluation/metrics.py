@@ -180,9 +180,9 @@ def per_query(
         unlabelled = str(queries.ids[queries.labels == UNLABELLED][0])
         raise UserError(f"query {unlabelled!r} has no label; evaluate on labelled images")
     found = queries if gallery is None else gallery
-    own = np.isin(found.ids, queries.ids).any()
+    own = bool(np.isin(found.ids, queries.ids).any())
     for rank in k:
-        check_k(rank, len(found) - int(own))
+        check_k(rank, len(found), own)
     check_dimension(queries.vectors, found.vectors.shape[1])
     # In order of id, a tie by id is a tie by column.
     found = found.take(np.argsort(found.ids))

@@ -110,24 +110,26 @@ class Index(Finder, Protocol):
         ...
 
 
-def check_k(k: int, available: int) -> None:
+def check_k(k: int, images: int, own: bool) -> None:
     """Refuse a k that cannot be answered.
 
     Args:
         k: neighbours wanted.
-        available: vectors a query can find: the gallery without the query itself.
+        images: in the gallery.
+        own: whether the query is one of them, which it never finds.
 
     Raises:
-        UserError: the gallery is empty, or k is not in 1..available.
+        UserError: there is nothing to find, or less than k.
     """
+    available = images - own
     if available < 1:
         raise UserError("the gallery holds nothing to search; add images to it")
     if k < 1:
         raise UserError(f"k={k}: ask for at least 1 neighbour")
     if k > available:
         raise UserError(
-            f"k={k}: the gallery holds only {available} to find (a query never finds itself); "
-            f"ask for k={available} or fewer"
+            f"k={k}: the gallery holds only {available} to find"
+            f"{' (a query never finds itself)' if own else ''}; ask for k={available} or fewer"
         )
 
 
@@ -211,7 +213,7 @@ def check_search(
         if len(query_ids) != len(vectors):
             raise ValueError(f"{len(query_ids)} query_ids for {len(vectors)} vectors")
         own = positions_of(np.asarray(query_ids, dtype=np.str_), gallery.ids)
-    check_k(k, len(gallery) - int((own >= 0).any()))
+    check_k(k, len(gallery), bool((own >= 0).any()))
     queries = check_vectors(vectors, gallery.vectors.shape[1])
     if where is None:
         return queries, k, own, None
