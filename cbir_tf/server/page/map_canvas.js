@@ -197,8 +197,11 @@ export class MapCanvas {
     context.lineJoin = "round";
     context.strokeStyle = ground;
     context.fillStyle = ink;
-    context.strokeText("Query", left + 18, top);
-    context.fillText("Query", left + 18, top);
+    // Beside the ring, on the side where there is room.
+    const width = context.measureText("Query").width;
+    const start = left + 24 + width < this.viewport.width ? left + 18 : left - 18 - width;
+    context.strokeText("Query", start, top);
+    context.fillText("Query", start, top);
   }
 
   drawMeant(context, ink, radius) {
