@@ -25,13 +25,12 @@ def format_table(result: dict[str, Any]) -> str:
             row.append(f"{low:.4f} to {high:.4f}")
         rows.append(row)
     left_out = f", {result['left_out']} left out with nothing to find" * bool(result["left_out"])
-    queries, gallery = (
-        f" of the {result[split]} split" if split in result else ""
-        for split in ("split", "gallery_split")
+    of_queries, of_gallery = (
+        f"{result[split]} " if split in result else "" for split in ("split", "gallery_split")
     )
     title = (
-        f"{result['protocol']}: {result['queries']} queries{queries}{left_out}, "
-        f"{result['gallery']} images{gallery} in the gallery, "
+        f"{result['protocol']}: {result['queries']} {of_queries}queries{left_out}, "
+        f"{result['gallery']} {of_gallery}images in the gallery, "
         f"{result['metric']} distance{steps(result)}"
     )
     return f"{title}\n\n{markdown(header, rows)}"

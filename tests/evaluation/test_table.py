@@ -33,6 +33,12 @@ cosine distance
     )
 
 
+def test_the_table_names_the_splits_where_they_are_known():
+    table = format_table(RESULT | {"split": "test", "gallery_split": "train"})
+    assert table.startswith("leave-one-out: 10 test queries, 1 left out")
+    assert ", 11 train images in the gallery, " in table
+
+
 def test_without_intervals_their_column_is_left_out():
     table = format_table(RESULT | {"intervals": {}, "left_out": 0})
     assert "interval" not in table

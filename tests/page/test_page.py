@@ -278,10 +278,25 @@ def test_the_map_shows_the_query_and_is_searched_from(page, address):
     }
     canvas.hover(position=place)
     expect(page.locator(".tip")).to_contain_text(points[alone]["label"])
-    page.mouse.wheel(0, -300)  # zooms about the pointer, under which the point stays
+    page.wait_for_load_state("networkidle")
+    with page.expect_request("**/thumbnails/*"):  # few are left, and shown as pictures
+        page.mouse.wheel(0, -300)  # zooms about the pointer, under which the point stays
     with page.expect_response("**/search"):
         canvas.click(position=place)
     assert page.evaluate("new URLSearchParams(location.search).get('id')") == points[alone]["id"]
+
+
+def test_on_a_phone_the_map_and_errors_come_into_view(opened, browser, address, tmp_path):
+    (text := tmp_path / "notes.txt").write_text("no picture")
+    with opened(browser, address, "422", viewport={"width": 375, "height": 740}) as page:
+        page.goto("/?id=red%2F01.jpg")
+        settled(page)
+        page.locator("#options summary").click()
+        page.get_by_role("button", name="Map").click()
+        expect(page.locator("#map")).to_be_in_viewport()
+        page.evaluate("scrollTo(0, 0)")
+        page.set_input_files("#choose", text)
+        expect(page.locator("#problem")).to_be_in_viewport()
 
 
 def test_a_picture_has_its_place_on_the_map(page, photo):

@@ -267,8 +267,8 @@ def test_a_refused_change_changes_nothing(name):
 @pytest.mark.parametrize(
     ("k", "query_ids", "message"),
     [
-        (6, None, "k=6: the gallery holds only 5 to find"),
-        (5, ["00007"], "k=5: the gallery holds only 4 to find"),
+        (6, None, "k=6: the gallery holds only 5 to find; ask for k=5 or fewer"),
+        (5, ["00007"], "k=5: the gallery holds only 4 to find .a query never finds itself.; "),
         (0, None, "k=0: ask for at least 1"),
     ],
 )
