@@ -26,7 +26,7 @@ export function makeMap(info, look, choose, ready) {
     make("button", { type: "button", "aria-label": name, on: { click: action } }, text);
   const tools = make(
     "div",
-    { class: "row tools" },
+    { class: "row" },
     zoom("Zoom in", "+", () => canvas.viewport.zoomBy(1.6)),
     zoom("Zoom out", "−", () => canvas.viewport.zoomBy(1 / 1.6)),
     zoom("Show the whole map", "Whole", () => canvas.viewport.reset()),
@@ -38,8 +38,8 @@ export function makeMap(info, look, choose, ready) {
       "arrow keys and + − move to an image, Enter searches from it.",
   );
   section.replaceChildren(
-    make("div", { class: "heading" }, title, about),
-    make("div", { class: "plot" }, canvas.element, tools),
+    make("div", { class: "heading" }, title, about, tools),
+    canvas.element,
     legend,
     help,
   );
