@@ -54,12 +54,11 @@ class CollapseAlarm(keras.callbacks.Callback):
             self._warned = True
             logger.warning(
                 "epoch %d: the embedding has collapsed: images of different classes are %.2g "
-                "apart, spread %.2g, so the loss sits at its margin of %g; lower the learning "
+                "apart, spread %.2g, and the loss can hardly fall any more; lower the learning "
                 "rate, warm up longer, or use loss.name=triplet_semi_hard",
                 epoch + 1,
                 apart,
                 statistics["spread"],
-                self.margin,
             )
 
 
