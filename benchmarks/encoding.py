@@ -51,7 +51,7 @@ def main() -> None:
         model = build_embedder(Model(backbone="mobilenet_v2", weights=None, embedding_size=128))
         model.save(path)
         encoder = open_encoder(path, SIZE)
-        assert is_exported(path, SIZE), "needs ONNX Runtime: pip install 'cbir-tf[onnx]'"
+        assert is_exported(path), "needs ONNX Runtime: pip install 'cbir-tf[onnx]'"
         decoded = [pixels.numpy() for pixels, _ in inference_batches(images, data)]
         jobs: dict[str, Callable[[], object]] = {
             "decoding": lambda: [None for _ in inference_batches(images, data)],

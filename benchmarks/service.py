@@ -78,7 +78,8 @@ def made(folder: Path, images: Path, index: str) -> Run:
         run = Run.open(folder)
         vectors = np.random.default_rng(0).normal(size=(STORED, 128)).astype(np.float32)
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-        with FeatureStore.create(run.features, maker_of(run, "none"), ["class"]) as store:
+        maker = maker_of(run, run.config.search)
+        with FeatureStore.create(run.features, maker, ["class"]) as store:
             ids = [f"image-{each:05d}" for each in range(STORED)]
             store.write([Record(id_, None, 0, "test", "digest") for id_ in ids], vectors)
         Retriever(run).encoder(np.zeros((1, 224, 224, 3), np.uint8))  # exports the model

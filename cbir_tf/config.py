@@ -330,6 +330,8 @@ class Config(Section):
                 f"search.test_time_augmentation: rotations needs square images, data.image_size is "
                 f"{height} x {width}; use flip, or a square size"
             )
+        if self.search.test_time_scales != (1.0,) and self.descriptors:
+            raise ValueError("search.test_time_scales: descriptors take one size; leave it out")
         return self
 
     @model_validator(mode="before")

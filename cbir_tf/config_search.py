@@ -76,6 +76,11 @@ class Search(Section):
     """An image's vector is the mean of those of several views: flip, with its mirror image; crops,
     three along the longer side, and their mirror images (with data.resize: crop); rotations, by 0,
     90, 180 and 270 degrees. Takes 2, 6 or 4 times as long, and new features."""
+    test_time_scales: tuple[Annotated[float, Field(ge=0.5, le=2)], ...] = Field(
+        (1.0,), min_length=1, max_length=8
+    )
+    """Sizes at which every view is encoded, as shares of data.image_size; the vector is the mean
+    over them too. [0.857, 1, 1.143] are 192, 224 and 256 pixels of 224."""
     dtype: Literal["float32", "float16"] = "float32"
     """As which vectors are stored; float16 halves the file and keeps 3 digits."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,9 +14,9 @@ from cbir_tf.addresses import path_of
 from cbir_tf.config_search import Search, TwoStep
 from cbir_tf.data.decode import CROPS, decode_image
 from cbir_tf.errors import UserError, nearest
-from cbir_tf.features.runtime import DESCRIPTORS, Encoder, check_model, predict
+from cbir_tf.features.runtime import DESCRIPTORS, Encoder, check_model
 from cbir_tf.features.store import FeatureStore, Record, another_maker
-from cbir_tf.features.views import averaging, maker_of, open_run_encoder, viewed
+from cbir_tf.features.views import maker_of, open_run_encoder, viewed
 from cbir_tf.progress import logger
 from cbir_tf.remote import fetch_missing, local
 from cbir_tf.search import Index, load_index, make_index
@@ -73,7 +73,7 @@ class Retriever:
         self.run = run
         self.search_config = search or run.config.search
         self.store = FeatureStore.open(run.features)
-        maker = maker_of(run, self.search_config.test_time_augmentation)
+        maker = maker_of(run, self.search_config)
         if self.store.model_digest != maker:
             error = another_maker(run.features, self.store.model_digest, maker)
             self.store.close()
@@ -115,8 +115,8 @@ class Retriever:
 
     @cached_property
     def encoder(self) -> Encoder:
-        """What embeds images of the configuration's size, fastest."""
-        return open_run_encoder(self.run, self.search_config.test_time_augmentation)
+        """What embeds images of the configuration's size, or another one, fastest."""
+        return open_run_encoder(self.run, self.search_config)
 
     @cached_property
     def gallery(self) -> Embeddings:
@@ -264,18 +264,13 @@ class Retriever:
         Raises:
             UserError: it cannot be read.
         """
-        augmentation = self.search_config.test_time_augmentation
-        data = viewed(self.run.config.data, augmentation)
+        data = viewed(self.run.config.data, self.search_config)
         if not isinstance(image, np.ndarray):
             source = image if isinstance(image, bytes) else local(image)
             image = decode_image(source, data.image_size, data.resize)
-        elif augmentation == "crops":  # pixels are taken as they are
+        elif self.search_config.test_time_augmentation == "crops":  # pixels are taken as they are
             image = np.tile(image, (1, CROPS, 1))
-        if image.shape[:2] == data.image_size or self.run.model.suffix == DESCRIPTORS:
-            return self.projected(self.encoder(image[np.newaxis]))[0]
-        normalize = self.run.config.model.normalize
-        any_size = averaging(partial(predict, self.model), augmentation, normalize)
-        return self.projected(any_size(image[np.newaxis]))[0]
+        return self.projected(self.encoder(image[np.newaxis]))[0]
 
     def projected(self, vectors: np.ndarray) -> np.ndarray:
         """(Q, D) vectors as the embedder makes them, made as `embeddings` are."""

@@ -195,7 +195,7 @@ def _images_per_second(task: Task, images: ImageSet) -> float:
     from cbir_tf.features.views import viewed
 
     config = task.retriever.run.config
-    data = viewed(config.data, config.search.test_time_augmentation)
+    data = viewed(config.data, config.search)
     mine = task.images.take(np.isin(task.images.ids, images.ids))
     start = time.perf_counter()
     embed(task.retriever.encoder, mine, data)

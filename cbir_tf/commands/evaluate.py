@@ -219,7 +219,7 @@ class Task:
         if learns and split == "train" and search.two_step.name == "svm":
             logger.warning("search.two_step has learnt from these very queries, which flatters it")
         # Before the store is looked at, which takes a damaged model for another one.
-        encoder = open_run_encoder(run, search.test_time_augmentation)
+        encoder = open_run_encoder(run, search)
         retriever, _ = extract(run, images, encoder)
         retriever.encoder = encoder
         images = images.take(np.isin(images.split, list(splits)))

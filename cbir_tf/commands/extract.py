@@ -223,14 +223,14 @@ def extract(
     from cbir_tf.files import read_json
 
     search = run.config.search
-    encoder = encoder or open_run_encoder(run, search.test_time_augmentation)
+    encoder = encoder or open_run_encoder(run, search)
     names = read_json(run.training)["class_names"]
-    maker = maker_of(run, search.test_time_augmentation)
+    maker = maker_of(run, search)
     with FeatureStore.create(run.features, maker, names, search.dtype) as store:
         names = list(store.extend_classes(images.class_names))
         numbers = np.array([names.index(each) for each in images.class_names] + [UNLABELLED])
         images = replace(images, labels=numbers[images.labels], class_names=tuple(names))
-        data = viewed(run.config.data, search.test_time_augmentation)
+        data = viewed(run.config.data, search)
         unreadable = encode(encoder, images, data, store)
         if len(unreadable) == len(images):
             raise UserError(
@@ -261,7 +261,7 @@ def _watch(run: Run, folder: Path, keep_missing: bool) -> None:
         from watchfiles import watch
     except ImportError:
         raise UserError("--watch needs watchfiles; pip install 'cbir-tf[watch]'") from None
-    encoder = open_run_encoder(run, run.config.search.test_time_augmentation)
+    encoder = open_run_encoder(run, run.config.search)
     logger.info("watching %s; Ctrl-C ends it", folder)
     # A change in the moment before the watch begins shows up in its first round.
     for _ in watch(folder, yield_on_timeout=False, raise_interrupt=True):

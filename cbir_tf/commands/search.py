@@ -63,7 +63,7 @@ def main(arguments: argparse.Namespace) -> None:
     settings = run.config.search.changed(arguments.re_ranking, arguments.two_step)
     # TensorFlow takes seconds to import, and an exported model does without.
     runs = [run, *([Run.open(settings.two_step.run)] if settings.two_step.run else [])]
-    exported = all(is_exported(each.model, each.config.data.image_size) for each in runs)
+    exported = all(is_exported(each.model) for each in runs)
     if arguments.grid or not exported:
         import_tensorflow()
 

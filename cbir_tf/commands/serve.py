@@ -55,7 +55,7 @@ def main(arguments: argparse.Namespace) -> None:
     from cbir_tf.features.runtime import is_exported
 
     others = [Run.open(config.search.two_step.run)] if config.search.two_step.run else []
-    if not all(is_exported(each.model, each.config.data.image_size) for each in (run, *others)):
+    if not all(is_exported(each.model) for each in (run, *others)):
         import_tensorflow()
     changes = nullcontext() if config.server.read_only else alone(run)
     with changes, listen(arguments.host, arguments.port) as socket:

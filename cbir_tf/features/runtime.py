@@ -47,10 +47,10 @@ def open_encoder(model: Path, size: tuple[int, int]) -> Encoder:
 
     Args:
         model: model.keras, or model.npz of descriptors.
-        size: height and width of the images.
+        size: height and width of the images, with which an export is tried; it takes others too.
 
     Returns:
-        A function from uint8 (B, height, width, 3) to float32 (B, D).
+        A function from uint8 (B, H, W, 3) to float32 (B, D).
 
     Raises:
         UserError: no embedder there, or a damaged one.
@@ -59,7 +59,7 @@ def open_encoder(model: Path, size: tuple[int, int]) -> Encoder:
         from cbir_tf.features.descriptors import Descriptors
 
         return Descriptors.load(model)
-    return _exported(model, size) or _open_embedder(model, size)
+    return _exported(model) or _open_embedder(model, size)
 
 
 def _open_embedder(model: Path, size: tuple[int, int]) -> Encoder:
@@ -71,14 +71,14 @@ def _open_embedder(model: Path, size: tuple[int, int]) -> Encoder:
     if not _installed():
         return keras_encoder
     try:
-        _export(embedder, model, size)
+        _export(embedder, model)
     except ImportError as error:
         logger.info("%s is not installed: encoding with Keras", error.name)
         return keras_encoder
     except Exception as error:  # whatever a converter raises of an operation it does not know
         logger.warning("no export to ONNX (%s): encoding with Keras", error)
         return keras_encoder
-    encoder = _exported(model, size)
+    encoder = _exported(model)
     if encoder is None or not _agrees(encoder, keras_encoder, size):
         logger.warning("the exported model's vectors are not Keras': encoding with Keras")
         model.with_suffix(".onnx").unlink(missing_ok=True)
@@ -86,9 +86,9 @@ def _open_embedder(model: Path, size: tuple[int, int]) -> Encoder:
     return encoder
 
 
-def is_exported(model: Path, size: tuple[int, int]) -> bool:
+def is_exported(model: Path) -> bool:
     """Whether `open_encoder` can do without Keras, whose import takes seconds."""
-    return model.suffix == DESCRIPTORS or _exported(model, size) is not None
+    return model.suffix == DESCRIPTORS or _exported(model) is not None
 
 
 def check_model(model: Path) -> None:
@@ -115,7 +115,7 @@ def _installed() -> bool:
     return True
 
 
-def _exported(model: Path, size: tuple[int, int]) -> OnnxEncoder | None:
+def _exported(model: Path) -> OnnxEncoder | None:
     """The exported model, opened; None where there is none, or a damaged one or another's."""
     path = model.with_suffix(".onnx")
     if not (path.is_file() and model.is_file() and _installed()):
@@ -123,8 +123,9 @@ def _exported(model: Path, size: tuple[int, int]) -> OnnxEncoder | None:
     session = _session(path, _cores())
     if session is None or _digest_of(session) != sha256(model):
         return None
-    fits = session.get_inputs()[0].shape[1:3] == list(size)
-    return OnnxEncoder(path, session) if fits else None
+    if any(isinstance(side, int) for side in session.get_inputs()[0].shape[1:3]):
+        return None  # made by a version that exported for one size
+    return OnnxEncoder(path, session)
 
 
 class OnnxEncoder:
@@ -202,7 +203,7 @@ def _run(session: Any, pixels: np.ndarray) -> np.ndarray:
     return np.asarray(session.run(None, {session.get_inputs()[0].name: pixels})[0])
 
 
-def _export(embedder: keras.Model, model: Path, size: tuple[int, int]) -> None:
+def _export(embedder: keras.Model, model: Path) -> None:
     import tensorflow as tf
     import tf2onnx
     from tensorflow.python.framework.convert_to_constants import (
@@ -211,7 +212,7 @@ def _export(embedder: keras.Model, model: Path, size: tuple[int, int]) -> None:
 
     for name in ("tf2onnx", "tensorflow"):  # their notes are to their own developers
         logging.getLogger(name).setLevel(logging.ERROR)
-    image = tf.TensorSpec((None, *size, 3), tf.uint8, name="image")
+    image = tf.TensorSpec((None, None, None, 3), tf.uint8, name="image")
     function = tf.function(lambda image: embedder(image, training=False))
     # Not tf2onnx's from_function, which takes constants of a Normalization layer for inputs.
     frozen = convert_variables_to_constants_v2(function.get_concrete_function(image))

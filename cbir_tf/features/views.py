@@ -5,6 +5,10 @@
   of the photo is left out, each with its mirror image.
 - rotations: the image turned by 0, 90, 180 and 270 degrees.
 
+Each view can be encoded at several scales, as what a network sees of a thing depends on how many
+pixels it has (Gordo et al. 2017, End-to-end learning of deep visual representations for image
+retrieval).
+
 Embedders that scale their vectors to length 1 have the mean scaled so too. Images of the gallery
 and queries go through the same views, or their vectors could not be compared: a feature store
 therefore knows with which its vectors were made. Training knows nothing of them.
@@ -15,8 +19,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
+from PIL import Image
 
 from cbir_tf.config import Data
+from cbir_tf.config_search import Search
 from cbir_tf.data.decode import CROPS
 from cbir_tf.features import runtime
 from cbir_tf.features.runtime import Encoder
@@ -24,29 +30,30 @@ from cbir_tf.files import sha256
 from cbir_tf.types import Run
 
 
-def averaging(encoder: Encoder, augmentation: str, normalize: bool) -> Encoder:
+def averaging(encoder: Encoder, search: Search, normalize: bool) -> Encoder:
     """An encoder that gives the mean over the views.
 
     Args:
         encoder: of one view.
-        augmentation: flip, crops, whose images are read as `viewed` has it, rotations, or none,
-            which leaves the encoder as it is.
+        search: its test_time_augmentation and test_time_scales; without any, the encoder is left as
+            it is. Images of crops are read as `viewed` has it.
         normalize: scale the mean to length 1.
 
     Example:
         >>> left_and_right = lambda pixels: pixels[:, 0, :, 0].astype(np.float32)
-        >>> encoder = averaging(left_and_right, "flip", normalize=False)
+        >>> encoder = averaging(left_and_right, Search(test_time_augmentation="flip"), False)
         >>> encoder(np.uint8([[[[4], [0]]]])).tolist()
         [[2.0, 2.0]]
     """
-    if augmentation == "none":
+    if views_of(search) == "none":
         return encoder
 
     def encode(pixels: np.ndarray) -> np.ndarray:
         # One view after another: together they would take so many times the memory.
         vectors = [
-            encoder(np.ascontiguousarray(view)).astype(np.float64)
-            for view in _views(pixels, augmentation)
+            encoder(_scaled(view, scale)).astype(np.float64)
+            for view in _views(pixels, search.test_time_augmentation)
+            for scale in search.test_time_scales
         ]
         mean = np.mean(vectors, axis=0)
         if normalize:
@@ -59,7 +66,9 @@ def averaging(encoder: Encoder, augmentation: str, normalize: bool) -> Encoder:
 
 def _views(pixels: np.ndarray, augmentation: str) -> Iterator[np.ndarray]:
     """(B, H, W, 3), one view after another."""
-    if augmentation == "flip":
+    if augmentation == "none":
+        yield pixels
+    elif augmentation == "flip":
         yield from (pixels, pixels[:, :, ::-1])
     elif augmentation == "crops":
         for crop in np.split(pixels, CROPS, axis=2):
@@ -68,15 +77,36 @@ def _views(pixels: np.ndarray, augmentation: str) -> Iterator[np.ndarray]:
         yield from (np.rot90(pixels, turns, axes=(1, 2)) for turns in range(4))
 
 
-def viewed(data: Data, augmentation: str) -> Data:
+def _scaled(view: np.ndarray, scale: float) -> np.ndarray:
+    """(B, H, W, 3), contiguous: bilinear with antialiasing, as images are read."""
+    if scale == 1:
+        return np.ascontiguousarray(view)
+    height, width = (max(1, round(scale * side)) for side in view.shape[1:3])
+    return np.stack(
+        [
+            np.asarray(Image.fromarray(each).resize((width, height), Image.Resampling.BILINEAR))
+            for each in np.ascontiguousarray(view)
+        ]
+    )
+
+
+def views_of(search: Search) -> str:
+    """The views in words, as `flip at 0.857, 1, 1.143`; none: the image alone."""
+    if search.test_time_scales == (1.0,):
+        return search.test_time_augmentation
+    scales = ", ".join(f"{each:g}" for each in search.test_time_scales)
+    return f"{search.test_time_augmentation} at {scales}"
+
+
+def viewed(data: Data, search: Search) -> Data:
     """How images are read for their views: with crops, three side by side."""
-    if augmentation != "crops":
+    if search.test_time_augmentation != "crops":
         return data
     height, width = data.image_size
     return data.model_copy(update={"image_size": (height, CROPS * width), "resize": "crops"})
 
 
-def open_run_encoder(run: Run, augmentation: str) -> Encoder:
+def open_run_encoder(run: Run, search: Search) -> Encoder:
     """What makes the vectors of a run (see `cbir_tf.features.runtime.open_encoder`).
 
     Raises:
@@ -84,14 +114,14 @@ def open_run_encoder(run: Run, augmentation: str) -> Encoder:
     """
     encoder = runtime.open_encoder(run.model, run.config.data.image_size)
     normalize = run.config.model.normalize and not run.config.descriptors
-    return averaging(encoder, augmentation, normalize)
+    return averaging(encoder, search, normalize)
 
 
-def maker_of(run: Run, augmentation: str) -> str:
+def maker_of(run: Run, search: Search) -> str:
     """What a feature store calls that which made its vectors.
 
-    It is the SHA-256 of the model, followed by the augmentation if there is one: stores from before
-    there was any say the same as those without.
+    It is the SHA-256 of the model, followed by the views if there are several: stores from before
+    there were any say the same as those without.
     """
-    digest = sha256(run.model)
-    return digest if augmentation == "none" else f"{digest} {augmentation}"
+    digest, views = sha256(run.model), views_of(search)
+    return digest if views == "none" else f"{digest} {views}"

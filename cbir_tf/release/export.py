@@ -134,7 +134,7 @@ def _write_onnx(source: Source, path: Path) -> None:
 def _onnx_of(source: Source) -> Path:
     """The file beside the run's model that ONNX Runtime encodes with."""
     open_encoder(source.model, source.size)
-    if not is_exported(source.model, source.size):
+    if not is_exported(source.model):
         raise UserError(
             f"{source.model}: no ONNX of it: {INSTALL}, or export without --format onnx"
         )

@@ -134,7 +134,7 @@ def public_values(config: Config) -> dict[str, Any]:
 def _copy_onnx(run: Run, golden: Golden, to: Path) -> bool:
     """The embedder for ONNX Runtime, if it can be had and makes the golden embedding."""
     encoder = open_encoder(run.model, golden.size)
-    if not is_exported(run.model, golden.size):
+    if not is_exported(run.model):
         logger.warning(
             "%s left out: ONNX Runtime or tf2onnx is not installed (pip install 'cbir-tf[onnx]'), "
             "or cannot do what this model does",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cbir_tf.config import Config
+from cbir_tf.features.views import views_of
 from cbir_tf.search.projection import Projection
 
 if TYPE_CHECKING:
@@ -48,12 +49,9 @@ def why_not(config: Config) -> str | None:
     """Why matches of such a run cannot be explained; None: they can."""
     if config.descriptors:
         return "its vectors are made by classical descriptors, not by a network that pools places"
-    augmentation = config.search.test_time_augmentation
-    if augmentation != "none":
-        return (
-            f"its vectors are means over several views (search.test_time_augmentation: "
-            f"{augmentation})"
-        )
+    views = views_of(config.search)
+    if views != "none":
+        return f"its vectors are means over several views (search.test_time_augmentation: {views})"
     return None
 
 

@@ -42,7 +42,7 @@ class LiveGallery:
     def __init__(self, run: Run, search: Search) -> None:
         self.run, self.settings = run, search
         if not run.features.exists():
-            maker = maker_of(run, search.test_time_augmentation)
+            maker = maker_of(run, search)
             names = read_json(run.training)["class_names"]
             FeatureStore.create(run.features, maker, names, search.dtype).close()
         self.retriever = Retriever(run, search, may_be_empty=True)
@@ -56,7 +56,7 @@ class LiveGallery:
         self._scenes: dict[str, Scenes] = {}
         self._chosen: dict[tuple[str, ...], np.ndarray] = {}
         # The first batch takes longer, and is not to be someone's query.
-        height, width = viewed(run.config.data, search.test_time_augmentation).image_size
+        height, width = viewed(run.config.data, search).image_size
         self.encode([np.zeros((height, width, 3), np.uint8)])
 
     def __len__(self) -> int:

@@ -93,7 +93,7 @@ class Service:
         self.draining, self.key_needed, self._closed = False, False, False
         self.no_explanation = why_not(config)
         self.metrics = Metrics()
-        self.data = viewed(config.data, config.search.test_time_augmentation)
+        self.data = viewed(config.data, config.search)
         cores = len(os.sched_getaffinity(0))
         self._encoder = ThreadPoolExecutor(1, "encoder")
         self._engine = ThreadPoolExecutor(1, "engine")

@@ -297,6 +297,8 @@ def test_a_first_step_is_a_name_or_a_section(file, tmp_path):
         ("search.two_step={run: runs/scenes}", "search.two_step.name is needed"),
         ("search.two_step={name: knn, mod: soft}", "did you mean 'mode'"),
         ("search.test_time_augmentation=flips", "did you mean 'flip'"),
+        ("search.test_time_scales=[]", "search.test_time_scales"),
+        ("search.test_time_scales=[3]", "search.test_time_scales"),
         ("search.database_augmentation=-1", "search.database_augmentation"),
     ],
 )
@@ -308,6 +310,12 @@ def test_a_wrong_step_of_a_search_is_one_line(file, override, message):
 def test_crops_go_with_crop(file):
     with pytest.raises(UserError, match=r"crops needs data\.resize: crop, not stretch"):
         Config.load(file, ["search.test_time_augmentation=crops"])
+
+
+def test_descriptors_have_one_scale(file):
+    overrides = ["descriptors=[{name: hog}]", "search.test_time_scales=[1,0.5]"]
+    with pytest.raises(UserError, match=r"search\.test_time_scales: descriptors take one size"):
+        Config.load(file, overrides)
 
 
 def test_only_square_images_can_be_turned(file):

@@ -71,7 +71,7 @@ def test_a_gray_image_and_one_without_keypoints_are_described(all_four):
 def test_what_is_saved_is_read_and_is_the_same_file_again(all_four, tmp_path):
     path = tmp_path / "model.npz"
     all_four.save(path)
-    assert is_exported(path, SIZE)
+    assert is_exported(path)
     assert np.array_equal(open_encoder(path, SIZE)(pixels(2)), all_four(pixels(2)))
     before = path.read_bytes()
     Descriptors.load(path).save(path)
