@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from cbir_tf.config_section import Place, Section
+from cbir_tf.config_section import Fraction, Place, Section
 from cbir_tf.config_text import named
 from cbir_tf.errors import UserError
 from cbir_tf.metric_names import minkowski_order
@@ -53,8 +53,9 @@ class Search(Section):
     pca: int | None = Field(None, ge=1)
     """Search this many principal components of the vectors, fitted to those that are stored
     whenever they change; null: the vectors themselves."""
-    whiten: bool = False
-    """Scale the components to variance 1; with pca: null, all along which the vectors differ."""
+    whiten: Fraction = 0.0
+    """How far to even out the components; with pca: null, all along which the vectors differ: 1
+    scales them to variance 1, less, as .3, goes a part of the way; 0: not at all."""
     standardize: bool = False
     """Scale every dimension of the vectors to mean 0 and variance 1, before pca and whiten."""
     k: int = Field(5, ge=1)

@@ -1,7 +1,7 @@
 """An embedder in the formats of other programs: SavedModel, ONNX, LiteRT, the last two also int8.
 
-All take uint8 RGB of the run's size and give float32 embeddings, as the embedder does; int8 is what
-they compute in between. LiteRT's take one image at a time.
+All take uint8 RGB of the run's size, ONNX of any, and give float32 embeddings, as the embedder
+does; int8 is what they compute in between. LiteRT's take one image at a time.
 """
 
 from __future__ import annotations

@@ -8,8 +8,13 @@ common; it is another distance than before, even with all components. The euclid
 one before with all components and no whitening, less what lies along the directions left out with
 fewer. Manhattan and other Minkowski distances depend on the axes, which are turned.
 
-Standardized dimensions count alike however much they vary: each is divided by its standard
-deviation before anything else.
+Whitened dimensions count alike however much they vary, which gives the noise of the last as much
+weight as what the first tell; each can be divided by a power of its standard deviation instead,
+between 0 and 1 (Mukundan et al. 2019, Understanding and improving kernel local descriptors, call it
+attenuated).
+
+Standardized dimensions count alike too: each is divided by its standard deviation before anything
+else.
 """
 
 from __future__ import annotations
@@ -40,11 +45,11 @@ class Projection:
     Attributes:
         mean: (D,) float64, taken off first.
         directions: (D, C) float64, what centred vectors are multiplied with: orthogonal, the one of
-            the largest variance first; each of length 1, or whitened, divided by the standard
-            deviation along it; where vectors are standardized first, every row is divided by the
-            standard deviation of its dimension.
+            the largest variance first; each of length 1, or whitened, divided by that power of the
+            standard deviation along it; where vectors are standardized first, every row is divided
+            by the standard deviation of its dimension.
         components: number asked for; None: all.
-        whiten: whether every new dimension has variance 1.
+        whiten: the power, 0..1; with 1 every new dimension has variance 1.
         standardize: whether every old dimension has had variance 1.
         fitted_to: SHA-256 of the vectors it was fitted to.
     """
@@ -52,7 +57,7 @@ class Projection:
     mean: np.ndarray
     directions: np.ndarray
     components: int | None
-    whiten: bool
+    whiten: float
     standardize: bool
     fitted_to: str
 
@@ -61,7 +66,7 @@ class Projection:
         cls,
         vectors: np.ndarray,
         components: int | None = None,
-        whiten: bool = False,
+        whiten: float = 0.0,
         standardize: bool = False,
     ) -> Projection:
         """Find the directions along which vectors vary.
@@ -73,7 +78,7 @@ class Projection:
             vectors: (N, D) float32.
             components: dimensions to keep; None: all, which are the smaller of N and D, and
                 whitened, only those along which the vectors differ.
-            whiten: scale every new dimension to variance 1.
+            whiten: divide every new dimension by this power of its standard deviation, 0..1.
             standardize: scale every old dimension to variance 1 first; one in which the vectors do
                 not differ stays as it is. With nothing else the axes are not turned.
 
@@ -102,9 +107,9 @@ class Projection:
         directions = np.diag(1 / scale)
         if components is not None or whiten or not standardize:
             least = (rounding / scale).max()
-            turned = _components((values - mean) / scale, components, least if whiten else None)
+            turned = _components((values - mean) / scale, components, whiten, least)
             directions = np.ascontiguousarray(turned / scale[:, np.newaxis])
-        return cls(mean, directions, components, whiten, standardize, _digest(vectors))
+        return cls(mean, directions, components, float(whiten), standardize, _digest(vectors))
 
     def __call__(self, vectors: np.ndarray) -> np.ndarray:
         """Project vectors.
@@ -132,7 +137,7 @@ class Projection:
         return _digest(self.mean, self.directions, about)
 
     def is_of(
-        self, vectors: np.ndarray, components: int | None, whiten: bool, standardize: bool
+        self, vectors: np.ndarray, components: int | None, whiten: float, standardize: bool
     ) -> bool:
         """Whether it was fitted to these (N, D) float32 vectors, with these settings."""
         settings = (self.components, self.whiten, self.standardize)
@@ -174,7 +179,7 @@ class Projection:
                     file["mean"],
                     file["directions"],
                     None if components < 0 else components,
-                    bool(file["whiten"]),
+                    float(file["whiten"]),
                     bool(file["standardize"]),
                     str(file["fitted_to"]),
                 )
@@ -206,7 +211,7 @@ def projection_for(vectors: np.ndarray, search: Search, folder: Path) -> Project
         UserError: as `Projection.fit`.
     """
     settings = (search.pca, search.whiten, search.standardize)
-    if settings == (None, False, False):
+    if settings == (None, 0, False):
         return None
     try:
         saved = Projection.load(folder)
@@ -219,29 +224,32 @@ def projection_for(vectors: np.ndarray, search: Search, folder: Path) -> Project
     return Projection.fit(vectors, *settings)
 
 
-def _components(centred: np.ndarray, components: int | None, least: float | None) -> np.ndarray:
+def _components(
+    centred: np.ndarray, components: int | None, whiten: float, least: float
+) -> np.ndarray:
     """(D, C) principal directions of (N, D) centred vectors.
 
     Args:
         centred: (N, D) float64.
         components: C, or None for all.
-        least: whiten them, but for those with a standard deviation no larger; None: do not.
+        whiten: power of the standard deviation along each that it is divided by.
+        least: whitened, those with a standard deviation no larger are left out.
     """
     count, dimension = centred.shape
     solver = "covariance_eigh" if count > dimension else "full"
     with np.errstate(invalid="ignore"):  # shares of no variance
         model = PCA(components or min(count, dimension), svd_solver=solver).fit(centred)
     directions: np.ndarray = model.components_.T
-    if least is None:
+    if not whiten:
         return directions
     deviations = np.sqrt(model.explained_variance_)
     differing = int((deviations > least).sum())
     if not differing or differing < (components or 0):
         raise UserError(
             f"search.whiten: the {count} stored vectors differ along no more than "
-            f"{differing} directions; lower search.pca, or leave search.whiten false"
+            f"{differing} directions; lower search.pca, or leave search.whiten at 0"
         )
-    return directions[:, :differing] / deviations[:differing]
+    return directions[:, :differing] / deviations[:differing] ** whiten
 
 
 def _digest(*values: np.ndarray | str) -> str:

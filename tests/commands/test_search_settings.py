@@ -52,13 +52,13 @@ def stored(run: Path) -> Embeddings:
         return store.embeddings()
 
 
-def naive_space(run: Path, components: int, whiten: bool = False):
+def naive_space(run: Path, components: int, whiten: float = 0):
     """Mean and axes by which vectors go into the space searched."""
     vectors = stored(run).vectors.astype(np.float64)
     mean = vectors.mean(axis=0)
     values, axes = np.linalg.eigh(np.cov(vectors, rowvar=False))
     order = np.argsort(-values)[:components]
-    return mean, axes[:, order] / (np.sqrt(values[order]) if whiten else 1)
+    return mean, axes[:, order] / values[order] ** (whiten / 2)
 
 
 def cosine_ranking(query: np.ndarray, gallery: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -67,7 +67,7 @@ def cosine_ranking(query: np.ndarray, gallery: np.ndarray) -> tuple[np.ndarray, 
     return np.argsort(distances), np.sort(distances)
 
 
-@pytest.mark.parametrize(("components", "whiten"), [(3, False), (3, True), (None, True)])
+@pytest.mark.parametrize(("components", "whiten"), [(3, 0), (3, 0.3), (None, True)])
 def test_queries_of_every_kind_are_searched_in_the_space_of_the_components(
     run_folder, photos, components, whiten
 ):

@@ -22,19 +22,19 @@ def vectors_of(count: int, dimension: int, seed: int = 0, offset: float = 3.0) -
     return ((random.normal(size=(count, dimension)) * spread) @ axes + offset).astype(np.float32)
 
 
-def naive_projection(vectors: np.ndarray, components: int, whiten: bool) -> np.ndarray:
+def naive_projection(vectors: np.ndarray, components: int, whiten: float) -> np.ndarray:
     """The eigenvectors of the covariance matrix, largest eigenvalue first; up to their signs."""
     centred = vectors.astype(np.float64) - vectors.astype(np.float64).mean(axis=0)
     values, axes = np.linalg.eigh(centred.T @ centred / (len(vectors) - 1))
     order = np.argsort(-values)[:components]
     projected = centred @ axes[:, order]
-    return projected / np.sqrt(values[order]) if whiten else projected
+    return projected / values[order] ** (whiten / 2)
 
 
 @given(
     count=st.integers(2, 60),
     dimension=st.integers(1, 12),
-    whiten=st.booleans(),
+    whiten=st.sampled_from([0, 0.3, 1]) | st.floats(0, 1),
     seed=st.integers(0, 99),
     data=st.data(),
 )
@@ -59,7 +59,7 @@ def test_all_components_without_whitening_keep_every_distance(count, dimension, 
 @given(count=st.integers(2, 80), dimension=st.integers(1, 12), seed=st.integers(0, 99))
 def test_whitened_dimensions_have_variance_one_and_do_not_vary_together(count, dimension, seed):
     vectors = vectors_of(count, dimension, seed)
-    projected = Projection.fit(vectors, whiten=True)(vectors)
+    projected = Projection.fit(vectors, whiten=1)(vectors)
     # Of few vectors all lie in a plane of fewer dimensions, and the rest is left out.
     assert projected.shape[1] == min(count - 1, dimension)
     covariance = np.atleast_2d(np.cov(projected.astype(np.float64), rowvar=False))
@@ -79,7 +79,7 @@ def test_standardizes_as_scikit_learn_does_and_then_turns(count, dimension, comp
     ours = Projection.fit(vectors, components, standardize=True)(vectors)
     expected = StandardScaler().fit_transform(vectors.astype(np.float64))
     if components:
-        expected = naive_projection(expected, components, whiten=False)
+        expected = naive_projection(expected, components, whiten=0)
         ours *= np.sign((ours * expected).sum(axis=0))
     np.testing.assert_allclose(ours, expected, atol=2e-3)
 
@@ -104,7 +104,7 @@ def test_the_first_components_are_those_of_the_largest_variance():
 
 def test_a_query_is_projected_as_the_stored_vectors_are():
     vectors = vectors_of(300, 16)
-    projection = Projection.fit(vectors, 4, whiten=True)
+    projection = Projection.fit(vectors, 4, whiten=1)
     together = projection(vectors)
     for row in range(0, 300, 30):
         np.testing.assert_allclose(projection(vectors[row : row + 1])[0], together[row], atol=1e-6)
@@ -128,11 +128,11 @@ def test_the_same_vectors_have_the_same_projection():
 @pytest.mark.parametrize(
     ("vectors", "components", "whiten", "message"),
     [
-        (vectors_of(50, 8), 9, False, "search.pca=9: 50 stored vectors of dimension 8 have no"),
-        (vectors_of(5, 8), 6, False, "no more than 5 components; set it to 5 or less, or extract"),
-        (vectors_of(1, 8), 1, False, "1 stored vectors are too few; extract two or more"),
-        (vectors_of(5, 8), 5, True, "differ along no more than 4 directions; lower search.pca"),
-        (np.ones((5, 8)), None, True, "differ along no more than 0 directions"),
+        (vectors_of(50, 8), 9, 0, "search.pca=9: 50 stored vectors of dimension 8 have no"),
+        (vectors_of(5, 8), 6, 0, "no more than 5 components; set it to 5 or less, or extract"),
+        (vectors_of(1, 8), 1, 0, "1 stored vectors are too few; extract two or more"),
+        (vectors_of(5, 8), 5, 1, "differ along no more than 4 directions; lower search.pca"),
+        (np.ones((5, 8)), None, 0.3, "differ along no more than 0 directions"),
     ],
 )
 def test_components_that_there_are_not_are_one_clear_line(vectors, components, whiten, message):
@@ -145,7 +145,7 @@ def test_dimensions_that_never_vary_are_left_out_of_whitening_and_not_blown_up()
     vectors = vectors_of(400, 6, offset=0)
     dead = np.zeros((400, 2), np.float32)
     noise = (1 + np.random.default_rng(0).integers(-1, 2, (400, 1)) * 6e-8).astype(np.float32)
-    whitened = Projection.fit(np.hstack([vectors, dead, noise]), whiten=True)
+    whitened = Projection.fit(np.hstack([vectors, dead, noise]), whiten=0.3)
     assert whitened.directions.shape == (9, 6)
 
 
@@ -161,7 +161,7 @@ def test_vectors_that_cannot_be_projected_are_one_clear_line(vectors, message):
         Projection.fit(vectors_of(20, 8), 2)(vectors)
 
 
-@pytest.mark.parametrize(("components", "whiten"), [(5, False), (5, True), (None, True)])
+@pytest.mark.parametrize(("components", "whiten"), [(5, 0), (5, 0.3), (None, 1)])
 def test_a_saved_projection_is_read_back_to_the_last_bit(tmp_path, components, whiten):
     vectors = vectors_of(1000, 48)
     projection = Projection.fit(vectors, components, whiten)
@@ -182,12 +182,13 @@ def test_only_a_projection_of_these_very_vectors_and_settings_is_used_again(tmp_
     moved[3, 2] = np.nextafter(moved[3, 2], np.float32(9))
     caplog.set_level("INFO")
     for others, *settings in (
-        (vectors[:-1], 4, False, False),
-        (moved, 4, False, False),
-        (vectors, 5, False, False),
-        (vectors, 4, True, False),
-        (vectors, 4, False, True),
-        (vectors, None, True, False),
+        (vectors[:-1], 4, 0, False),
+        (moved, 4, 0, False),
+        (vectors, 5, 0, False),
+        (vectors, 4, 1, False),
+        (vectors, 4, 0.5, False),
+        (vectors, 4, 0, True),
+        (vectors, None, 1, False),
     ):
         search = Search(**dict(zip(("pca", "whiten", "standardize"), settings, strict=True)))
         found = projection_for(others, search, tmp_path)
