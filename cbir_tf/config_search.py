@@ -81,7 +81,7 @@ class Search(Section):
         (1.0,), min_length=1, max_length=8
     )
     """Sizes at which every view is encoded, as shares of data.image_size; the vector is the mean
-    over them too. [0.857, 1, 1.143] are 192, 224 and 256 pixels of 224."""
+    over them too. [0.857, 1, 1.143] are 192, 224 and 256 pixels of 224. Needs new features."""
     dtype: Literal["float32", "float16"] = "float32"
     """As which vectors are stored; float16 halves the file and keeps 3 digits."""
 
