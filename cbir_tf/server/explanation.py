@@ -51,7 +51,10 @@ def why_not(config: Config) -> str | None:
         return "its vectors are made by classical descriptors, not by a network that pools places"
     views = views_of(config.search)
     if views != "none":
-        return f"its vectors are means over several views (search.test_time_augmentation: {views})"
+        return (
+            "its vectors are means over several views "
+            f"(search.test_time_augmentation, search.test_time_scales: {views})"
+        )
     return None
 
 

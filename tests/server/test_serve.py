@@ -30,6 +30,7 @@ def test_help_lists_the_keys_of_the_service(capsys):
         (["server.rate=-1"], "server.rate: input should be greater than or equal to 0"),
         (["model.backbone=vgg16"], "serve takes keys of server and search"),
         (["search.test_time_augmentation=flip"], "with test-time augmentation none, and flip"),
+        (["search.test_time_scales=[1,1.5]"], "augmentation none, and none at 1, 1.5"),
         (["search.pca=3000"], "lower it"),
         (["--host", "192.0.2.1"], "choose another --host or --port"),
         (["--port", "99999"], "choose another --host or --port"),
@@ -62,6 +63,8 @@ def test_what_a_run_cannot_explain_is_known_beforehand():
     assert why_not(Config.check(folder)) is None
     flipped = folder | {"search": {"test_time_augmentation": "flip"}}
     assert "several views" in str(why_not(Config.check(flipped)))
+    scaled = folder | {"search": {"test_time_scales": [1, 1.5]}}
+    assert "search.test_time_scales: none at 1, 1.5" in str(why_not(Config.check(scaled)))
     assert "descriptors" in str(why_not(Config.check(folder | {"descriptors": ["hog"]})))
 
 
