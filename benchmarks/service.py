@@ -70,6 +70,7 @@ def main() -> None:
 def made(folder: Path, images: Path, index: str) -> Run:
     """A run of 10,000 images, whose vectors are random too."""
     if not (folder / "model.onnx").is_file():
+        folder.parent.mkdir(parents=True, exist_ok=True)
         config = folder.with_suffix(".yaml")
         text = CONFIG.format(images=images.resolve(), k=K, index=index)
         config.write_text(text, encoding="utf-8")

@@ -19,6 +19,11 @@ def named(value: Any) -> Any:
     return {"name": value} if isinstance(value, str) else value
 
 
+def listed(value: Any) -> Any:
+    """One value is short for a list of it."""
+    return [value] if isinstance(value, (str, Path)) else value
+
+
 def merged(defaults: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
     """Nested values, with defaults for the keys that they leave out."""
     result = defaults | values

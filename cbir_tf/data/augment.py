@@ -12,14 +12,14 @@ from typing import Any
 
 import tensorflow as tf
 
-from cbir_tf import config
+from cbir_tf import config_data
 from cbir_tf.data import pixel_ops
 from cbir_tf.data.rand_augment import rand_augment
 from cbir_tf.errors import UserError
 
 
 def augment(
-    image: tf.Tensor, steps: Sequence[config.Augmentation], seed: tf.Tensor | Sequence[int]
+    image: tf.Tensor, steps: Sequence[config_data.Augmentation], seed: tf.Tensor | Sequence[int]
 ) -> tf.Tensor:
     """Apply steps in order.
 
@@ -40,7 +40,7 @@ def augment(
     return image
 
 
-def flip(image: tf.Tensor, step: config.Flip, seed: tf.Tensor) -> tf.Tensor:
+def flip(image: tf.Tensor, step: config_data.Flip, seed: tf.Tensor) -> tf.Tensor:
     """Mirror left and right half of the time; with `vertical`, up and down too."""
     chances = _uniform(2, seed)
     image = _maybe(chances[0] < 0.5, lambda each: tf.reverse(each, [1]), image)
@@ -49,7 +49,7 @@ def flip(image: tf.Tensor, step: config.Flip, seed: tf.Tensor) -> tf.Tensor:
     return image
 
 
-def random_crop(image: tf.Tensor, step: config.RandomCrop, seed: tf.Tensor) -> tf.Tensor:
+def random_crop(image: tf.Tensor, step: config_data.RandomCrop, seed: tf.Tensor) -> tf.Tensor:
     """Cut a square or, without `size`, the input's rectangle out of the padded image.
 
     A smaller crop stays so: training on 128 pixels of 160 and testing on all is BiT's recipe.
@@ -74,7 +74,7 @@ def random_crop(image: tf.Tensor, step: config.RandomCrop, seed: tf.Tensor) -> t
 
 
 def random_resized_crop(
-    image: tf.Tensor, step: config.RandomResizedCrop, seed: tf.Tensor
+    image: tf.Tensor, step: config_data.RandomResizedCrop, seed: tf.Tensor
 ) -> tf.Tensor:
     """Cut out a rectangle of random area, shape and place and scale it to the input's size.
 
@@ -98,7 +98,7 @@ def random_resized_crop(
     return tf.ensure_shape(pixel_ops.scale_to(crop, to_height, to_width), (to_height, to_width, 3))
 
 
-def color_jitter(image: tf.Tensor, step: config.ColorJitter, seed: tf.Tensor) -> tf.Tensor:
+def color_jitter(image: tf.Tensor, step: config_data.ColorJitter, seed: tf.Tensor) -> tf.Tensor:
     """Change brightness, contrast, saturation and hue, in this order."""
     draws = _uniform(5, seed)
 
@@ -116,12 +116,12 @@ def color_jitter(image: tf.Tensor, step: config.ColorJitter, seed: tf.Tensor) ->
     return _maybe(draws[0] < step.probability, jitter, image)
 
 
-def grayscale(image: tf.Tensor, step: config.Grayscale, seed: tf.Tensor) -> tf.Tensor:
+def grayscale(image: tf.Tensor, step: config_data.Grayscale, seed: tf.Tensor) -> tf.Tensor:
     """Take the colour away."""
     return _maybe(_uniform(1, seed)[0] < step.probability, pixel_ops.gray, image)
 
 
-def rotation(image: tf.Tensor, step: config.Rotation, seed: tf.Tensor) -> tf.Tensor:
+def rotation(image: tf.Tensor, step: config_data.Rotation, seed: tf.Tensor) -> tf.Tensor:
     """Turn about the centre by a random angle."""
     return pixel_ops.rotate(image, _between(_uniform(1, seed)[0], -step.degrees, step.degrees))
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cbir_tf.config import Coco, Data
+from cbir_tf.config_data import Coco, Data
 from cbir_tf.data.coco_annotations import Category, plain, read_annotations
 from cbir_tf.data.folder_source import (
     SPLIT_NAMES,
@@ -64,7 +64,7 @@ def coco(data: Data) -> ImageSet:
         UserError: no such folder or file, a file that is malformed or inconsistent, no image of it
             is there, or data.coco names no category.
     """
-    assert data.path is not None  # config.Data sees to it
+    assert data.path is not None  # config_data.Data sees to it
     root = local(data.path)
     check_folder(root, "check data.path")
     files = [local(each) for each in data.annotations] or _annotation_files(root)

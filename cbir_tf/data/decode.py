@@ -77,9 +77,9 @@ def decode_image(
     Args:
         source: a file, or its content.
         size: height and width in pixels.
-        resize: stretch, letterbox or crop, as `config.Data.resize` explains them; or crops: three
-            crops side by side, each a third as wide, from the beginning, the middle and the end of
-            the longer side.
+        resize: stretch, letterbox or crop, as `config_data.Data.resize` explains them; or crops:
+            three crops side by side, each a third as wide, from the beginning, the middle and the
+            end of the longer side.
         most_pixels: pictures of more are refused, by their head, before any is decoded.
 
     Returns:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cbir_tf.config import Data
+from cbir_tf.config_data import Data
 from cbir_tf.errors import UserError
 from cbir_tf.remote import local
 from cbir_tf.types import UNLABELLED, ImageSet
@@ -65,7 +65,7 @@ def folder(data: Data) -> ImageSet:
     Raises:
         UserError: the folder or manifest is missing, empty or malformed.
     """
-    assert data.path is not None  # config.Data sees to it
+    assert data.path is not None  # config_data.Data sees to it
     root = data.path.expanduser()
     if root.suffix.lower() == ".csv":
         local(root.parent)

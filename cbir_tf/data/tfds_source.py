@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from cbir_tf.config import Data
+from cbir_tf.config_data import Data
 from cbir_tf.data.folder_source import SPLIT_NAMES
 from cbir_tf.errors import UserError
 from cbir_tf.remote import local
@@ -36,7 +36,7 @@ def tensorflow_dataset(data: Data) -> ImageSet:
     Raises:
         UserError: no such data set, it cannot be downloaded, or it has no image with a class.
     """
-    assert data.dataset is not None  # config.Data sees to it
+    assert data.dataset is not None  # config_data.Data sees to it
     path = local(data.path).expanduser() if data.path else None
     builder = _builder(data.dataset, path)
     if builder.info.features is not None:  # known before anything is downloaded

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cbir_tf.config import Data
+from cbir_tf.config_data import Data
 from cbir_tf.data.batches import inference_batches
 from cbir_tf.features.runtime import Encoder
 from cbir_tf.features.store import FeatureStore, Record

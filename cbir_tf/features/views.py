@@ -21,7 +21,7 @@ from collections.abc import Iterator
 import numpy as np
 from PIL import Image
 
-from cbir_tf.config import Data
+from cbir_tf.config_data import Data
 from cbir_tf.config_search import Search
 from cbir_tf.data.decode import CROPS
 from cbir_tf.features import runtime

@@ -11,7 +11,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from cbir_tf import config
+from cbir_tf import config_model
 from cbir_tf.errors import UserError, first_line, nearest
 from cbir_tf.models.backbones import backbone_named, build_backbone
 from cbir_tf.models.heads import apply_head
@@ -24,7 +24,7 @@ from cbir_tf.remote import local
 
 
 def build_embedder(
-    model: config.Model, seed: int = 0, image_size: tuple[int, int] = (224, 224)
+    model: config_model.Model, seed: int = 0, image_size: tuple[int, int] = (224, 224)
 ) -> keras.Model:
     """Make an embedder: uint8 RGB (B, H, W, 3) of any H and W -> float32 (B, D).
 
@@ -70,7 +70,7 @@ def build_embedder(
 
 
 def _released_backbone(
-    released: Released, model: config.Model, image_size: tuple[int, int]
+    released: Released, model: config_model.Model, image_size: tuple[int, int]
 ) -> keras.Model:
     """The backbone of a release whose embedder has proved to be what was released."""
     embedder = load_embedder(released.file)
@@ -80,7 +80,7 @@ def _released_backbone(
     return build_backbone(model.backbone, model.options, str(released.file), image_size)
 
 
-def _load_head(embedder: keras.Model, model: config.Model, source: str) -> None:
+def _load_head(embedder: keras.Model, model: config_model.Model, source: str) -> None:
     """Take the head too from the file of the backbone, if it has the one configured."""
     file = str(local(source)) if source.startswith("s3:") else source
     if load_head_weights(embedder, file):
@@ -164,7 +164,7 @@ def _read(path: Path) -> object:
         raise UserError(f"{path}: no model can be read from it: {first_line(error)}") from error
 
 
-def _set_trainable(backbone: keras.Model, model: config.Model) -> None:
+def _set_trainable(backbone: keras.Model, model: config_model.Model) -> None:
     """Freeze the layers of the backbone that the configuration does not train."""
     names = [layer.name for layer in backbone.layers if layer.weights]
     if model.trainable == "head":

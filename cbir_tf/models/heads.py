@@ -7,7 +7,7 @@ from typing import Any
 import keras
 from keras import layers, ops
 
-from cbir_tf import config
+from cbir_tf import config_model
 
 
 @keras.saving.register_keras_serializable("cbir_tf")
@@ -58,7 +58,7 @@ POOLINGS = {
 }
 
 
-def apply_head(feature_map: keras.KerasTensor, model: config.Model) -> keras.KerasTensor:
+def apply_head(feature_map: keras.KerasTensor, model: config_model.Model) -> keras.KerasTensor:
     """Pool a feature map (B, H, W, C) and turn it into embeddings (B, D), float32.
 
     The layers are called pooling, hidden_1, hidden_1_norm, hidden_2, ..., dropout, embedding and

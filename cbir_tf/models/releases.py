@@ -8,7 +8,7 @@ from typing import Any
 
 import keras
 
-from cbir_tf import config
+from cbir_tf import config_model
 from cbir_tf.config_text import read_yaml
 from cbir_tf.errors import UserError
 from cbir_tf.models.golden import GOLDEN, Golden
@@ -51,7 +51,7 @@ class Released:
     golden: Golden
 
     @classmethod
-    def open(cls, wanted: config.Model) -> Released:
+    def open(cls, wanted: config_model.Model) -> Released:
         """The release that a configuration names, fetched if need be, its digests checked.
 
         Raises:
@@ -72,7 +72,7 @@ class Released:
                 )
         return cls(wanted.weights, folder / EMBEDDER, model, Golden.load(folder / GOLDEN))
 
-    def check(self, embedder: keras.Model, built: config.Model | None = None) -> None:
+    def check(self, embedder: keras.Model, built: config_model.Model | None = None) -> None:
         """Hold an embedder against the golden embedding.
 
         Args:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cbir_tf.config import Data
+from cbir_tf.config_data import Data
 from cbir_tf.data.decode import (
     ImageError,
     TooLargeError,

@@ -16,7 +16,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from cbir_tf import config
+from cbir_tf import config_model
 from cbir_tf.golden_image import golden_image
 from cbir_tf.models import build_embedder
 from cbir_tf.models.golden import Golden
@@ -33,7 +33,7 @@ def main(folder: Path) -> int:
     for file in files:
         for kind, embedding in json.loads(file.with_suffix(".json").read_text()).items():
             keras.backend.clear_session()
-            settings = config.Model(
+            settings = config_model.Model(
                 backbone=file.stem.partition("-")[0],
                 weights=str(file),
                 hidden=(2048,),

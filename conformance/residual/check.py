@@ -21,7 +21,7 @@ import numpy as np
 from safetensors.numpy import save_file
 from torchvision_layout import NETWORKS, normalized, random_image, random_weights
 
-from cbir_tf import config
+from cbir_tf import config_model
 from cbir_tf.models import build_embedder
 
 TOLERANCES = {"float64": 1e-6, "float32": 1e-4}
@@ -31,7 +31,9 @@ Recorded = dict[str, dict[str, np.ndarray]]
 def embedder_with(file: Path, name: str, dtype: str) -> keras.Model:
     """Our network of this precision with the weights of the file, average pooled."""
     keras.config.set_dtype_policy(dtype)
-    settings = config.Model(backbone=name, weights=str(file), embedding_size=None, normalize=False)
+    settings = config_model.Model(
+        backbone=name, weights=str(file), embedding_size=None, normalize=False
+    )
     return build_embedder(settings)
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from cbir_tf.addresses import mirror
 from cbir_tf.commands.cli import main
-from cbir_tf.config import Data
+from cbir_tf.config_data import Data
 from cbir_tf.data.sources import all_images, digits
 
 pytestmark = pytest.mark.slow

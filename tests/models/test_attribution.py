@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cbir_tf import config
+from cbir_tf import config_model
 from cbir_tf.errors import UserError
 from cbir_tf.models import build_embedder
 from cbir_tf.models.attribution import embedding_shares
@@ -12,7 +12,7 @@ from cbir_tf.server.explanation import explanation
 
 
 def embedder_of(**head):
-    model = config.Model(backbone="small_cnn", weights=None, **head)
+    model = config_model.Model(backbone="small_cnn", weights=None, **head)
     embedder = build_embedder(model, seed=1, image_size=(32, 32))
     random = np.random.default_rng(0)
     for layer in embedder.layers[2:]:  # biases and statistics that are not what they start from

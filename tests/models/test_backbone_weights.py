@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 from sklearn.neighbors import NearestNeighbors
 
-from cbir_tf import config
+from cbir_tf import config_model
 from cbir_tf.errors import UserError
 from cbir_tf.models import build_embedder
 from cbir_tf.models.backbones import BACKBONES, build_backbone
@@ -49,7 +49,7 @@ def test_weights_without_a_top(weights_file):
 
 
 def test_weights_of_a_whole_embedder(tmp_path):
-    embedder = build_embedder(config.Model(backbone="small_cnn", options=SMALL, weights=None))
+    embedder = build_embedder(config_model.Model(backbone="small_cnn", options=SMALL, weights=None))
     embedder.save(tmp_path / "model.keras")
     embedder.save_weights(tmp_path / "model.weights.h5")
     for name in ("model.keras", "model.weights.h5"):
@@ -83,7 +83,7 @@ def test_given_weights_with_and_without_top_give_what_keras_gives(backbone, shar
         alpha=alpha, weights=path, include_top=include_top, input_shape=(224, 224, 3)
     )
     embedder = build_embedder(
-        config.Model(
+        config_model.Model(
             backbone=backbone,
             options={"alpha": alpha},
             weights=path,
@@ -107,7 +107,7 @@ def test_given_weights_with_and_without_top_give_what_keras_gives(backbone, shar
 def test_frozen_features_retrieve_clothes_as_measured_once(shared_data):
     """shared/data/README.md: precision at 1 .720, mAP .451 with MobileNetV2 0.35, cosine."""
     embedder = build_embedder(
-        config.Model(
+        config_model.Model(
             backbone="mobilenet_v2",
             options={"alpha": 0.35},
             weights=str(shared_data / "weights/mobilenet_v2_0.35_224_no_top.weights.h5"),
@@ -144,7 +144,7 @@ def test_efficientnet_sees_pixels_as_where_keras_downloads_its_weights(tmp_path)
     )
     whole.save_weights(tmp_path / "b0.weights.h5")
     embedder = build_embedder(
-        config.Model(
+        config_model.Model(
             backbone="efficientnet_b0",
             weights=str(tmp_path / "b0.weights.h5"),
             embedding_size=None,

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from cbir_tf import config
+from cbir_tf import config_model
 from cbir_tf.errors import UserError
 from cbir_tf.losses import TripletSemiHardLoss
 from cbir_tf.models import build_embedder, load_embedder
@@ -28,9 +28,9 @@ def vgg16_file(tmp_path_factory) -> str:
     return str(path)
 
 
-def embedder_config(**changes: object) -> config.Model:
+def embedder_config(**changes: object) -> config_model.Model:
     given = {"weights": None, "options": SMALL, "embedding_size": 8}
-    return config.Model(backbone="deep_ranking", **(given | changes))
+    return config_model.Model(backbone="deep_ranking", **(given | changes))
 
 
 def windows(map_: np.ndarray, size: int, stride: int, fill: float) -> np.ndarray:

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import pytest
 
-from cbir_tf import config
+from cbir_tf import config_model
 from cbir_tf.errors import UserError
 from cbir_tf.models import build_embedder, frozen_batch_norm_digest, load_embedder
 
@@ -32,9 +32,9 @@ SLOW = (
 EVERY = [*CHEAP, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)]
 
 
-def model_config(backbone: str = "small_cnn", **changes: object) -> config.Model:
+def model_config(backbone: str = "small_cnn", **changes: object) -> config_model.Model:
     given = {"weights": None, "options": CHEAP.get(backbone, {}), "embedding_size": 16}
-    return config.Model(backbone=backbone, **(given | changes))
+    return config_model.Model(backbone=backbone, **(given | changes))
 
 
 def images(*shape: int) -> np.ndarray:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from cbir_tf import config
+from cbir_tf import config_model
 from cbir_tf.models.heads import GeneralizedMeanPooling, apply_head
 
 maps = arrays(
@@ -23,7 +23,7 @@ maps = arrays(
 def head(feature_map: np.ndarray, **changes: object) -> tuple[keras.Model, np.ndarray]:
     given = {"backbone": "small_cnn", "weights": None, "embedding_size": None, "normalize": False}
     inputs = keras.Input(feature_map.shape[1:])
-    model = keras.Model(inputs, apply_head(inputs, config.Model(**(given | changes))))
+    model = keras.Model(inputs, apply_head(inputs, config_model.Model(**(given | changes))))
     return model, np.asarray(model(feature_map))
 
 

@@ -13,7 +13,7 @@ import keras
 import numpy as np
 import pytest
 
-from cbir_tf import config
+from cbir_tf import config_model
 from cbir_tf.golden_image import golden_image
 from cbir_tf.models import build_embedder
 from cbir_tf.models.golden import Golden
@@ -21,10 +21,10 @@ from cbir_tf.models.golden import Golden
 SIZE = (32, 32)
 
 
-def model(**changes: object) -> config.Model:
+def model(**changes: object) -> config_model.Model:
     values = {"backbone": "small_cnn", "options": {"width": 8}, "weights": None}
     values |= {"hidden": (2048,), "embedding_size": 128}
-    return config.Model(**(values | changes))
+    return config_model.Model(**(values | changes))
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import pytest
 
-from cbir_tf import config
+from cbir_tf import config_model
 from cbir_tf.errors import UserError
 from cbir_tf.models import build_embedder, load_embedder
 from cbir_tf.models.backbones import build_backbone
@@ -35,7 +35,7 @@ def images(side: int) -> np.ndarray:
 
 
 def embedder(kind: str, weights: str | None = None, side: int = 32, **options) -> keras.Model:
-    settings = config.Model(
+    settings = config_model.Model(
         backbone=kind, weights=weights, options=options, embedding_size=None, normalize=False
     )
     return build_embedder(settings, 0, (side, side))

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import yaml
 
-from cbir_tf import config
+from cbir_tf import config_model
 from cbir_tf.errors import UserError
 from cbir_tf.files import sha256
 from cbir_tf.golden_image import golden_image
@@ -24,9 +24,9 @@ DIGITS = Path(__file__).parents[2] / "weights" / "digits-1.0.0"
 PIXELS = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), dtype=np.uint8)
 
 
-def model(**changes: object) -> config.Model:
+def model(**changes: object) -> config_model.Model:
     values = {"backbone": "small_cnn", "weights": "release:digits@1.0.0", "embedding_size": 64}
-    return config.Model(**(values | changes))
+    return config_model.Model(**(values | changes))
 
 
 @pytest.fixture

@@ -72,7 +72,7 @@ def test_without_intervals_and_rank_1_it_says_what_there_is(facts):
 
 
 def test_the_yaml_it_shows_is_a_model_section_of_the_release(facts):
-    from cbir_tf.config import Model
+    from cbir_tf.config_model import Model
 
     text = model_card(facts).split("```yaml\n")[1].split("```")[0]
     section = yaml.safe_load(text)["model"]
