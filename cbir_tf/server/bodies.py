@@ -15,13 +15,11 @@ from collections.abc import AsyncIterator
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
-from python_multipart.exceptions import FormParserError
-from python_multipart.multipart import MultipartParser, parse_options_header
 
 from cbir_tf.config_text import explain
 from cbir_tf.server.errors import RequestError
+from cbir_tf.server.forms import form_parts
 
-MOST_PARTS = 100
 _DATA_ADDRESS = re.compile(r"data:image/[\w.+-]+;base64,")
 
 
@@ -193,12 +191,8 @@ def _json(body: bytes) -> dict[str, Any]:
 
 
 def _form(body: bytes, content_type: str) -> dict[str, Any]:
-    _, options = parse_options_header(content_type)
-    boundary = options.get(b"boundary", b"")
-    if not boundary:
-        raise RequestError(400, "not a form: its content type has no boundary")
     fields: dict[str, Any] = {}
-    for name, content in _parts(body, boundary):
+    for name, content in form_parts(body, content_type):
         if name == "file":
             if name in fields:
                 raise RequestError(422, "file: one picture at a time")
@@ -213,53 +207,3 @@ def _form(body: bytes, content_type: str) -> dict[str, Any]:
         elif text:  # an empty field of a page's form was left out
             fields[name] = text
     return fields
-
-
-def _parts(body: bytes, boundary: bytes) -> list[tuple[str, bytes]]:
-    """Name and content of each part of a form."""
-    parts: list[tuple[str, bytes]] = []
-    headers: dict[bytes, bytes] = {}
-    field, value, content = bytearray(), bytearray(), bytearray()
-
-    def begin() -> None:
-        if len(parts) >= MOST_PARTS:
-            raise RequestError(422, f"a form of more than {MOST_PARTS} fields")
-        headers.clear()
-        content.clear()
-
-    def end_header() -> None:
-        headers[bytes(field).lower()] = bytes(value)
-        field.clear()
-        value.clear()
-
-    def end() -> None:
-        _, options = parse_options_header(headers.get(b"content-disposition", b""))
-        parts.append((options.get(b"name", b"").decode(errors="replace"), bytes(content)))
-
-    def add(to: bytearray) -> Any:
-        def take(data: bytes, start: int, stop: int) -> None:
-            to.extend(memoryview(data)[start:stop])
-
-        return take
-
-    ended: list[bool] = []
-    try:
-        parser = MultipartParser(
-            boundary,
-            {
-                "on_part_begin": begin,
-                "on_header_field": add(field),
-                "on_header_value": add(value),
-                "on_header_end": end_header,
-                "on_part_data": add(content),
-                "on_part_end": end,
-                "on_end": lambda: ended.append(True),
-            },
-        )
-        parser.write(body)
-        parser.finalize()
-    except FormParserError as error:
-        raise RequestError(400, f"not a form: {error}") from None
-    if not ended:
-        raise RequestError(400, "not a form: it is cut short")
-    return parts
