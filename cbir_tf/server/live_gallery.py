@@ -126,32 +126,34 @@ class LiveGallery:
         predictions: Sequence[Prediction | None] = [None] * len(queries)
         if gate is not None and probabilities is not None:
             predictions = gate.predictions(probabilities)
-        plain = is_plain(settings)
-        return [
-            self._hits(found[row], distances[row], predictions[row], vectors[row], plain)
-            for row in range(len(queries))
-        ]
+        return self._hits(found, distances, predictions, vectors, is_plain(settings))
 
     def _hits(
         self,
         found: np.ndarray,
         distances: np.ndarray,
-        prediction: Prediction | None,
-        vector: np.ndarray,
+        predictions: Sequence[Prediction | None],
+        vectors: np.ndarray,
         plain: bool,
-    ) -> Hits:
-        there = found[np.isfinite(distances)]
+    ) -> list[Hits]:
         gallery, names = self.index.gallery, (*self.class_names, None)
-        return Hits(
-            ids=gallery.ids[there].tolist(),
-            labels=[names[label] for label in gallery.labels[there].tolist()],
-            distances=distances[: len(there)].tolist(),
-            prediction=prediction,
-            match=self.calibrated.verdict(float(distances[0]))
-            if plain and self.calibrated
-            else None,
-            vector=vector,
-        )
+        verdict = self.calibrated.verdict if plain and self.calibrated else None
+        counts = np.isfinite(distances).sum(axis=1)  # those that are not come last
+        rows = zip(
+            counts.tolist(), gallery.ids[found].tolist(), gallery.labels[found].tolist(),
+            distances.tolist(), predictions, vectors, strict=True,
+        )  # fmt: skip
+        return [
+            Hits(
+                ids=ids[:count],
+                labels=[names[label] for label in labels[:count]],
+                distances=theirs[:count],
+                prediction=prediction,
+                match=verdict and verdict(theirs[0]),
+                vector=vector,
+            )
+            for count, ids, labels, theirs, prediction, vector in rows
+        ]
 
     def _select(self, where: tuple[str, ...]) -> np.ndarray:
         if where not in self._chosen:
