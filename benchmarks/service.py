@@ -3,13 +3,14 @@
     python benchmarks/service.py --images data/clothing224 [--seconds 60] [--clients 16]
 
 MobileNetV2 0.35 at 224 pixels, 10,000 stored images, k = 5. The bare program decodes, encodes and
-searches the same pictures in one process, in whatever way suits it best: batches of several sizes,
-the next of them decoded while the model works on one, or not. `bare` has no more pictures at a time
-than there are clients, as the service has; `bare_any` as many as it likes. They take turns in one
-run. The clients are one thread of this process with prepared requests; the processor time they
-take is the service's loss all the same. `processor_ms` says what a picture costs each of them:
-where others use the machine too, that says more than the rates. Weights are random: they make no
-difference to the time. Prints JSON.
+searches the same pictures in one process, in every way of WAYS: batches of several sizes, the next
+of them decoded while the model works on one, or not. All take turns with the service. `bare` is the
+fastest way with no more pictures at a time than there are clients, as the service has; `bare_any`
+the fastest of all. Every round begins with new processes, as two of one and the same program can
+differ by a few hundredths. The clients are one thread of this process with prepared requests; the
+processor time they take is the service's loss all the same. `processor_ms` says what a picture
+costs each of them: where others use the machine too, that says more than the rates. Weights are
+random: they make no difference to the time. Prints JSON.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 
 os.environ["OMP_WAIT_POLICY"] = "passive"  # as `cbir serve` has it; faster for both
@@ -41,6 +43,7 @@ from cbir_tf.features.store import FeatureStore, Record
 from cbir_tf.features.views import maker_of
 
 STORED, K, PICTURES = 10_000, 5, 400
+BARE_SHARE = 4  # of the service's seconds each way of the bare program has one part in so many
 CONFIG = """
 data: {{source: folder, path: "{images}", split: {{by: stratified, validation: 0.1, test: 0.1}}}}
 model: {{backbone: mobilenet_v2, options: {{alpha: 0.35}}, weights: null, embedding_size: 128}}
@@ -53,18 +56,24 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=Path, required=True, help="folder of photos")
-    parser.add_argument("--seconds", type=float, default=60, help="of each, in all")
-    parser.add_argument("--turns", type=int, default=6)
+    parser.add_argument("--seconds", type=float, default=60, help="of the service, in all")
+    parser.add_argument("--rounds", type=int, default=4)
+    parser.add_argument("--turns", type=int, default=3, help="of a round")
     parser.add_argument("--clients", type=int, default=16)
     parser.add_argument("--index", default="nearest_neighbors")
     parser.add_argument("--run", type=Path, help="kept from an earlier time")
     arguments = parser.parse_args()
+    arguments.seconds /= arguments.rounds * arguments.turns
+    photos = sorted(arguments.images.rglob("*.jpg"))
+    chosen = np.random.default_rng(0).choice(len(photos), min(PICTURES, len(photos)), False)
+    pictures = [photos[each].read_bytes() for each in chosen]
     with tempfile.TemporaryDirectory() as folder:
         run = made(arguments.run or Path(folder) / "run", arguments.images, arguments.index)
-        photos = sorted(arguments.images.rglob("*.jpg"))
-        chosen = np.random.default_rng(0).choice(len(photos), min(PICTURES, len(photos)), False)
-        pictures = [photos[each].read_bytes() for each in chosen]
-        print(json.dumps(measured(run, pictures, arguments), indent=2))
+        rounds = []
+        for _ in range(arguments.rounds):
+            with get_context("spawn").Pool(1) as pool:
+                rounds.append(pool.apply(one_round, (run.folder, pictures, arguments)))
+    print(json.dumps(told(rounds, arguments), indent=2))
 
 
 def made(folder: Path, images: Path, index: str) -> Run:
@@ -87,59 +96,94 @@ def made(folder: Path, images: Path, index: str) -> Run:
     return Run.open(folder)
 
 
-def measured(run: Run, pictures: list[bytes], arguments: argparse.Namespace) -> dict[str, object]:
-    """Turns of all."""
-    bare = Bare(run, pictures)
-    trials = {way: max(bare.rate(2, way) for _ in range(3)) for way in WAYS}
-    few = {way: rate for way, rate in trials.items() if way.at_a_time <= arguments.clients}
-    best = {"bare": max(few, key=lambda way: few[way]), "bare_any": max(trials, key=trials.get)}
-    process, port = started(run.folder)
-    seconds = arguments.seconds / arguments.turns
-    rates: dict[str, list[float]] = {"bare": [], "bare_any": [], "service": []}
-    spent = dict.fromkeys((*rates, "clients"), 0.0)
-    latencies: list[float] = []
-    errors = 0
+@dataclass
+class Round:
+    """What one set of processes did.
+
+    Attributes:
+        rates, spent: by way of the bare program, and by the service: pictures a second in each
+            turn, and seconds of processor time.
+        clients: seconds of processor time that they took.
+        latencies: seconds.
+        memory: megabytes of the service, at its start and after each turn.
+    """
+
+    rates: dict[str, list[float]]
+    spent: dict[str, float]
+    clients: float
+    latencies: list[float]
+    errors: int
+    memory: list[float]
+    exit_status: int
+
+
+def one_round(folder: Path, pictures: list[bytes], arguments: argparse.Namespace) -> Round:
+    """Turns of all, by new processes."""
+    bare = Bare(Run.open(folder), pictures)
+    names = [*map(str, WAYS), "service"]
+    result = Round({each: [] for each in names}, dict.fromkeys(names, 0.0), 0.0, [], 0, [], -1)
+    process, port = started(folder)
     try:
         load(port, pictures, arguments.clients, 3)
-        memory = [resident(process.pid)]
+        result.memory.append(resident(process.pid))
         for _ in range(arguments.turns):
-            for name, way in best.items():
+            for way in WAYS:
                 before = time.process_time()
-                rates[name].append(bare.rate(seconds, way))
-                spent[name] += time.process_time() - before
+                result.rates[str(way)].append(bare.rate(arguments.seconds / BARE_SHARE, way))
+                result.spent[str(way)] += time.process_time() - before
             before, theirs = time.process_time(), processor_seconds(process.pid)
-            taken, failed = load(port, pictures, arguments.clients, seconds)
-            spent["clients"] += time.process_time() - before
-            spent["service"] += processor_seconds(process.pid) - theirs
-            rates["service"].append(len(taken) / seconds)
-            latencies += taken
-            errors += failed
-            memory.append(resident(process.pid))
+            taken, failed = load(port, pictures, arguments.clients, arguments.seconds)
+            result.clients += time.process_time() - before
+            result.spent["service"] += processor_seconds(process.pid) - theirs
+            result.rates["service"].append(len(taken) / arguments.seconds)
+            result.latencies += taken
+            result.errors += failed
+            result.memory.append(resident(process.pid))
     finally:
         process.send_signal(signal.SIGINT)
-        process.wait(60)
-    done = {name: sum(each) * seconds for name, each in rates.items()}
-    done["clients"] = done["service"]
+        result.exit_status = process.wait(60)
+    return result
+
+
+def told(rounds: list[Round], arguments: argparse.Namespace) -> dict[str, object]:
+    """All rounds together."""
+    rates = {name: np.array([each.rates[name] for each in rounds]) for name in rounds[0].rates}
+    few = [str(way) for way in WAYS if way.at_a_time <= arguments.clients]
+    best = {
+        "bare": max(few, key=lambda name: rates[name].mean()),
+        "bare_any": max(map(str, WAYS), key=lambda name: rates[name].mean()),
+    }
+    seconds = dict.fromkeys(rates, arguments.seconds / BARE_SHARE)
+    seconds["service"] = arguments.seconds
+    spent = {
+        name: sum(each.spent[name] for each in rounds) / (rates[name].sum() * seconds[name])
+        for name in (*best.values(), "service")
+    }
+    latencies = np.concatenate([each.latencies for each in rounds])
+    spent["clients"] = sum(each.clients for each in rounds) / len(latencies)
+    service = rates["service"]
     return {
         "cores": len(os.sched_getaffinity(0)),
         "clients": arguments.clients,
-        "index": run.config.search.index,
-        "trials_per_s": {str(way): round(rate, 1) for way, rate in trials.items()},
-        "chosen": {name: str(way) for name, way in best.items()},
-        "per_s": {name: np.round(each, 1).tolist() for name, each in rates.items()},
-        "ratio": {name: round(sum(rates["service"]) / sum(rates[name]), 3) for name in best},
-        "ratio_of_turns": {
-            name: np.round(np.divide(rates["service"], rates[name]), 3).tolist() for name in best
+        "index": arguments.index,
+        "per_s": {name: round(float(each.mean()), 1) for name, each in rates.items()},
+        "best": best,
+        "ratio": {
+            name: round(float(service.mean() / rates[way].mean()), 3) for name, way in best.items()
         },
-        "processor_ms": {name: round(1e3 * spent[name] / done[name], 2) for name in spent},
+        "ratio_of_rounds": {
+            name: np.round(service.mean(axis=1) / rates[way].mean(axis=1), 3).tolist()
+            for name, way in best.items()
+        },
+        "processor_ms": {name: round(1e3 * each, 2) for name, each in spent.items()},
         "requests": len(latencies),
-        "errors": errors,
+        "errors": sum(each.errors for each in rounds),
         "latency_ms": {
             f"p{each}": round(1e3 * float(np.percentile(latencies, each)), 1)
             for each in (50, 90, 99, 100)
         },
-        "memory_mb_at_start_and_after_each_turn": memory,
-        "exit_status": process.returncode,
+        "memory_mb_at_start_and_after_each_turn": [each.memory for each in rounds],
+        "exit_status": [each.exit_status for each in rounds],
     }
 
 

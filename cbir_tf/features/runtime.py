@@ -163,6 +163,10 @@ class OnnxEncoder:
             each.result()
         return np.concatenate(vectors)
 
+    def one(self, picture: np.ndarray) -> np.ndarray:
+        """Encode a picture, (H, W, 3), by the core of the thread that calls; any number may."""
+        return _run(self._shared, picture[np.newaxis])[0]
+
     @cached_property
     def _shared(self) -> Any:
         """A session that runs in whatever thread calls it."""

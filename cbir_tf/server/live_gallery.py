@@ -6,13 +6,14 @@ encoding, which looks at none of the images, is for any thread.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from cbir_tf.config_search import Search, TwoStep
 from cbir_tf.data.added import forget_picture, id_of, save_picture
 from cbir_tf.errors import UserError
+from cbir_tf.features.runtime import PIECE_PIXELS, OnnxEncoder
 from cbir_tf.features.store import FeatureStore, Record
 from cbir_tf.features.views import maker_of, viewed
 from cbir_tf.files import read_json, sha256
@@ -55,9 +56,13 @@ class LiveGallery:
         self._gates: dict[str, Gate] = {}
         self._scenes: dict[str, Scenes] = {}
         self._chosen: dict[tuple[str, ...], np.ndarray] = {}
-        # The first batch takes longer, and is not to be someone's query.
         height, width = viewed(run.config.data, search).image_size
-        self.encode([np.zeros((height, width, 3), np.uint8)])
+        self._is_large = 2 * height * width > PIECE_PIXELS
+        # The first batch takes longer, and is not to be someone's query.
+        picture = np.zeros((height, width, 3), np.uint8)
+        self.encode([picture])
+        if self.encode_one is not None:
+            self.encode_one(picture)
 
     def __len__(self) -> int:
         return len(self.index)
@@ -79,6 +84,15 @@ class LiveGallery:
     def encode(self, pixels: Sequence[np.ndarray]) -> np.ndarray:
         """(B, D) vectors of B pictures, as the embedder makes them."""
         return self.retriever.encoder(np.stack(pixels))
+
+    @property
+    def encode_one(self) -> Callable[[np.ndarray], np.ndarray] | None:
+        """From a picture to its (D,) vector, by the core of the thread that calls it.
+
+        None where several at once take less time than one after another.
+        """
+        encoder = self.retriever.encoder
+        return encoder.one if isinstance(encoder, OnnxEncoder) and self._is_large else None
 
     # --- searching ------------------------------------------------------------------------------
 

@@ -1,7 +1,8 @@
 """What the service does, whoever asks: which thread each step is done by.
 
     reader threads    take requests apart and decode pictures, side by side
-    the encoder       one thread: encodes batch after batch
+    the encoder       encodes batch after batch, with helpers: a core takes picture after picture,
+                      and begins when it has nothing to read any more
     the engine        one thread: searches batch after batch, adds and removes
     picture threads   read stored pictures, place images on the map
     the explainer     waits for another process to say why images match
@@ -19,7 +20,7 @@ import random
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -32,8 +33,9 @@ from cbir_tf.errors import UserError
 from cbir_tf.features.views import viewed
 from cbir_tf.progress import logger
 from cbir_tf.server.aside import Aside
-from cbir_tf.server.batcher import Batcher
+from cbir_tf.server.batcher import Batch, Batcher
 from cbir_tf.server.bodies import AdditionBody, ExplainBody, QueryBody, SearchBody, parse
+from cbir_tf.server.crew import Crew
 from cbir_tf.server.embedding_map import EmbeddingMap
 from cbir_tf.server.errors import RequestError, impossible
 from cbir_tf.server.explanation import Area, Explanation, area_of, explanation, shares_of, why_not
@@ -44,6 +46,9 @@ from cbir_tf.server.queries import Addition, Hits, Query, Steps
 from cbir_tf.types import Embeddings, Run
 
 Result = TypeVar("Result")
+
+EncodeOne = Callable[[np.ndarray], np.ndarray]
+"""From pixels to a vector, by the core of the thread that calls it."""
 
 Read = Callable[[bytes, str], tuple[Any, Query | Addition]]
 """From a request's body and its content type to its fields and what is asked."""
@@ -96,8 +101,9 @@ class Service:
         self.data = viewed(config.data, config.search)
         cores = len(os.sched_getaffinity(0))
         self._encoder = ThreadPoolExecutor(1, "encoder")
+        self._helpers = ThreadPoolExecutor(max(1, cores - 1), "helper")  # of the encoder
         self._engine = ThreadPoolExecutor(1, "engine")
-        self._readers = ThreadPoolExecutor(max(2, cores), "reader")
+        self._readers = Crew(self._read, max(2, cores), "reader")
         self._others = ThreadPoolExecutor(4, "picture")
         self._explainer = ThreadPoolExecutor(1, "explainer")  # waits for seconds, at first
         self.gallery: LiveGallery = self._engine.submit(LiveGallery, run, config.search).result()
@@ -105,7 +111,9 @@ class Service:
         self._stages = {each: self.metrics.stages.labels(each) for each in STAGES}
         self._lock, self._reading = threading.Lock(), 0
         most = self.settings.batch
-        self._to_encode: Batcher[Job] = Batcher(self._encode, self._encoder, most)
+        self._encode_one = self.gallery.encode_one
+        self._encoding = 1 if self._encode_one is None else cores  # threads
+        self._to_encode: Batcher[Job] = Batcher(self._encode, self._encoder, most, self._encoding)
         self._to_engine: Batcher[Job] = Batcher(self._work, self._engine, most)
         metric, method = config.search.metric, config.plots.projection
         self.map = EmbeddingMap(run.index, method, self.settings.mapped, config.seed, metric)
@@ -122,7 +130,8 @@ class Service:
         self._closed = True
         self.map.close()
         self._aside.close()
-        for pool in (self._readers, self._encoder, self._others, self._explainer):
+        self._readers.close()
+        for pool in (self._encoder, self._helpers, self._others, self._explainer):
             pool.shutdown(wait=True, cancel_futures=True)
         self._engine.submit(self.gallery.close).result()
         self._engine.shutdown(wait=True)
@@ -227,13 +236,14 @@ class Service:
         job = Job(asyncio.get_running_loop().create_future())
         with self._lock:
             self._reading += 1
-        self._readers.submit(self._read, job, read, body, content_type)
+        self._readers.put((job, read, body, content_type))
         await job.done
         return job
 
     # --- by the reader threads ------------------------------------------------------------------
 
-    def _read(self, job: Job, read: Read, body: bytes, content_type: str) -> None:
+    def _read(self, asked: tuple[Job, Read, bytes, str]) -> None:
+        job, read, body, content_type = asked
         pictures = []
         try:
             job.body, job.asked = read(body, content_type)
@@ -247,7 +257,7 @@ class Service:
                 pictures.append(job)
         with self._lock:
             self._reading -= 1
-            self._to_encode.put(pictures, more_to_come=self._reading > 0)
+            self._to_encode.put(pictures, announced=self._reading)
 
     def _read_query(self, body: bytes, content_type: str) -> tuple[SearchBody, Query]:
         asked = parse(SearchBody, body, content_type)
@@ -295,23 +305,48 @@ class Service:
 
     # --- by the encoder -------------------------------------------------------------------------
 
-    def _encode(self, jobs: list[Job]) -> None:
+    def _encode(self, batch: Batch[Job]) -> None:
         began = time.perf_counter()
-        self.metrics.batches.observe(len(jobs))
+        one = self._encode_one
+        if one is None or batch.size == 1:
+            self._encode_together(list(batch))
+        else:
+            others = [
+                self._helpers.submit(self._encode_some, batch, one)
+                for _ in range(self._encoding - 1)
+            ]
+            self._encode_some(batch, one)
+            wait(others)
+        self.metrics.batches.observe(len(batch.taken))
+        seconds = time.perf_counter() - began
+        encoded = [job for job in batch.taken if job.error is None]
+        for job in encoded:
+            job.seconds["encode"] = seconds
+        self._to_engine.put(encoded)
+
+    def _encode_together(self, jobs: list[Job]) -> None:
+        """By all cores, of which each has its part, or all of them the only one."""
         try:
             vectors = self.gallery.encode([job.asked.pixels for job in jobs])
         except Exception as error:
             self._fail(jobs, error)
             return
-        seconds = time.perf_counter() - began
         for job, vector in zip(jobs, vectors, strict=True):
-            job.vector, job.seconds["encode"] = vector, seconds
-        self._to_engine.put(jobs)
+            job.vector = vector
+
+    def _encode_some(self, batch: Batch[Job], one: EncodeOne) -> None:
+        """By one core, which takes the next picture until there is none."""
+        for job in batch:
+            try:
+                job.vector = one(job.asked.pixels)
+            except Exception as error:
+                self._fail([job], error)
 
     # --- by the engine --------------------------------------------------------------------------
 
-    def _work(self, jobs: list[Job]) -> None:
+    def _work(self, batch: Batch[Job]) -> None:
         began = time.perf_counter()
+        jobs = list(batch)
         searches = [job for job in jobs if isinstance(job.asked, Query)]
         try:
             found = self.gallery.find([(job.asked, job.vector) for job in searches])

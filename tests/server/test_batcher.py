@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from cbir_tf.server.batcher import Batcher
+from cbir_tf.server.batcher import Batch, Batcher
 
 LONG = 10.0  # seconds: never reached, unless something is wrong
 
@@ -29,8 +29,8 @@ def test_what_comes_while_a_batch_is_worked_on_is_the_next_batch(pool):
     batches: list[list[int]] = []
     begun, gate = threading.Event(), threading.Event()
 
-    def work(items: list[int]) -> None:
-        batches.append(items)
+    def work(batch: Batch[int]) -> None:
+        batches.append(list(batch))
         begun.set()
         assert gate.wait(LONG)
 
@@ -49,41 +49,90 @@ def test_what_comes_while_a_batch_is_worked_on_is_the_next_batch(pool):
 
 def test_those_announced_are_waited_for_unless_a_batch_is_full(pool):
     batches: list[list[int]] = []
-    batcher = Batcher(batches.append, pool, most=3, patience=LONG)
-    batcher.put([1], more_to_come=True)
-    batcher.put([2], more_to_come=True)
+    batcher = Batcher(lambda batch: batches.append(list(batch)), pool, most=3, patience=LONG)
+    batcher.put([1], announced=2)
+    batcher.put([2], announced=1)
     assert not batches
     batcher.put([])
     finish(pool, batches, 1)
     for each in (3, 4, 5):
-        batcher.put([each], more_to_come=True)
+        batcher.put([each], announced=9)
     finish(pool, batches, 2)
     assert batches == [[1, 2], [3, 4, 5]]
 
 
 def test_those_announced_are_not_waited_for_long(pool):
     batches: list[list[int]] = []
-    batcher = Batcher(batches.append, pool, most=3, patience=0.01)
-    batcher.put([1], more_to_come=True)
+    batcher = Batcher(lambda batch: batches.append(list(batch)), pool, most=3, patience=0.01)
+    batcher.put([1], announced=1)
     finish(pool, batches, 1)
     assert batches == [[1]]
 
 
-def test_nothing_put_by_many_threads_is_lost_or_doubled(pool):
+def test_the_last_ones_join_a_batch_that_has_begun(pool):
+    batches: list[list[int]] = []
+    begun = threading.Event()
+
+    def work(batch: Batch[int]) -> None:
+        batches.append([next(batch)])
+        begun.set()
+        batches[-1] += batch
+
+    batcher = Batcher(work, pool, most=9, threads=3, patience=LONG)
+    batcher.put([1], announced=3)
+    batcher.put([2], announced=2)
+    assert begun.wait(LONG)
+    batcher.put([3], announced=1)
+    batcher.put([4, 5])
+    finish(pool, batches, 2)
+    assert batches == [[1, 2, 3, 4], [5]]
+
+
+@pytest.mark.parametrize("announced", [0, 1])
+def test_who_was_announced_and_does_not_come_is_not_waited_for_long(pool, announced):
+    batches: list[list[int]] = []
+    patience = LONG if announced == 0 else 0.01
+    begun = threading.Event()
+
+    def work(batch: Batch[int]) -> None:
+        batches.append([next(batch)])
+        begun.set()
+        batches[-1] += batch
+
+    batcher = Batcher(work, pool, most=9, threads=2, patience=patience)
+    batcher.put([1], announced=1)
+    assert begun.wait(LONG)
+    batcher.put([], announced)
+    finish(pool, batches, 1)
+    pool.submit(int).result(LONG)
+    assert batches == [[1]]
+
+
+@pytest.mark.parametrize("threads", [1, 4])
+def test_nothing_put_by_many_threads_is_lost_or_doubled(pool, threads):
     done: list[int] = []
-    batcher = Batcher(done.extend, pool, most=3)
+    sizes: list[int] = []
+
+    def work(batch: Batch[int]) -> None:
+        with ThreadPoolExecutor(threads) as sharing:
+            for each in [sharing.submit(list, batch) for _ in range(threads)]:
+                done.extend(each.result())
+        sizes.append(len(batch.taken))
+
+    batcher = Batcher(work, pool, most=3, threads=threads)
     with ThreadPoolExecutor(8) as putting:
         for each in range(500):
-            putting.submit(batcher.put, [each], each % 2 == 0)
+            putting.submit(batcher.put, [each], announced=each % 6)
     batcher.put([])
     finish(pool, done, 500)
-    assert sorted(done) == list(range(500))
+    assert sorted(done) == list(range(500)) and max(sizes) <= 3
 
 
 def test_work_that_fails_does_not_keep_what_comes_after(pool):
     done: list[str] = []
 
-    def work(items: list[str]) -> None:
+    def work(batch: Batch[str]) -> None:
+        items = list(batch)
         if "bad" in items:
             raise OSError("no more")
         done.extend(items)
