@@ -10,7 +10,7 @@ from cbir_tf.commands.cli import main
 from cbir_tf.config import Config
 from cbir_tf.server.explanation import why_not
 from cbir_tf.server.rate_limit import RateLimit
-from cbir_tf.server.running import alone
+from cbir_tf.server.running import alone, listen
 from cbir_tf.types import Run
 
 
@@ -47,6 +47,13 @@ def test_a_port_that_is_taken_is_named(trained_folder, capsys):
         port = taken.getsockname()[1]
         assert main(["serve", "--run", str(trained_folder), "--port", str(port)]) == 2
     assert f"127.0.0.1 port {port}" in capsys.readouterr().err
+
+
+def test_no_part_of_an_answer_waits_for_the_client_to_acknowledge_another():
+    with listen("127.0.0.1", 0) as listening, socket.create_connection(listening.getsockname()):
+        connection, _ = listening.accept()
+        with connection:
+            assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 def test_one_service_changes_a_run_at_a_time(trained_folder, capsys, start):
