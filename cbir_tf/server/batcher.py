@@ -83,7 +83,7 @@ class Batcher(Generic[Item]):
             self._waiting.extend(items)
             self._announced = announced
             if self._working or self._is_ready():
-                self._changed.notify()
+                self._changed.notify_all()
             if self._called or not self._waiting:
                 return
             self._called = True

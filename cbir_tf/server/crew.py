@@ -13,7 +13,7 @@ Item = TypeVar("Item")
 class Crew(Generic[Item]):
     """Threads of which whichever is free takes the next item.
 
-    An executor makes a future of everything, which takes as long as to take a request apart.
+    An executor makes a future of everything, which takes the thread that asks some 8 us.
 
     Args:
         work: of one item; it sees to its errors itself.

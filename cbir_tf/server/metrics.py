@@ -44,7 +44,7 @@ class Metrics:
 
     def answered(self, method: str, route: str, status: int, seconds: float) -> None:
         """Count a request."""
-        # Looked up among the labels, the two would take as long as all else the guard does.
+        # Kept here, as to look both up by their labels takes three times as long as to count.
         kind = method, route, status
         if kind not in self._of:
             count = self._requests.labels(method, route, str(status))

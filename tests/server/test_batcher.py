@@ -88,23 +88,25 @@ def test_the_last_ones_join_a_batch_that_has_begun(pool):
     assert batches == [[1, 2, 3, 4], [5]]
 
 
-@pytest.mark.parametrize("announced", [0, 1])
-def test_who_was_announced_and_does_not_come_is_not_waited_for_long(pool, announced):
+@pytest.mark.parametrize(("announced", "patience"), [(0, 6 * LONG), (1, 0.01)])
+def test_no_thread_waits_long_for_one_who_was_announced_and_does_not_come(
+    pool, announced, patience
+):
     batches: list[list[int]] = []
-    patience = LONG if announced == 0 else 0.01
     begun = threading.Event()
 
     def work(batch: Batch[int]) -> None:
-        batches.append([next(batch)])
-        begun.set()
-        batches[-1] += batch
+        first = next(batch)
+        with ThreadPoolExecutor(2) as sharing:
+            others = [sharing.submit(list, batch) for _ in range(2)]
+            begun.set()
+        batches.append([first, *others[0].result(), *others[1].result()])
 
-    batcher = Batcher(work, pool, most=9, threads=2, patience=patience)
-    batcher.put([1], announced=1)
+    batcher = Batcher(work, pool, most=9, threads=3, patience=patience)
+    batcher.put([1], announced=2)
     assert begun.wait(LONG)
     batcher.put([], announced)
     finish(pool, batches, 1)
-    pool.submit(int).result(LONG)
     assert batches == [[1]]
 
 
