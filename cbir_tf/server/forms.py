@@ -14,8 +14,8 @@ def form_parts(body: bytes, content_type: str) -> list[tuple[str, bytes]]:
     """Name and content of each part of a form.
 
     The body is all there, so it is searched for its boundaries. The parsers of the libraries are
-    for bodies that are still arriving and take several times as long, with Python's lock held: the
-    other threads would wait for it.
+    for bodies that are still arriving: they take twice as long, with Python's lock held, for which
+    the other threads wait.
 
     Raises:
         RequestError: 400, not a form, or one that is cut short; 422, too many parts.
