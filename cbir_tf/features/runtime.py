@@ -156,12 +156,18 @@ class OnnxEncoder:
             for number in waiting:
                 vectors[number] = _run(session, pieces[number])
 
-        # The caller is one of them: to be woken for every piece would cost its core more.
-        others = [self._threads.submit(work) for _ in range(cores - 1)]
+        self.by_all_cores(work)
+        return np.concatenate(vectors)
+
+    def by_all_cores(self, work: Callable[[], None]) -> None:
+        """Have every core do its share of some work, which takes the next of it until it is done.
+
+        The caller is one of them: to be woken for every piece would cost its core more.
+        """
+        others = [self._threads.submit(work) for _ in range(_cores() - 1)]
         work()
         for each in others:
             each.result()
-        return np.concatenate(vectors)
 
     def one(self, picture: np.ndarray) -> np.ndarray:
         """Encode a picture, (H, W, 3), by the core of the thread that calls; any number may."""
@@ -177,7 +183,9 @@ class OnnxEncoder:
 
     @cached_property
     def _threads(self) -> ThreadPoolExecutor:
-        return ThreadPoolExecutor(_cores() - 1, "encoder")  # kept: a service encodes all the time
+        return ThreadPoolExecutor(
+            max(1, _cores() - 1), "encoder"
+        )  # kept: a service encodes all the time
 
 
 def _cores() -> int:

@@ -6,7 +6,7 @@ encoding, which looks at none of the images, is for any thread.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -61,8 +61,8 @@ class LiveGallery:
         # The first batch takes longer, and is not to be someone's query.
         picture = np.zeros((height, width, 3), np.uint8)
         self.encode([picture])
-        if self.encode_one is not None:
-            self.encode_one(picture)
+        if self.side_by_side is not None:
+            self.side_by_side.one(picture)
 
     def __len__(self) -> int:
         return len(self.index)
@@ -86,13 +86,13 @@ class LiveGallery:
         return self.retriever.encoder(np.stack(pixels))
 
     @property
-    def encode_one(self) -> Callable[[np.ndarray], np.ndarray] | None:
-        """From a picture to its (D,) vector, by the core of the thread that calls it.
+    def side_by_side(self) -> OnnxEncoder | None:
+        """The encoder, where each core takes one picture after another.
 
-        None where several at once take less time than one after another.
+        None where several at once take less time.
         """
         encoder = self.retriever.encoder
-        return encoder.one if isinstance(encoder, OnnxEncoder) and self._is_large else None
+        return encoder if isinstance(encoder, OnnxEncoder) and self._is_large else None
 
     # --- searching ------------------------------------------------------------------------------
 

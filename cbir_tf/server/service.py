@@ -1,8 +1,8 @@
 """What the service does, whoever asks: which thread each step is done by.
 
     reader threads    take requests apart and decode pictures, side by side
-    the encoder       encodes batch after batch, with helpers: a core takes picture after picture,
-                      and begins when it has nothing to read any more
+    the encoder       encodes batch after batch, with threads of its own: a core takes picture after
+                      picture, and begins when it has nothing to read any more
     the engine        one thread: searches batch after batch, adds and removes
     picture threads   read stored pictures, place images on the map
     the explainer     waits for another process to say why images match
@@ -20,9 +20,10 @@ import random
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -30,6 +31,7 @@ import numpy as np
 from cbir_tf.config import Config
 from cbir_tf.data.decode import MOST_PIXELS, ImageError, picture_size
 from cbir_tf.errors import UserError
+from cbir_tf.features.runtime import OnnxEncoder
 from cbir_tf.features.views import viewed
 from cbir_tf.progress import logger
 from cbir_tf.server.aside import Aside
@@ -46,9 +48,6 @@ from cbir_tf.server.queries import Addition, Hits, Query, Steps
 from cbir_tf.types import Embeddings, Run
 
 Result = TypeVar("Result")
-
-EncodeOne = Callable[[np.ndarray], np.ndarray]
-"""From pixels to a vector, by the core of the thread that calls it."""
 
 Read = Callable[[bytes, str], tuple[Any, Query | Addition]]
 """From a request's body and its content type to its fields and what is asked."""
@@ -101,7 +100,6 @@ class Service:
         self.data = viewed(config.data, config.search)
         cores = len(os.sched_getaffinity(0))
         self._encoder = ThreadPoolExecutor(1, "encoder")
-        self._helpers = ThreadPoolExecutor(max(1, cores - 1), "helper")  # of the encoder
         self._engine = ThreadPoolExecutor(1, "engine")
         self._readers = Crew(self._read, max(2, cores), "reader")
         self._others = ThreadPoolExecutor(4, "picture")
@@ -111,9 +109,8 @@ class Service:
         self._stages = {each: self.metrics.stages.labels(each) for each in STAGES}
         self._lock, self._reading = threading.Lock(), 0
         most = self.settings.batch
-        self._encode_one = self.gallery.encode_one
-        self._encoding = 1 if self._encode_one is None else cores  # threads
-        self._to_encode: Batcher[Job] = Batcher(self._encode, self._encoder, most, self._encoding)
+        threads = 1 if self.gallery.side_by_side is None else cores
+        self._to_encode: Batcher[Job] = Batcher(self._encode, self._encoder, most, threads)
         self._to_engine: Batcher[Job] = Batcher(self._work, self._engine, most)
         metric, method = config.search.metric, config.plots.projection
         self.map = EmbeddingMap(run.index, method, self.settings.mapped, config.seed, metric)
@@ -131,7 +128,7 @@ class Service:
         self.map.close()
         self._aside.close()
         self._readers.close()
-        for pool in (self._encoder, self._helpers, self._others, self._explainer):
+        for pool in (self._encoder, self._others, self._explainer):
             pool.shutdown(wait=True, cancel_futures=True)
         self._engine.submit(self.gallery.close).result()
         self._engine.shutdown(wait=True)
@@ -307,16 +304,11 @@ class Service:
 
     def _encode(self, batch: Batch[Job]) -> None:
         began = time.perf_counter()
-        one = self._encode_one
-        if one is None or batch.size == 1:
+        encoder = self.gallery.side_by_side
+        if encoder is None or batch.size == 1:
             self._encode_together(list(batch))
         else:
-            others = [
-                self._helpers.submit(self._encode_some, batch, one)
-                for _ in range(self._encoding - 1)
-            ]
-            self._encode_some(batch, one)
-            wait(others)
+            encoder.by_all_cores(partial(self._encode_some, batch, encoder))
         self.metrics.batches.observe(len(batch.taken))
         seconds = time.perf_counter() - began
         encoded = [job for job in batch.taken if job.error is None]
@@ -334,11 +326,11 @@ class Service:
         for job, vector in zip(jobs, vectors, strict=True):
             job.vector = vector
 
-    def _encode_some(self, batch: Batch[Job], one: EncodeOne) -> None:
+    def _encode_some(self, batch: Batch[Job], encoder: OnnxEncoder) -> None:
         """By one core, which takes the next picture until there is none."""
         for job in batch:
             try:
-                job.vector = one(job.asked.pixels)
+                job.vector = encoder.one(job.asked.pixels)
             except Exception as error:
                 self._fail([job], error)
 
