@@ -33,19 +33,19 @@ def streamed(body: bytes) -> list[tuple[str, bytes]] | None:
     """The same by python_multipart's parser of streams; None where it finds no whole form."""
     parts: list[tuple[str, bytes]] = []
     field, value, content = bytearray(), bytearray(), bytearray()
-    name = [""]
+    names: list[str] = []
     ended: list[bool] = []
 
     def end_header() -> None:
-        if field.lower() == b"content-disposition" and not name[0]:
+        if field.lower() == b"content-disposition":
             _, options = parse_options_header(bytes(value))
-            name[0] = options.get(b"name", b"").decode(errors="replace")
+            names.append(options.get(b"name", b"").decode(errors="replace"))
         field.clear()
         value.clear()
 
     def end() -> None:
-        parts.append((name[0], bytes(content)))
-        name[0] = ""
+        parts.append((names[0] if names else "", bytes(content)))
+        names.clear()
         content.clear()
 
     parser = MultipartParser(
