@@ -57,6 +57,6 @@ def _name(head: bytes) -> str:
     for line in head.split(b"\r\n"):
         header, _, value = line.partition(b":")
         if header.strip().lower() == b"content-disposition":
-            _, options = parse_options_header(value.strip())
+            _, options = parse_options_header(value.lstrip(b" "))
             return options.get(b"name", b"").decode(errors="replace")
     return ""
