@@ -21,8 +21,8 @@ from pathlib import Path
 
 import numpy as np
 
-from cbir_tf.config_data import Data
-from cbir_tf.config_model import Model
+from cbir_tf.config.data import Data
+from cbir_tf.config.model import Model
 from cbir_tf.data.batches import inference_batches
 from cbir_tf.data.sources import images_in_folder
 from cbir_tf.features.encode import encode

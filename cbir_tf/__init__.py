@@ -8,19 +8,20 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from cbir_tf.config import Config
     from cbir_tf.errors import UserError
-    from cbir_tf.retriever import Retriever
-    from cbir_tf.types import Embeddings, ImageSet, Neighbours, Run
+    from cbir_tf.retrieval.retriever import Retriever
+    from cbir_tf.run import Run
+    from cbir_tf.types import Embeddings, ImageSet, Neighbours
 
 __all__ = ["Config", "Embeddings", "ImageSet", "Neighbours", "Retriever", "Run", "UserError"]
 
 _HOME = {
     "Config": "config",
     "UserError": "errors",
-    "Retriever": "retriever",
+    "Retriever": "retrieval.retriever",
     "Embeddings": "types",
     "ImageSet": "types",
     "Neighbours": "types",
-    "Run": "types",
+    "Run": "run",
 }
 
 

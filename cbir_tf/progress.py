@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from tqdm import tqdm
 
-from cbir_tf.addresses import as_addresses
+from cbir_tf.storage.addresses import as_addresses
 
 Item = TypeVar("Item")
 

@@ -6,9 +6,9 @@ import argparse
 
 import numpy as np
 
-from cbir_tf.addresses import path_of
 from cbir_tf.commands.extract import extract, split_images, trained_run
-from cbir_tf.commands.startup import import_tensorflow
+from cbir_tf.startup import import_tensorflow
+from cbir_tf.storage.addresses import path_of
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,8 +27,8 @@ def main(arguments: argparse.Namespace) -> None:
     """Measure on the validation split against it and the training split; writes no_match.json."""
     run = trained_run(arguments.run)
     import_tensorflow()
+    from cbir_tf.retrieval.calibration import NoMatch
     from cbir_tf.search import make_index
-    from cbir_tf.search.no_match import NoMatch
 
     retriever, _ = extract(run, split_images(run, "train", "validation"))
     stored = retriever.embeddings

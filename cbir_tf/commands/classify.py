@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 import json
 
-from cbir_tf.addresses import path_of
 from cbir_tf.commands.evaluate import Task
 from cbir_tf.commands.extract import trained_run
-from cbir_tf.commands.startup import import_tensorflow
-from cbir_tf.files import write_text
+from cbir_tf.startup import import_tensorflow
+from cbir_tf.storage.addresses import path_of
+from cbir_tf.storage.files import write_text
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

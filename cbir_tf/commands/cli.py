@@ -9,12 +9,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from cbir_tf.addresses import as_addresses
-from cbir_tf.commands.startup import quitting_at_once
 from cbir_tf.errors import UserError
-from cbir_tf.files import user_errno
 from cbir_tf.progress import log_to_standard_error
-from cbir_tf.remote import synchronized
+from cbir_tf.startup import quitting_at_once
+from cbir_tf.storage.addresses import as_addresses
+from cbir_tf.storage.files import user_errno
+from cbir_tf.storage.remote import synchronized
 
 # Verb -> what it does; the module of the same name in cbir_tf.commands does it.
 VERBS = {

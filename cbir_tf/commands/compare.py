@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cbir_tf.addresses import path_of
 from cbir_tf.commands.evaluate import Task, gallery_split
 from cbir_tf.commands.extract import trained_run
-from cbir_tf.commands.startup import import_tensorflow
 from cbir_tf.errors import UserError
-from cbir_tf.files import write_text
 from cbir_tf.progress import progress
-from cbir_tf.types import SPLITS, Run
+from cbir_tf.run import Run
+from cbir_tf.startup import import_tensorflow
+from cbir_tf.storage.addresses import path_of
+from cbir_tf.storage.files import write_text
+from cbir_tf.types import SPLITS
 
 if TYPE_CHECKING:
     from cbir_tf.types import ImageSet

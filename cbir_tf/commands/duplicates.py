@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cbir_tf.addresses import address_of, path_of
 from cbir_tf.errors import UserError
 from cbir_tf.progress import logger
-from cbir_tf.remote import fetch_missing
-from cbir_tf.types import UNLABELLED, Embeddings, ImageSet, Run
+from cbir_tf.run import Run
+from cbir_tf.storage.addresses import address_of, path_of
+from cbir_tf.storage.remote import fetch_missing
+from cbir_tf.types import UNLABELLED, Embeddings, ImageSet
 
 if TYPE_CHECKING:
     from cbir_tf.data.duplicate_groups import Copy

@@ -12,19 +12,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cbir_tf.addresses import path_of
 from cbir_tf.commands.extract import extract, split_images, trained_run
-from cbir_tf.commands.startup import import_tensorflow
-from cbir_tf.files import read_json, write_text
 from cbir_tf.progress import logger
-from cbir_tf.remote import local
-from cbir_tf.types import SPLITS, Embeddings, Neighbours, Run
+from cbir_tf.run import Run
+from cbir_tf.startup import import_tensorflow
+from cbir_tf.storage.addresses import path_of
+from cbir_tf.storage.files import read_json, write_text
+from cbir_tf.storage.remote import local
+from cbir_tf.types import SPLITS, Embeddings, Neighbours
 
 if TYPE_CHECKING:
     from cbir_tf.evaluation.levels import Levels
     from cbir_tf.evaluation.metrics import Ranking
-    from cbir_tf.retriever import Retriever
-    from cbir_tf.search.searcher import Searcher
+    from cbir_tf.retrieval.query_engine import Searcher
+    from cbir_tf.retrieval.retriever import Retriever
     from cbir_tf.types import ImageSet
 
 DEPTH = 10_000  # ranks that are looked at where the search is more than distance
@@ -257,7 +258,7 @@ class Task:
     @property
     def steps(self) -> dict[str, Any]:
         """What the search does beyond finding the nearest, and to which rank; empty if nothing."""
-        from cbir_tf.search.searcher import steps_of
+        from cbir_tf.retrieval.query_engine import steps_of
 
         steps = steps_of(self.retriever.search_config)
         return {"search": steps, "depth": min(DEPTH, self.findable)} if steps else {}
@@ -297,9 +298,9 @@ def _keep(run: Run, result: dict[str, Any]) -> None:
 
 def _draw(task: Task) -> list[Path]:
     """Confusion matrix of the nearest neighbours, and a gallery of the worst mistakes."""
-    from cbir_tf.commands.pictures import neighbour_row
     from cbir_tf.evaluation.confusion import confusion_matrix, mistakes
     from cbir_tf.plots.confusion import confusion_matrix_png, mistakes_grid
+    from cbir_tf.retrieval.pictures import neighbour_row
 
     retriever, queries = task.retriever, task.queries
     plots, names = retriever.run.plots, retriever.class_names

@@ -11,16 +11,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cbir_tf.addresses import address_of, is_mirrored, path_of
-from cbir_tf.commands.startup import import_tensorflow
 from cbir_tf.errors import UserError
 from cbir_tf.progress import logger
-from cbir_tf.types import SPLITS, UNLABELLED, Run
+from cbir_tf.run import Run
+from cbir_tf.startup import import_tensorflow
+from cbir_tf.storage.addresses import address_of, is_mirrored, path_of
+from cbir_tf.types import SPLITS, UNLABELLED
 
 if TYPE_CHECKING:
     from cbir_tf.features.runtime import Encoder
     from cbir_tf.features.store import Record
-    from cbir_tf.retriever import Retriever
+    from cbir_tf.retrieval.retriever import Retriever
     from cbir_tf.types import ImageSet
 
 
@@ -59,7 +60,7 @@ def main(arguments: argparse.Namespace) -> None:
     if arguments.watch and is_mirrored(folder):
         raise UserError("--watch needs a folder of this machine; S3 does not say when it changes")
     import_tensorflow()
-    from cbir_tf.commands.pictures import draw_map
+    from cbir_tf.retrieval.pictures import draw_map
 
     images = _images(run, folder, arguments.split)
     retriever, unreadable = extract(run, images)
@@ -220,7 +221,7 @@ def extract(
     from cbir_tf.features.encode import encode
     from cbir_tf.features.store import FeatureStore
     from cbir_tf.features.views import maker_of, open_run_encoder, viewed
-    from cbir_tf.files import read_json
+    from cbir_tf.storage.files import read_json
 
     search = run.config.search
     encoder = encoder or open_run_encoder(run, search)
@@ -246,7 +247,7 @@ def refreshed(run: Run) -> Retriever:
     With search.pca or search.whiten the projection too is fitted to what the store now holds: after
     any image more or less the index is over other vectors, and fitted anew.
     """
-    from cbir_tf.retriever import Retriever
+    from cbir_tf.retrieval.retriever import Retriever
 
     retriever = Retriever(run)
     retriever.save_index()

@@ -8,20 +8,20 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from cbir_tf.addresses import address_of, path_of
 from cbir_tf.commands.extract import split_images, trained_run
-from cbir_tf.commands.startup import import_tensorflow
 from cbir_tf.errors import UserError
 from cbir_tf.evaluation.table import markdown
-from cbir_tf.release_fetch import fetch, is_fetched
-from cbir_tf.release_registry import (
+from cbir_tf.releases.fetch import fetch, is_fetched
+from cbir_tf.releases.registry import (
     Reference,
     Registry,
     checked_name,
     checked_version,
     registry_file,
 )
-from cbir_tf.remote import local
+from cbir_tf.startup import import_tensorflow
+from cbir_tf.storage.addresses import address_of, path_of
+from cbir_tf.storage.remote import local
 
 FORMATS = ("savedmodel", "onnx", "litert", "onnx-int8", "litert-int8")
 
@@ -63,7 +63,7 @@ def _pack(arguments: argparse.Namespace) -> None:
     reference = Reference(checked_name(arguments.name), checked_version(arguments.version))
     run = trained_run(arguments.run)
     import_tensorflow()
-    from cbir_tf.release.pack import pack
+    from cbir_tf.publishing.pack import pack
 
     local(arguments.to / reference.folder_name, missing_ok=True)  # what is there is not replaced
     folder = pack(run, reference, arguments.to, arguments.licence)
@@ -89,8 +89,8 @@ def _publish(arguments: argparse.Namespace) -> None:
     folder = local(arguments.folder)
     registry = Registry.load(arguments.registry or registry_file())
     import_tensorflow()
-    from cbir_tf.release.publish import publish
-    from cbir_tf.release.verify import verify
+    from cbir_tf.publishing.publish import publish
+    from cbir_tf.publishing.verify import verify
 
     verify(folder)
     entry = publish(folder, arguments.place, registry)
@@ -114,7 +114,7 @@ def _verify(arguments: argparse.Namespace) -> None:
     else:
         folder = local(path_of(arguments.what))
     import_tensorflow()
-    from cbir_tf.release.verify import verify
+    from cbir_tf.publishing.verify import verify
 
     distances = verify(folder, digest)
     rows = [(name, f"{distance:.1e}") for name, distance in distances.items()]
@@ -183,7 +183,7 @@ def _export(arguments: argparse.Namespace) -> None:
     if run.config.descriptors:
         raise UserError(f"{run.folder}: has descriptors, which there is nothing to export of")
     import_tensorflow()
-    from cbir_tf.release.export_report import export_all, format_exports
+    from cbir_tf.publishing.export_report import export_all, format_exports
 
     to = arguments.to or run.folder / "exports"
     images = split_images(run, "train"), split_images(run, "validation")

@@ -8,13 +8,14 @@ import math
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from cbir_tf.addresses import address_of, path_of
 from cbir_tf.commands.extract import trained_run
-from cbir_tf.commands.startup import import_tensorflow
-from cbir_tf.types import SPLITS, Run
+from cbir_tf.run import Run
+from cbir_tf.startup import import_tensorflow
+from cbir_tf.storage.addresses import address_of, path_of
+from cbir_tf.types import SPLITS
 
 if TYPE_CHECKING:
-    from cbir_tf.retriever import Retriever
+    from cbir_tf.retrieval.retriever import Retriever
     from cbir_tf.types import Neighbours
 
 
@@ -57,8 +58,8 @@ def main(arguments: argparse.Namespace) -> None:
     """
     run = trained_run(arguments.run)
     from cbir_tf.features.runtime import is_exported
-    from cbir_tf.retriever import Retriever
-    from cbir_tf.search.searcher import steps_of
+    from cbir_tf.retrieval.query_engine import steps_of
+    from cbir_tf.retrieval.retriever import Retriever
 
     settings = run.config.search.changed(arguments.re_ranking, arguments.two_step)
     # TensorFlow takes seconds to import, and an exported model does without.
@@ -72,8 +73,8 @@ def main(arguments: argparse.Namespace) -> None:
     found = retriever.find(arguments.query, arguments.k, where)
     neighbours, rows = found.neighbours, _rows(retriever, found.neighbours)
     if arguments.grid:
-        from cbir_tf.commands.pictures import neighbour_row
         from cbir_tf.plots.grids import query_grid
+        from cbir_tf.retrieval.pictures import neighbour_row
 
         grid_row = neighbour_row(retriever, arguments.query, neighbours)
         query_grid(arguments.grid, [grid_row], f"Nearest of {len(retriever.embeddings)} images")

@@ -6,15 +6,15 @@ import argparse
 import os
 from contextlib import nullcontext
 
-from cbir_tf.addresses import path_of
 from cbir_tf.commands.extract import trained_run
-from cbir_tf.commands.startup import import_tensorflow
 from cbir_tf.config import Config
-from cbir_tf.config_search import Search
-from cbir_tf.config_server import Server
-from cbir_tf.config_text import describe_keys
+from cbir_tf.config.parsing import describe_keys
+from cbir_tf.config.search import Search
+from cbir_tf.config.server import Server
 from cbir_tf.errors import UserError
-from cbir_tf.types import Run
+from cbir_tf.run import Run
+from cbir_tf.startup import import_tensorflow
+from cbir_tf.storage.addresses import path_of
 
 KEY = "CBIR_TF_API_KEY"
 
@@ -49,7 +49,7 @@ def main(arguments: argparse.Namespace) -> None:
     run = trained_run(arguments.run)
     config = _config(run, arguments.overrides)
     try:
-        from cbir_tf.server.running import alone, listen, serve
+        from cbir_tf.server.http.running import alone, listen, serve
     except ImportError as error:
         raise UserError(f"serve needs {error.name}; pip install 'cbir-tf[serve]'") from None
     from cbir_tf.features.runtime import is_exported

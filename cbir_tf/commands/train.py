@@ -11,21 +11,22 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cbir_tf.addresses import path_of
-from cbir_tf.commands.startup import import_tensorflow
 from cbir_tf.config import Config
-from cbir_tf.config_text import describe_keys
+from cbir_tf.config.parsing import describe_keys
 from cbir_tf.errors import UserError
-from cbir_tf.files import read_json, replacing, write_text
 from cbir_tf.progress import logger
-from cbir_tf.types import SPLITS, Run
+from cbir_tf.run import Run
+from cbir_tf.startup import import_tensorflow
+from cbir_tf.storage.addresses import path_of
+from cbir_tf.storage.files import read_json, replacing, write_text
+from cbir_tf.types import SPLITS
 
 if TYPE_CHECKING:
     import keras
 
     from cbir_tf.data.duplicates import Duplicate
     from cbir_tf.data.inspection import Inspection
-    from cbir_tf.losses.objectives import Objective
+    from cbir_tf.training.objectives import Objective
     from cbir_tf.types import ImageSet
 
 
@@ -137,11 +138,11 @@ def train(
     """
     import keras
 
-    from cbir_tf.commands.fitting import fit, make_plan
-    from cbir_tf.commands.pictures import draw_classes, draw_samples
     from cbir_tf.data.sources import load_images
-    from cbir_tf.losses.objectives import build_objective
     from cbir_tf.models import build_embedder
+    from cbir_tf.training.fit import fit, make_plan
+    from cbir_tf.training.objectives import build_objective
+    from cbir_tf.training.pictures import draw_classes, draw_samples
 
     config = run.config
     keras.utils.set_random_seed(config.seed)
@@ -176,10 +177,10 @@ def train_descriptors(run: Run, restart: bool = False) -> None:
     Raises:
         UserError: unusable data or folder, too few images, or OpenCV is not installed.
     """
-    from cbir_tf.commands.pictures import draw_classes, draw_samples
     from cbir_tf.data.sources import load_images
     from cbir_tf.features.descriptors import check_installed
     from cbir_tf.features.fit_descriptors import fit_descriptors
+    from cbir_tf.training.pictures import draw_classes, draw_samples
 
     config = run.config
     check_installed(config.descriptors)
@@ -228,7 +229,7 @@ def _report(
 
 def _check_trainable(config: Config, objective: Objective, validation: ImageSet) -> None:
     """Raise a UserError unless there is something to train, and something to watch it by."""
-    from cbir_tf.commands.fitting import has_pairs
+    from cbir_tf.training.fit import has_pairs
 
     if not objective.twin.trainable_variables:
         raise UserError(

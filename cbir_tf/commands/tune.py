@@ -15,14 +15,15 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cbir_tf.addresses import path_of
-from cbir_tf.commands.startup import import_tensorflow
 from cbir_tf.commands.train import train
 from cbir_tf.config import Config
 from cbir_tf.errors import UserError, first_line
-from cbir_tf.files import read_json, write_text
 from cbir_tf.progress import logger
-from cbir_tf.remote import local
+from cbir_tf.run import Run
+from cbir_tf.startup import import_tensorflow
+from cbir_tf.storage.addresses import path_of
+from cbir_tf.storage.files import read_json, write_text
+from cbir_tf.storage.remote import local
 from cbir_tf.tuning.space import Choices, Load, Space, make_space, split_overrides, written_space
 from cbir_tf.tuning.study import (
     DATABASE,
@@ -39,7 +40,6 @@ from cbir_tf.tuning.study import (
     take_over_repeated,
     trial_rows,
 )
-from cbir_tf.types import Run
 
 if TYPE_CHECKING:
     import optuna
@@ -204,7 +204,7 @@ def _one_trial(
     """
     import tensorflow as tf
 
-    from callbacks import Diverged, Pruning
+    from cbir_tf.training.callbacks import Diverged, Pruning
 
     logger.info("trial %d: %s", trial.number, ", ".join(overrides(trial, space)))
     earlier = take_over_repeated(study, trial)

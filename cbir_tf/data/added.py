@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from cbir_tf.data.decode import media_type
-from cbir_tf.files import read_json, replacing, sha256
+from cbir_tf.storage.files import read_json, replacing, sha256
 from cbir_tf.types import UNLABELLED, ImageSet
 
 DIGITS = 32  # of the SHA-256, in hexadecimal

@@ -12,7 +12,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from cbir_tf import config_data
+from cbir_tf.config import data as config_data
 from cbir_tf.data import pixel_ops
 from cbir_tf.data.rand_augment import rand_augment
 from cbir_tf.errors import UserError

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 import tensorflow as tf
 
-from cbir_tf.config_data import Augmentation, Data
+from cbir_tf.config.data import Augmentation, Data
 from cbir_tf.data.augment import augment
 from cbir_tf.data.decode import ImageError, decode_image
 from cbir_tf.data.sampling import epoch_batches, steps_per_epoch

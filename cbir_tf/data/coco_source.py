@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cbir_tf.config_data import Coco, Data
+from cbir_tf.config.data import Coco, Data
 from cbir_tf.data.coco_annotations import Category, plain, read_annotations
 from cbir_tf.data.folder_source import (
     SPLIT_NAMES,
@@ -20,7 +20,7 @@ from cbir_tf.data.folder_source import (
     is_unicode,
 )
 from cbir_tf.errors import UserError, nearest
-from cbir_tf.remote import local
+from cbir_tf.storage.remote import local
 from cbir_tf.types import ImageSet
 
 log = logging.getLogger(__name__)

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from cbir_tf.config_data import Data
+from cbir_tf.config.data import Data
 from cbir_tf.errors import UserError
-from cbir_tf.remote import local
+from cbir_tf.storage.remote import local
 from cbir_tf.types import UNLABELLED, ImageSet
 
 log = logging.getLogger(__name__)

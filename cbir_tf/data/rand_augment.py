@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from cbir_tf.config_data import RandAugment
+from cbir_tf.config.data import RandAugment
 from cbir_tf.data import pixel_ops
 
 Operation = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]

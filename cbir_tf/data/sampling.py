@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from cbir_tf.config_data import Batch
+from cbir_tf.config.data import Batch
 from cbir_tf.errors import UserError
 
 

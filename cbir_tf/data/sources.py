@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image
 
-from cbir_tf.config_data import Data
+from cbir_tf.config.data import Data
 from cbir_tf.data.coco_source import coco
 from cbir_tf.data.folder_source import CLASS_LAYOUT, folder, images_in_folder
 from cbir_tf.data.splits import apply_split

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from cbir_tf.config_data import Split
+from cbir_tf.config.data import Split
 from cbir_tf.errors import UserError
 from cbir_tf.types import SPLITS, UNLABELLED, ImageSet
 

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from cbir_tf.config_data import Data
+from cbir_tf.config.data import Data
 from cbir_tf.data.folder_source import SPLIT_NAMES
 from cbir_tf.errors import UserError
-from cbir_tf.remote import local
+from cbir_tf.storage.remote import local
 from cbir_tf.types import ImageSet
 
 log = logging.getLogger(__name__)

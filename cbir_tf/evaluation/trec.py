@@ -18,7 +18,7 @@ import numpy as np
 
 from cbir_tf.errors import UserError
 from cbir_tf.evaluation.rankings import normalized_gain, score_rankings
-from cbir_tf.files import replacing
+from cbir_tf.storage.files import replacing
 from cbir_tf.types import UNLABELLED, Embeddings, Neighbours
 
 Judgements = Mapping[str, Mapping[str, int]]

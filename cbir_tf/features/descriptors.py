@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
-from cbir_tf.config_descriptors import ColorHistogram, Descriptor, GrayHistogram, Hog, VisualWords
+from cbir_tf.config.descriptors import ColorHistogram, Descriptor, GrayHistogram, Hog, VisualWords
 from cbir_tf.errors import UserError, first_line
 from cbir_tf.features.pixel_descriptors import (
     color_histogram,
@@ -27,7 +27,7 @@ from cbir_tf.features.visual_words import (
     import_opencv,
     local_descriptors,
 )
-from cbir_tf.files import replacing
+from cbir_tf.storage.files import replacing
 
 FORMAT = 1
 

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import numpy as np
 
-from cbir_tf.config_data import Data
+from cbir_tf.config.data import Data
 from cbir_tf.data.batches import inference_batches
 from cbir_tf.features.runtime import Encoder
 from cbir_tf.features.store import FeatureStore, Record
-from cbir_tf.files import sha256
 from cbir_tf.parallel import in_parallel
 from cbir_tf.progress import logger, progress
+from cbir_tf.storage.files import sha256
 from cbir_tf.types import Embeddings, ImageSet
 
 

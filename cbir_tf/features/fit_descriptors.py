@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from cbir_tf.config import Config
-from cbir_tf.config_descriptors import VisualWords
+from cbir_tf.config.descriptors import VisualWords
 from cbir_tf.data.batches import inference_batches
 from cbir_tf.features.descriptors import Descriptors
 from cbir_tf.features.pixel_descriptors import gray

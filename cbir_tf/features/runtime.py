@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cbir_tf.files import replacing, sha256
 from cbir_tf.progress import logger
+from cbir_tf.storage.files import replacing, sha256
 
 if TYPE_CHECKING:
     import keras

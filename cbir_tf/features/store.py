@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from cbir_tf.addresses import address_of, path_of
 from cbir_tf.errors import UserError
 from cbir_tf.features.filters import compile_conditions
-from cbir_tf.files import replacing
+from cbir_tf.storage.addresses import address_of, path_of
+from cbir_tf.storage.files import replacing
 from cbir_tf.types import Embeddings
 
 SCHEMA_VERSION = 2

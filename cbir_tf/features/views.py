@@ -21,13 +21,13 @@ from collections.abc import Iterator
 import numpy as np
 from PIL import Image
 
-from cbir_tf.config_data import Data
-from cbir_tf.config_search import Search
+from cbir_tf.config.data import Data
+from cbir_tf.config.search import Search
 from cbir_tf.data.decode import CROPS
 from cbir_tf.features import runtime
 from cbir_tf.features.runtime import Encoder
-from cbir_tf.files import sha256
-from cbir_tf.types import Run
+from cbir_tf.run import Run
+from cbir_tf.storage.files import sha256
 
 
 def averaging(encoder: Encoder, search: Search, normalize: bool) -> Encoder:

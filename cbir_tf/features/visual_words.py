@@ -8,7 +8,7 @@ from types import ModuleType
 
 import numpy as np
 
-from cbir_tf.config_descriptors import VisualWords
+from cbir_tf.config.descriptors import VisualWords
 from cbir_tf.errors import UserError
 from cbir_tf.features.pixel_descriptors import unit
 from cbir_tf.progress import logger

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from cbir_tf.config_training import Triplets
+from cbir_tf.config.training import Triplets
 from cbir_tf.losses.keras_losses import TripletHardLoss, TripletLoss, TripletSemiHardLoss
 from cbir_tf.losses.statistics import triplet_statistics
 from cbir_tf.losses.triplet import triplet_hard_loss, triplet_semihard_loss

@@ -29,7 +29,7 @@ from cbir_tf.models.pytorch_weights import load_pytorch_weights
 from cbir_tf.models.residual import ARCHITECTURES, build_residual
 from cbir_tf.models.small_cnn import build_small_cnn
 from cbir_tf.models.weights import is_weights_file, load_imagenet, load_weights_file
-from cbir_tf.remote import local
+from cbir_tf.storage.remote import local
 
 
 @dataclass(frozen=True)

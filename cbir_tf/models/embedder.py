@@ -11,7 +11,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from cbir_tf import config_model
+from cbir_tf.config import model as config_model
 from cbir_tf.errors import UserError, first_line, nearest
 from cbir_tf.models.backbones import backbone_named, build_backbone
 from cbir_tf.models.heads import apply_head
@@ -20,7 +20,7 @@ from cbir_tf.models.preprocessing import preprocess
 from cbir_tf.models.releases import Released, is_release
 from cbir_tf.models.weights import is_weights_file, load_head_weights
 from cbir_tf.progress import logger
-from cbir_tf.remote import local
+from cbir_tf.storage.remote import local
 
 
 def build_embedder(

@@ -18,8 +18,8 @@ import keras
 import numpy as np
 
 from cbir_tf.errors import UserError
-from cbir_tf.files import read_json, write_text
-from cbir_tf.golden_image import golden_image
+from cbir_tf.releases.golden_image import golden_image
+from cbir_tf.storage.files import read_json, write_text
 
 GOLDEN = "golden.json"
 TOLERANCES = {"float32": 5e-3, "mixed_bfloat16": 5e-2, "mixed_float16": 2e-2}

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 from keras import layers, ops
 
-from cbir_tf import config_model
+from cbir_tf.config import model as config_model
 
 
 @keras.saving.register_keras_serializable("cbir_tf")

@@ -8,12 +8,12 @@ from typing import Any
 
 import keras
 
-from cbir_tf import config_model
-from cbir_tf.config_text import read_yaml
+from cbir_tf.config import model as config_model
+from cbir_tf.config.parsing import read_yaml
 from cbir_tf.errors import UserError
 from cbir_tf.models.golden import GOLDEN, Golden
-from cbir_tf.release_fetch import fetch
-from cbir_tf.release_registry import PREFIX, Reference
+from cbir_tf.releases.fetch import fetch
+from cbir_tf.releases.registry import PREFIX, Reference
 
 EMBEDDER = "model.keras"
 CONFIG = "config.yaml"

@@ -11,9 +11,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from cbir_tf.files import write_text
+from cbir_tf.plots.layout import Method, project
 from cbir_tf.plots.pictures import thumbnail
-from cbir_tf.plots.projection import Method, project
 from cbir_tf.plots.style import (
     MUTED,
     SMALL_SIZE,
@@ -28,6 +27,7 @@ from cbir_tf.plots.style import (
     shortened,
     text_width,
 )
+from cbir_tf.storage.files import write_text
 
 if TYPE_CHECKING:
     from bokeh.plotting import figure as BokehFigure

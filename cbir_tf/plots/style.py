@@ -19,7 +19,7 @@ from matplotlib.font_manager import FontProperties
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from cbir_tf.errors import UserError, nearest
-from cbir_tf.files import replacing
+from cbir_tf.storage.files import replacing
 
 # Ten colours, none of them gray, told apart with every kind of colour vision: of every two, and of
 # each and UNLABELLED_COLOUR, the CIEDE2000 difference is 24 or more, and 12 or more as people

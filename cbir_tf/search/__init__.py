@@ -8,12 +8,13 @@ from typing import Any
 
 from cbir_tf.errors import UserError, nearest
 from cbir_tf.search.annoy_back_end import AnnoyBackEnd
+from cbir_tf.search.back_end import BackEnd
 from cbir_tf.search.distances import METRICS
 from cbir_tf.search.faiss_back_end import FaissBackEnd
-from cbir_tf.search.gallery import BackEnd, GalleryIndex
 from cbir_tf.search.index import Index, check_k
 from cbir_tf.search.manifest import Manifest
 from cbir_tf.search.nearest_neighbors import NearestNeighborsBackEnd
+from cbir_tf.search.vector_index import GalleryIndex
 from cbir_tf.types import Embeddings
 
 __all__ = ["INDEXES", "METRICS", "Index", "check_k", "load_index", "make_index"]

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from cbir_tf.errors import UserError
-from cbir_tf.files import replacing
 from cbir_tf.search.distances import METRICS, Metric
 from cbir_tf.search.nearest_neighbors import NearestNeighborsBackEnd
 from cbir_tf.search.recall import SAMPLE_K, RecallSample, check_recall, efforts, log_recall
+from cbir_tf.storage.files import replacing
 
 FILE_NAME = "annoy.index"
 TREES = 10
@@ -22,7 +22,7 @@ SMALL = 1000
 
 
 class AnnoyBackEnd:
-    """Annoy's trees (see `cbir_tf.search.gallery.BackEnd`), angular for the cosine distance.
+    """Annoy's trees (see `cbir_tf.search.vector_index.BackEnd`), angular for the cosine distance.
 
     How many vectors of the trees' leaves are looked at is chosen when they are built: the fewest
     with which the measured recall@10, of stored vectors searched among the others, is what was

@@ -17,7 +17,7 @@ from types import ModuleType
 
 import numpy as np
 
-from cbir_tf.files import replacing
+from cbir_tf.storage.files import replacing
 
 FEWEST_PER_CELL = 39  # also what centres are found with
 ROUNDS = 5  # of clustering; better centres hardly leave out more

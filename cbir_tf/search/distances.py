@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from sklearn.metrics.pairwise import manhattan_distances
 
-from cbir_tf.metric_names import minkowski_order
+from cbir_tf.config.metric_names import minkowski_order
 
 # Below this share of |q|^2 + |g|^2 a squared distance from dot products, whose error is about
 # 1e-16 of that sum, is no longer good for float32's 6e-8 and is computed again.

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 
 from cbir_tf.errors import UserError, nearest
-from cbir_tf.files import replacing
 from cbir_tf.progress import logger
 from cbir_tf.search.cells import Cells
 from cbir_tf.search.distances import Metric
 from cbir_tf.search.recall import SAMPLE_K, RecallSample, check_recall, efforts, log_recall
+from cbir_tf.storage.files import replacing
 
 FILE_NAME = "faiss.index"
 SLOTS_FILE_NAME = "faiss.slots.npy"
@@ -43,7 +43,7 @@ ALIGNMENT = 4  # product quantisers need a dimension that divides
 
 
 class FaissBackEnd:
-    """FAISS's indexes (see `cbir_tf.search.gallery.BackEnd`).
+    """FAISS's indexes (see `cbir_tf.search.vector_index.BackEnd`).
 
     An exact flat index holds every vector as float32; beside it large galleries get an approximate
     one, whose candidates the flat vectors rescore, or for a recall of 1 cells, which leave out

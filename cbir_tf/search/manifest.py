@@ -6,16 +6,14 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_origin, get_type_hints
+from typing import Any, get_origin, get_type_hints
 
 import numpy as np
 
 from cbir_tf.errors import UserError
-from cbir_tf.files import sha256, write_text
+from cbir_tf.search.back_end import BackEnd
+from cbir_tf.storage.files import sha256, write_text
 from cbir_tf.types import Embeddings
-
-if TYPE_CHECKING:
-    from cbir_tf.search.gallery import BackEnd
 
 FILE_NAME = "index.json"
 FORMAT = 2

@@ -18,7 +18,7 @@ SAFE_ORDER = 7
 
 
 class NearestNeighborsBackEnd:
-    """Every query against every vector of the gallery (see `cbir_tf.search.gallery.BackEnd`)."""
+    """Every query against every vector of the gallery (see `cbir_tf.search.back_end`)."""
 
     name = "nearest_neighbors"
     is_exact = True

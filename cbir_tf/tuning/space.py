@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from cbir_tf.config import Config
-from cbir_tf.config_text import flat, read_yaml
+from cbir_tf.config.parsing import flat, read_yaml
 from cbir_tf.errors import UserError, nearest
 
 EXAMPLES = 50

@@ -24,7 +24,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.keras import applications, layers
 
-from cbir_tf.golden_image import golden_image
+from cbir_tf.releases.golden_image import golden_image
 
 SIDE = 96
 BACKBONES = {

@@ -21,7 +21,7 @@ import numpy as np
 from safetensors.numpy import save_file
 from torchvision_layout import NETWORKS, normalized, random_image, random_weights
 
-from cbir_tf import config_model
+from cbir_tf.config import model as config_model
 from cbir_tf.models import build_embedder
 
 TOLERANCES = {"float64": 1e-6, "float32": 1e-4}

@@ -22,7 +22,7 @@ from PIL import Image
 from cbir_tf import Retriever
 from cbir_tf.commands.cli import main
 from cbir_tf.features.store import FeatureStore
-from cbir_tf.files import sha256
+from cbir_tf.storage.files import sha256
 
 pytestmark = pytest.mark.slow
 
@@ -248,7 +248,13 @@ def test_killed_at_any_moment_nothing_is_lost_doubled_or_half_written(run_folder
     # Children are forked from a process that has everything imported and has run nothing.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(
-        ["tensorflow", "keras", "cbir_tf.retriever", "cbir_tf.commands.pictures", __name__]
+        [
+            "tensorflow",
+            "keras",
+            "cbir_tf.retrieval.retriever",
+            "cbir_tf.retrieval.pictures",
+            __name__,
+        ]
     )
 
     def child() -> multiprocessing.process.BaseProcess:

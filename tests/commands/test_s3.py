@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from cbir_tf.addresses import mirror
 from cbir_tf.commands.cli import main
-from cbir_tf.config_data import Data
+from cbir_tf.config.data import Data
 from cbir_tf.data.sources import all_images, digits
+from cbir_tf.storage.addresses import mirror
 
 pytestmark = pytest.mark.slow
 
@@ -119,7 +119,7 @@ def test_weights_are_read_from_there(uploaded, trained_folder):
     import numpy as np
 
     from cbir_tf.models import build_embedder, load_embedder
-    from cbir_tf.types import Run
+    from cbir_tf.run import Run
 
     model = Run.open(trained_folder).config.model
     uploaded.upload_file(str(trained_folder / "model.keras"), "pictures", "x.keras")

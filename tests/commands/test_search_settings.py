@@ -17,9 +17,9 @@ from cbir_tf import Retriever
 from cbir_tf.commands.cli import main
 from cbir_tf.evaluation import per_query
 from cbir_tf.features.store import FeatureStore
+from cbir_tf.retrieval.calibration import NoMatch
 from cbir_tf.search.annoy_back_end import AnnoyBackEnd
 from cbir_tf.search.faiss_back_end import FaissBackEnd
-from cbir_tf.search.no_match import NoMatch
 from cbir_tf.types import Embeddings
 
 pytestmark = pytest.mark.slow

@@ -20,9 +20,9 @@ from cbir_tf.errors import UserError
 from cbir_tf.evaluation import score_rankings
 from cbir_tf.features.store import FeatureStore
 from cbir_tf.models import load_embedder
+from cbir_tf.retrieval.classifiers import fit_classifier
+from cbir_tf.retrieval.re_ranking import augmented
 from cbir_tf.search import make_index
-from cbir_tf.search.classifiers import fit_classifier
-from cbir_tf.search.re_ranking import augmented
 
 pytestmark = pytest.mark.slow
 
@@ -171,7 +171,8 @@ def test_moved_vectors_are_kept_with_the_index_and_made_anew_for_another_setting
 
     calls = []
     monkeypatch.setattr(
-        "cbir_tf.retriever.augmented", lambda *arguments: calls.append(1) or augmented(*arguments)
+        "cbir_tf.retrieval.retriever.augmented",
+        lambda *arguments: calls.append(1) or augmented(*arguments),
     )
     assert Retriever(run).search(queries[0], 10).ids.tolist() == ours.ids.tolist()
     assert not calls

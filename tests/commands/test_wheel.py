@@ -28,13 +28,13 @@ def test_cbir_works_from_the_wheel(tmp_path):
         archive.extractall(site)
         assert "cbir_tf/server/page/index.html" in archive.namelist()
         entry = next(name for name in archive.namelist() if name.endswith("entry_points.txt"))
-        assert b"cbir = cbir_tf.commands.startup:script" in archive.read(entry)
+        assert b"cbir = cbir_tf.startup:script" in archive.read(entry)
     config = tmp_path / "digits.yaml"
     config.write_text(
         "data: {source: digits, image_size: 16, split: {by: stratified}}\n"
         "model: {backbone: small_cnn, weights: null}\ntraining: {epochs: 0}\n"
     )
-    program = "from cbir_tf.commands.startup import script; script()"
+    program = "from cbir_tf.startup import script; script()"
     done = subprocess.run(
         [sys.executable, "-c", program, "train", "--config", str(config)],
         cwd=tmp_path,

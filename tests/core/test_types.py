@@ -7,7 +7,8 @@ import pytest
 
 from cbir_tf.config import Config
 from cbir_tf.errors import UserError
-from cbir_tf.types import Embeddings, ImageSet, Neighbours, Run
+from cbir_tf.run import Run
+from cbir_tf.types import Embeddings, ImageSet, Neighbours
 
 
 def image_set(**changes) -> ImageSet:

@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 from pydantic import TypeAdapter
 
-from cbir_tf.config_data import Augmentation, Data
+from cbir_tf.config.data import Augmentation, Data
 from cbir_tf.data import pixel_ops
 from cbir_tf.data.augment import STEPS, augment
 from cbir_tf.errors import UserError

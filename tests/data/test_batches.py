@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from cbir_tf.config_data import Data
+from cbir_tf.config.data import Data
 from cbir_tf.data.batches import inference_batches, training_batches
 from cbir_tf.data.decode import decode_image
 from cbir_tf.data.sampling import epoch_batches, steps_per_epoch

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from cbir_tf.config import Config
-from cbir_tf.config_data import Data
+from cbir_tf.config.data import Data
 from cbir_tf.data.coco_annotations import by_frequency, read_annotations
 from cbir_tf.data.coco_source import coco
 from cbir_tf.data.inspection import inspect_images

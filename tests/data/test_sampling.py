@@ -9,7 +9,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from cbir_tf.config_data import Batch
+from cbir_tf.config.data import Batch
 from cbir_tf.data.sampling import (
     balanced_batches,
     epoch_batches,

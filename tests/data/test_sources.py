@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from cbir_tf.config_data import Data
+from cbir_tf.config.data import Data
 from cbir_tf.data.decode import decode_original
 from cbir_tf.data.folder_source import folder
 from cbir_tf.data.sources import digits, images_in_folder, load_images

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from cbir_tf.config_data import Split
+from cbir_tf.config.data import Split
 from cbir_tf.data.splits import apply_split
 from cbir_tf.errors import UserError
 from cbir_tf.types import UNLABELLED, ImageSet

@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cbir_tf.config_search import Search
+from cbir_tf.config.search import Search
 from cbir_tf.evaluation import evaluate, metrics, per_query
 from cbir_tf.evaluation.metrics import Ranking
+from cbir_tf.retrieval.query_engine import Searcher
 from cbir_tf.search import METRICS
 from cbir_tf.search.exhaustive import Exhaustive
-from cbir_tf.search.searcher import Searcher
 from cbir_tf.types import Embeddings
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import pytest
 
-from cbir_tf.config_model import Model
+from cbir_tf.config.model import Model
 from cbir_tf.errors import UserError
 from cbir_tf.features.runtime import is_exported, open_encoder, predict
 from cbir_tf.models import build_embedder, load_embedder

@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 from cbir_tf import Config, Run
-from cbir_tf.config_data import Data
-from cbir_tf.config_model import Model
-from cbir_tf.config_search import Search
+from cbir_tf.config.data import Data
+from cbir_tf.config.model import Model
+from cbir_tf.config.search import Search
 from cbir_tf.data.decode import decode_image
 from cbir_tf.features.runtime import is_exported
 from cbir_tf.features.views import averaging, maker_of, open_run_encoder, viewed

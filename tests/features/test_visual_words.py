@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cbir_tf.config_descriptors import VisualWords
+from cbir_tf.config.descriptors import VisualWords
 from cbir_tf.errors import UserError
 from cbir_tf.features import visual_words
 from cbir_tf.features.visual_words import (

@@ -3,12 +3,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cbir_tf import config_model
+from cbir_tf.config import model as config_model
 from cbir_tf.errors import UserError
 from cbir_tf.models import build_embedder
 from cbir_tf.models.attribution import embedding_shares
-from cbir_tf.search.projection import Projection
-from cbir_tf.server.explanation import explanation
+from cbir_tf.retrieval.whitening import Projection
+from cbir_tf.server.pipeline.explanation import explanation
 
 
 def embedder_of(**head):

@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 from sklearn.neighbors import NearestNeighbors
 
-from cbir_tf import config_model
+from cbir_tf.config import model as config_model
 from cbir_tf.errors import UserError
 from cbir_tf.models import build_embedder
 from cbir_tf.models.backbones import BACKBONES, build_backbone

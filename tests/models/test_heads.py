@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from cbir_tf import config_model
+from cbir_tf.config import model as config_model
 from cbir_tf.models.heads import GeneralizedMeanPooling, apply_head
 
 maps = arrays(

@@ -13,10 +13,10 @@ import keras
 import numpy as np
 import pytest
 
-from cbir_tf import config_model
-from cbir_tf.golden_image import golden_image
+from cbir_tf.config import model as config_model
 from cbir_tf.models import build_embedder
 from cbir_tf.models.golden import Golden
+from cbir_tf.releases.golden_image import golden_image
 
 SIZE = (32, 32)
 

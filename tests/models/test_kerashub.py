@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import pytest
 
-from cbir_tf import config_model
+from cbir_tf.config import model as config_model
 from cbir_tf.errors import UserError
 from cbir_tf.models import build_embedder, load_embedder
 from cbir_tf.models.backbones import build_backbone

@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 import yaml
 
-from cbir_tf import config_model
+from cbir_tf.config import model as config_model
 from cbir_tf.errors import UserError
-from cbir_tf.files import sha256
-from cbir_tf.golden_image import golden_image
 from cbir_tf.models import build_embedder, load_embedder
 from cbir_tf.models.golden import TOLERANCES, Golden
-from cbir_tf.release_manifest import MANIFEST, write_manifest
-from cbir_tf.release_registry import Entry, Registry
+from cbir_tf.releases.golden_image import golden_image
+from cbir_tf.releases.manifest import MANIFEST, write_manifest
+from cbir_tf.releases.registry import Entry, Registry
+from cbir_tf.storage.files import sha256
 
 DIGITS = Path(__file__).parents[2] / "weights" / "digits-1.0.0"
 PIXELS = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), dtype=np.uint8)

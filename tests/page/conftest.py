@@ -20,10 +20,10 @@ import uvicorn
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from cbir_tf.config import Config
-from cbir_tf.server.app import make_app
-from cbir_tf.server.running import listen
-from cbir_tf.server.service import Service
-from cbir_tf.types import Run
+from cbir_tf.run import Run
+from cbir_tf.server.http.app import make_app
+from cbir_tf.server.http.running import listen
+from cbir_tf.server.pipeline.service import Service
 
 REQUIRED = "CBIR_REQUIRE_BROWSER"
 OPTIONS = (

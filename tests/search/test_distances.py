@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from cbir_tf.metric_names import METRIC_NAMES, minkowski_order
+from cbir_tf.config.metric_names import METRIC_NAMES, minkowski_order
 from cbir_tf.search import distances
 from cbir_tf.search.distances import METRICS, between, find_metric, pairs_within, pairwise
 

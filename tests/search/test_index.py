@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.distance import cdist
 
+from cbir_tf.config.metric_names import minkowski_order
 from cbir_tf.errors import UserError
-from cbir_tf.metric_names import minkowski_order
 from cbir_tf.search import METRICS, load_index
 from cbir_tf.search import make_index as make_named_index
 from cbir_tf.types import Embeddings

@@ -18,9 +18,9 @@ pytest.importorskip("fastapi")
 from fastapi.testclient import TestClient
 
 from cbir_tf.config import Config
-from cbir_tf.server.app import make_app
-from cbir_tf.server.service import Service
-from cbir_tf.types import Run
+from cbir_tf.run import Run
+from cbir_tf.server.http.app import make_app
+from cbir_tf.server.pipeline.service import Service
 
 ROOT = Path(__file__).parents[2]
 

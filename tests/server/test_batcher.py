@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from cbir_tf.server.batcher import Batch, Batcher
+from cbir_tf.server.pipeline.batcher import Batch, Batcher
 
 LONG = 10.0  # seconds: never reached, unless something is wrong
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import threading
 
-from cbir_tf.server.crew import Crew
+from cbir_tf.server.pipeline.crew import Crew
 
 
 def test_all_is_done_by_all_of_them_before_they_end():

@@ -39,7 +39,7 @@ def event(method: str, path: str, body: bytes = b"", **headers: str) -> dict:
 
 def test_lambda_answers_the_same_api(trained_folder, photos, monkeypatch):
     pytest.importorskip("mangum")
-    from cbir_tf.server.lambda_handler import handler
+    from cbir_tf.server.http.lambda_handler import handler
 
     monkeypatch.setitem(os.environ, "RUN", str(trained_folder))
     monkeypatch.setitem(os.environ, "CBIR_TF_API_KEY", "a secret")

@@ -11,11 +11,11 @@ import pytest
 pytest.importorskip("onnxruntime")
 
 from cbir_tf.config import Config
+from cbir_tf.run import Run
 from cbir_tf.server import live_gallery
-from cbir_tf.server.batcher import Batch
-from cbir_tf.server.queries import Query, Steps
-from cbir_tf.server.service import Job, Service
-from cbir_tf.types import Run
+from cbir_tf.server.pipeline.batcher import Batch
+from cbir_tf.server.pipeline.queries import Query, Steps
+from cbir_tf.server.pipeline.service import Job, Service
 
 
 def test_each_has_its_own_vector_and_only_a_bad_one_fails(served_folder, monkeypatch):

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
-from cbir_tf.server.errors import RequestError
-from cbir_tf.server.forms import MOST_HEAD, MOST_PARTS, form_parts
+from cbir_tf.server.http.errors import RequestError
+from cbir_tf.server.http.forms import MOST_HEAD, MOST_PARTS, form_parts
 
 TYPE = "multipart/form-data; boundary=b0un-d"
 PIECES = st.sampled_from(

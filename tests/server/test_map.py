@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cbir_tf.server.embedding_map import EmbeddingMap, Layout
+from cbir_tf.server.pipeline.embedding_map import EmbeddingMap, Layout
 from cbir_tf.types import Embeddings
 
 

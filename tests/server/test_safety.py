@@ -16,9 +16,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from cbir_tf.config_server import Server
-from cbir_tf.server.guard import Guard
-from cbir_tf.server.metrics import Metrics
+from cbir_tf.config.server import Server
+from cbir_tf.server.http.guard import Guard
+from cbir_tf.server.http.metrics import Metrics
 
 JSON = {"content-type": "application/json"}
 HOST = {"host": "localhost"}

@@ -18,9 +18,9 @@ from PIL import Image
 from cbir_tf import Retriever, Run
 from cbir_tf.commands.cli import main
 from cbir_tf.config import Config
-from cbir_tf.server.app import make_app
-from cbir_tf.server.routes import json_answer
-from cbir_tf.server.service import Service
+from cbir_tf.server.http.app import make_app
+from cbir_tf.server.http.routes import json_answer
+from cbir_tf.server.pipeline.service import Service
 
 
 @pytest.fixture(scope="module")

@@ -8,10 +8,10 @@ import pytest
 
 from cbir_tf.commands.cli import main
 from cbir_tf.config import Config
-from cbir_tf.server.explanation import why_not
-from cbir_tf.server.rate_limit import RateLimit
-from cbir_tf.server.running import alone, listen
-from cbir_tf.types import Run
+from cbir_tf.run import Run
+from cbir_tf.server.http.rate_limit import RateLimit
+from cbir_tf.server.http.running import alone, listen
+from cbir_tf.server.pipeline.explanation import why_not
 
 
 def test_help_lists_the_keys_of_the_service(capsys):

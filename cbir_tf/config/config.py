@@ -1,0 +1,190 @@
+"""The configuration of a run: typed, frozen, checked; one YAML file plus key=value overrides."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import (
+    BeforeValidator,
+    Field,
+    ValidationError,
+    model_validator,
+)
+
+from cbir_tf.config.data import Data
+from cbir_tf.config.descriptors import Descriptor
+from cbir_tf.config.model import Model
+from cbir_tf.config.parsing import (
+    apply_override,
+    explain,
+    flat,
+    listed,
+    location,
+    merged,
+    named,
+    read_yaml,
+)
+from cbir_tf.config.search import Evaluation, Plots, Search
+from cbir_tf.config.section import Section
+from cbir_tf.config.server import Server
+from cbir_tf.config.training import (
+    WITHOUT_CLASSES,
+    Constant,
+    Loss,
+    Optimizer,
+    Schedule,
+    SemiHardTriplets,
+    Training,
+)
+from cbir_tf.errors import UserError
+from cbir_tf.storage.remote import local
+
+
+class Config(Section):
+    name: str = Field("", pattern=r"^[\w.-]*$")
+    """Name of the run; empty: the configuration file's."""
+    seed: int = Field(0, ge=0)
+    """Of every random choice: split, weights, batches, augmentation, plots."""
+    data: Data
+    descriptors: Annotated[tuple[Descriptor, ...], BeforeValidator(listed)] = ()
+    """Classical features, joined to one vector, in place of an embedder: visual_words, hog,
+    gray_histogram, color_histogram; each a name or {name: ..., option: ...}. Nothing of model,
+    loss, optimizer, schedule and training applies to them."""
+    model: Model = Model()
+    loss: Loss = SemiHardTriplets()
+    """triplet_semi_hard, triplet_hard, cross_entropy or reconstruction; a name or {name: ...}. Of
+    triplets: each anchor and positive against the nearest negative farther than the positive, or
+    the farthest positive against the nearest negative. cross_entropy: a classifier over the
+    embedding, before model.normalize; reconstruction: a decoder from there back to the pixels."""
+    optimizer: Optimizer = Optimizer()
+    """Not used with schedule: bit_hyperrule, which brings its own."""
+    schedule: Schedule = Constant()
+    """constant, warmup_cosine, warmup_decay or bit_hyperrule; a name or {name: ..., ...}."""
+    training: Training = Training()
+    search: Search = Search()
+    evaluation: Evaluation = Evaluation()
+    plots: Plots = Plots()
+    server: Server = Server()
+
+    @model_validator(mode="after")
+    def _components(self) -> Config:
+        size, components = self.model.embedding_size, self.search.pca
+        if self.descriptors or size is None or components is None:
+            return self
+        if components > size:
+            raise ValueError(
+                f"search.pca: {components} components of an embedding of {size} dimensions "
+                "(model.embedding_size); lower it"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _views_fit(self) -> Config:
+        height, width = self.data.image_size
+        if self.search.test_time_augmentation == "crops" and self.data.resize != "crop":
+            raise ValueError(
+                f"search.test_time_augmentation: crops needs data.resize: crop, not "
+                f"{self.data.resize}; use flip, or train with crop"
+            )
+        if self.search.test_time_augmentation == "rotations" and height != width:
+            raise ValueError(
+                f"search.test_time_augmentation: rotations needs square images, data.image_size is "
+                f"{height} x {width}; use flip, or a square size"
+            )
+        if self.search.test_time_scales != (1.0,) and self.descriptors:
+            raise ValueError("search.test_time_scales: descriptors take one size; leave it out")
+        return self
+
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults_without_classes(cls, values: Any) -> Any:
+        loss = named(values.get("loss")) if isinstance(values, dict) else None
+        if isinstance(loss, dict) and loss.get("name") == "reconstruction":
+            return merged(WITHOUT_CLASSES, values)
+        return values
+
+    @model_validator(mode="after")
+    def _objective(self) -> Config:
+        monitor, kind = self.training.monitor, self.loss.name
+        if monitor == "val_accuracy" and kind != "cross_entropy":
+            raise ValueError(
+                "training.monitor: val_accuracy goes with loss: cross_entropy; choose another"
+            )
+        unseen = kind == "cross_entropy" and self.data.split.by == "class"
+        if unseen and monitor in ("val_accuracy", "val_loss"):
+            raise ValueError(
+                f"training.monitor: no {monitor} with data.split.by: class, as the classifier "
+                "never sees the validation classes; choose val_recall@1 or val_map_at_r"
+            )
+        if kind == "reconstruction" and any(
+            getattr(step, "size", None) for step in self.data.augmentation
+        ):
+            raise ValueError(
+                "data.augmentation: a decoder makes images of one size; leave out the crop's size "
+                "and set data.image_size"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _descriptors_or_embedder(self) -> Config:
+        set_in_vain = [
+            name
+            for name in ("model", "loss", "optimizer", "schedule", "training")
+            if getattr(self, name) != type(self).model_fields[name].default
+        ]
+        if self.data.augmentation:
+            set_in_vain.append("data.augmentation")
+        if self.descriptors and set_in_vain:
+            raise ValueError(
+                f"{set_in_vain[0]} does not apply to descriptors, which are not trained by "
+                "gradients; leave it out, or descriptors"
+            )
+        return self
+
+    @classmethod
+    def load(cls, path: str | Path, overrides: Sequence[str] = ()) -> Config:
+        """Read a YAML file and apply `section.key=value` overrides, whose values are YAML.
+
+        Raises:
+            UserError: missing or unreadable file, unknown key, wrong type or impossible value.
+        """
+        path = local(path)
+        values = {"name": path.stem} | read_yaml(path)
+        for override in overrides:
+            apply_override(values, override)
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            # A mistake of the command line is not to be looked for in the file.
+            key = location(error, cls)
+            blamed = [each for each in overrides if key.startswith(each.partition("=")[0])]
+            where = repr(blamed[-1]) if blamed else str(path)
+            raise UserError(f"{where}: {explain(error, cls)}") from None
+
+    @classmethod
+    def check(cls, values: dict[str, Any], where: str = "config") -> Config:
+        """Validate a mapping; `where` names it in the error.
+
+        Raises:
+            UserError: unknown key, wrong type or impossible value.
+        """
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            raise UserError(f"{where}: {explain(error, cls)}") from None
+
+    def dump(self) -> str:
+        """YAML of every key with its value, which `load` reads back to an equal Config."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, width=100)
+
+    def differences(self, other: Config) -> list[str]:
+        """Lines `key: value here, value there` for every key in which two configs differ."""
+        here, there = flat(self.model_dump(mode="json")), flat(other.model_dump(mode="json"))
+        return [
+            f"{key}: {here.get(key)!r} here, {there.get(key)!r} there"
+            for key in sorted(here.keys() | there.keys())
+            if here.get(key) != there.get(key)
+        ]

@@ -1,0 +1,184 @@
+"""The section of the configuration that says which images there are, and what training sees."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, field_validator, model_validator
+
+from cbir_tf.config.parsing import listed, named
+from cbir_tf.config.section import Fraction, Place, Section
+
+Share = Annotated[int, Field(ge=0)] | Annotated[float, Field(ge=0, lt=1)]
+
+
+class Split(Section):
+    by: Literal["given", "stratified", "class"] = "given"
+    """given: as the source says; stratified: by image, classes in proportion; class: whole
+    classes, so that test classes are never trained on."""
+    train: Share | None = None
+    """Share (0.7) or number (184) of images (of classes with by: class); null: what is left."""
+    validation: Share = 0.15
+    """As train. With by: given, cut from train only where the source has no validation split."""
+    test: Share | None = 0.15
+    """As train; null: what is left."""
+
+
+class Flip(Section):
+    name: Literal["flip"] = "flip"
+    vertical: bool = False
+    """Flip upside down too."""
+
+
+class RandomCrop(Section):
+    name: Literal["random_crop"] = "random_crop"
+    padding: int = Field(0, ge=0)
+    """Pixels of reflected border added on each side before cropping."""
+    size: int | None = Field(None, ge=8)
+    """Side of the crop in pixels, which training then sees; null: the input's size."""
+
+
+class RandomResizedCrop(Section):
+    name: Literal["random_resized_crop"] = "random_resized_crop"
+    scale: tuple[Fraction, Fraction] = (0.6, 1.0)
+    """Range of the cropped share of the area."""
+    ratio: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = (0.75, 4 / 3)
+    """Range of the crop's width by height."""
+    size: int | None = Field(None, ge=8)
+    """Side in pixels of the square it is scaled to, which training then sees; null: the input's
+    size."""
+
+    @field_validator("scale", "ratio")
+    @classmethod
+    def _ordered(cls, bounds: tuple[float, float]) -> tuple[float, float]:
+        if bounds[0] > bounds[1]:
+            raise ValueError(f"random_resized_crop: {list(bounds)} should be [low, high]")
+        return bounds
+
+
+class ColorJitter(Section):
+    name: Literal["color_jitter"] = "color_jitter"
+    brightness: Fraction = 0.3
+    """Largest relative change."""
+    contrast: Fraction = 0.3
+    """Largest relative change."""
+    saturation: Fraction = 0.3
+    """Largest relative change."""
+    hue: Annotated[float, Field(ge=0, le=0.5)] = 0.0
+    """Largest shift, as a share of the colour circle."""
+    probability: Fraction = 1.0
+    """How often it is done."""
+
+
+class Grayscale(Section):
+    name: Literal["grayscale"] = "grayscale"
+    probability: Fraction = 0.1
+    """How often it is done."""
+
+
+class Rotation(Section):
+    name: Literal["rotation"] = "rotation"
+    degrees: Annotated[float, Field(ge=0, le=180)] = 10.0
+    """Largest angle either way; corners are filled by reflection."""
+
+
+class RandAugment(Section):
+    name: Literal["rand_augment"] = "rand_augment"
+    operations: int = Field(2, ge=1)
+    """Operations applied to each image."""
+    magnitude: Fraction = 0.5
+    """Strength of each operation."""
+
+
+Augmentation = Annotated[
+    Annotated[
+        Flip | RandomCrop | RandomResizedCrop | ColorJitter | Grayscale | Rotation | RandAugment,
+        Field(discriminator="name"),
+    ],
+    BeforeValidator(named),
+]
+
+
+class Batch(Section):
+    sampler: Literal["balanced", "shuffled"] = "balanced"
+    """balanced: classes x images_per_class, no image twice in a batch; shuffled: plain batches,
+    the default with loss: reconstruction."""
+    size: int = Field(64, ge=2)
+    """Images in a shuffled batch, and in validation and extraction batches."""
+    classes: int = Field(8, ge=2)
+    """Classes in a balanced batch (P); with fewer classes in the data, all of them."""
+    images_per_class: int = Field(8, ge=2)
+    """Images of each class in a balanced batch (K); a class with fewer gives all it has, a class
+    with a single image is left out."""
+
+
+Names = Annotated[tuple[str, ...], BeforeValidator(listed)]
+
+
+class Coco(Section):
+    level: Literal["category", "supercategory"] = "category"
+    """What the label of an image is: the category it has most annotations of, or that category's
+    super-category."""
+    categories: Names = ()
+    """Only images whose category is one of these; none named: all."""
+    supercategories: Names = ()
+    """Only images whose category is of one of these super-categories; none named: all."""
+    categories_per_supercategory: int | None = Field(None, ge=1)
+    """Only so many categories of each super-category, those of most images; null: all."""
+
+    @model_validator(mode="after")
+    def _one_selection(self) -> Coco:
+        if self.categories and (self.supercategories or self.categories_per_supercategory):
+            raise ValueError(
+                "data.coco.categories says which; leave out supercategories and "
+                "categories_per_supercategory"
+            )
+        return self
+
+
+class Data(Section):
+    source: Literal["digits", "folder", "tfds", "coco"] = "folder"
+    """digits: scikit-learn's; folder: class sub-folders or manifest.csv; tfds: TensorFlow
+    Datasets; coco: images with annotations in COCO's format."""
+    path: Place | None = None
+    """folder: the folder, or its manifest.csv; tfds: where its data sets are kept; coco: the folder
+    of the images, at any depth."""
+    annotations: Annotated[tuple[Place, ...], BeforeValidator(listed)] = ()
+    """coco: the instances file, or several; none named: annotations/instances_*.json in path."""
+    coco: Coco = Coco()
+    """coco: which images, and what is their label."""
+    licence: str | None = None
+    """Of the images, and whom to credit, as a release's model card says; null: what is known of
+    digits, otherwise not stated."""
+    dataset: str | None = None
+    """tfds: the data set's name, as tf_flowers or cifar10."""
+    split: Split = Split()
+    image_size: tuple[Annotated[int, Field(ge=8)], Annotated[int, Field(ge=8)]] = (224, 224)
+    """Height and width in pixels of what the model sees; one number for a square."""
+    resize: Literal["stretch", "letterbox", "crop"] = "stretch"
+    """stretch: change the proportions; letterbox: keep them and pad with gray; crop: scale to
+    cover, then cut the centre."""
+    cache: Literal["none", "memory"] = "none"
+    """memory: decode each image once and keep the pixels."""
+    batch: Batch = Batch()
+    augmentation: tuple[Augmentation, ...] = ()
+    """Steps for training images, in order: flip, random_crop, random_resized_crop, color_jitter,
+    grayscale, rotation, rand_augment; each a name or {name: ..., option: ...}."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _square(cls, values: Any) -> Any:
+        if isinstance(values, dict) and isinstance(values.get("image_size"), int):
+            values = values | {"image_size": [values["image_size"]] * 2}
+        return values
+
+    @model_validator(mode="after")
+    def _complete(self) -> Data:
+        if self.source in ("folder", "coco") and self.path is None:
+            raise ValueError(f"data.path is needed with data.source: {self.source}")
+        if self.source == "tfds" and self.dataset is None:
+            raise ValueError("data.dataset is needed with data.source: tfds")
+        if self.source != "coco" and (self.annotations or self.coco != Coco()):
+            key = "annotations" if self.annotations else "coco"
+            raise ValueError(f"data.{key} goes with data.source: coco; leave it out, or set that")
+        return self

@@ -1,0 +1,1 @@
+"""Packing, checking, exporting and publishing releases of weights."""

@@ -1,1 +1,0 @@
-"""Releases of weights: packing a run, the model card, checking, publishing, exporting."""

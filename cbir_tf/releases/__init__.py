@@ -1,0 +1,1 @@
+"""Releases of weights: what they are, where they are, and fetching them."""

@@ -1,0 +1,134 @@
+"""Releases on this machine: fetched into a cache, whole and of the right digests, or not at all."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Callable
+from functools import partial
+from http.client import HTTPException
+from pathlib import Path
+
+from cbir_tf.errors import UserError, first_line
+from cbir_tf.progress import logger, progress
+from cbir_tf.releases.manifest import MANIFEST, check_digest, check_files, read_manifest
+from cbir_tf.releases.registry import Entry, Reference, Registry, registry_file
+from cbir_tf.storage.addresses import address_of, cache_folder, is_mirrored, path_of
+from cbir_tf.storage.files import new_folder
+from cbir_tf.storage.remote import local
+
+TIMEOUT = 60  # seconds without a byte
+
+Get = Callable[[str, Path], None]
+"""Brings a file of a release, by its name, to a path."""
+
+
+def fetch(reference: Reference, registry: Path | None = None) -> Path:
+    """The folder of a release on this machine, fetched if it is not there yet.
+
+    Its digests are checked each time: the manifest's against the registry, the files' against the
+    manifest.
+
+    Args:
+        reference: which.
+        registry: file; None: `registry_file`.
+
+    Raises:
+        UserError: no such release, it cannot be had, or a byte has changed.
+    """
+    listed = Registry.load(registry or registry_file())
+    entry = listed.find(reference)
+    folder = _place(entry)
+    if not folder.is_dir():
+        logger.info("fetching %s from %s", reference, entry.address)
+        _fetch(entry, source_of(entry.address, listed.file.parent), folder)
+    try:
+        check_files(folder, entry.sha256)
+    except UserError as error:
+        raise UserError(f"{error}: delete the folder first") from None
+    return folder
+
+
+def is_fetched(entry: Entry) -> bool:
+    """Whether a release is on this machine."""
+    return _place(entry).is_dir()
+
+
+def source_of(address: str, beside: Path) -> Get:
+    """What brings the files of a release from where it was published.
+
+    Args:
+        address: folder, or address of s3://, https:// or hf://.
+        beside: folder that a relative one counts from.
+
+    Raises:
+        UserError: an address of another kind, or a folder of S3 that cannot be read.
+    """
+    if address.startswith(("https://", "http://")):
+        return partial(_download, address)
+    if address.startswith("hf://"):
+        return partial(_from_hub, address)
+    folder = path_of(address)
+    if not folder.is_absolute():
+        folder = beside / folder
+    if is_mirrored(folder):
+        local(folder)
+    return partial(_copy, folder)
+
+
+def _place(entry: Entry) -> Path:
+    return cache_folder() / "releases" / f"{entry.reference.folder_name}-{entry.sha256[:12]}"
+
+
+def _fetch(entry: Entry, get: Get, folder: Path) -> None:
+    where = entry.address
+    with new_folder(folder) as scratch:
+        get(MANIFEST, scratch / MANIFEST)
+        check_digest(scratch / MANIFEST, entry.sha256, where)
+        names = read_manifest(scratch / MANIFEST, where)
+        for name in progress(names, len(names), f"fetching {entry.reference}", "files"):
+            get(name, scratch / name)
+            check_digest(scratch / name, names[name], where)
+
+
+def _copy(folder: Path, name: str, to: Path) -> None:
+    try:
+        shutil.copyfile(folder / name, to)
+    except FileNotFoundError:
+        raise UserError(f"{address_of(folder)}: no release, as there is no {name}") from None
+
+
+def _download(address: str, name: str, to: Path) -> None:
+    url = f"{address.rstrip('/')}/{urllib.parse.quote(name)}"
+    try:
+        with urllib.request.urlopen(url, timeout=TIMEOUT) as answer, to.open("wb") as file:
+            shutil.copyfileobj(answer, file)
+    except urllib.error.HTTPError as error:
+        raise UserError(f"{url}: the server says {error.code} {error.reason}") from error
+    except (urllib.error.URLError, HTTPException, TimeoutError, ConnectionError) as error:
+        reason = getattr(error, "reason", error)
+        raise UserError(f"{url}: cannot be reached ({reason}); check the network") from error
+
+
+def _from_hub(address: str, name: str, to: Path) -> None:
+    try:
+        from huggingface_hub import hf_hub_download
+    except ImportError:
+        raise UserError(f"{address}: needs huggingface_hub; pip install 'cbir-tf[hub]'") from None
+    repository, _, revision = address.removeprefix("hf://").partition("@")
+    with tempfile.TemporaryDirectory(dir=to.parent.parent) as scratch:
+        try:
+            file = hf_hub_download(
+                repository,
+                name,
+                revision=revision or None,
+                local_dir=scratch,
+                endpoint=os.environ.get("HF_ENDPOINT"),
+            )
+        except Exception as error:  # of its HTTP client, which changes by release
+            raise UserError(f"{address}: {name} cannot be had: {first_line(error)}") from error
+        os.replace(file, to)

@@ -1,0 +1,226 @@
+"""The registry of releases: a YAML file that says what there is, where, and by which digest.
+
+releases:
+- name: digits
+  version: 1.0.0
+  address: digits-1.0.0    # a folder, here beside the registry; s3://, https://, hf://
+  sha256: 5f0c...          # of the release's SHA256SUMS
+  licence: Apache-2.0
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import Field, ValidationError, model_validator
+
+from cbir_tf.config.parsing import explain, read_yaml
+from cbir_tf.config.section import Section
+from cbir_tf.errors import UserError, nearest
+from cbir_tf.storage.addresses import is_mirrored, path_of
+from cbir_tf.storage.files import write_text
+from cbir_tf.storage.remote import local, send
+
+PREFIX = "release:"
+DEFAULT = Path("weights/registry.yaml")
+
+_NAME = re.compile(r"[a-z0-9]+(?:[._-][a-z0-9]+)*")
+# https://semver.org less build metadata, which would give two releases one version.
+_NUMBER = r"(?:0|[1-9][0-9]*)"
+_PART = rf"(?:{_NUMBER}|[0-9]*[A-Za-z-][0-9A-Za-z-]*)"
+_VERSION = re.compile(rf"{_NUMBER}\.{_NUMBER}\.{_NUMBER}(?:-{_PART}(?:\.{_PART})*)?")
+
+_HEADER = "# Releases of weights, as `cbir release publish` notes them.\n"
+
+
+def checked_name(name: str) -> str:
+    """A release's name, which is also that of folders, tags and files.
+
+    Raises:
+        UserError: it cannot be one.
+    """
+    if not _NAME.fullmatch(name) or len(name) > 64:
+        raise UserError(
+            f"{name!r}: no name of a release; use up to 64 of a-z and 0-9, with single '-', '_' or "
+            "'.' between them"
+        )
+    return name
+
+
+def checked_version(version: str) -> str:
+    """A semantic version.
+
+    Raises:
+        UserError: it is none.
+    """
+    if not _VERSION.fullmatch(version) or len(version) > 64:
+        raise UserError(
+            f"{version!r}: no version of a release; write it as 1.0.0, or 1.0.0-rc.1 before that"
+        )
+    return version
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Which release is meant."""
+
+    name: str
+    version: str
+
+    def __str__(self) -> str:
+        return f"{self.name}@{self.version}"
+
+    @property
+    def folder_name(self) -> str:
+        """Of a folder that holds it."""
+        return f"{self.name}-{self.version}"
+
+    @classmethod
+    def of(cls, text: str) -> Reference:
+        """What `NAME@VERSION` or `release:NAME@VERSION` says.
+
+        Raises:
+            UserError: it says nothing of the kind.
+        """
+        name, at, version = text.removeprefix(PREFIX).partition("@")
+        if not at:
+            raise UserError(f"{text!r}: which version? write {PREFIX}NAME@VERSION")
+        return cls(checked_name(name), checked_version(version))
+
+
+class Entry(Section):
+    """A release that was published."""
+
+    name: str
+    version: str
+    address: str = Field(min_length=1)
+    """A folder, relative to the registry's or not, or an address of s3://, https:// or hf://."""
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    """Of its manifest."""
+    licence: str
+    """Of the weights; empty where that is not said."""
+
+    @model_validator(mode="after")
+    def _named(self) -> Entry:
+        try:
+            Reference.of(f"{self.name}@{self.version}")
+        except UserError as error:
+            raise ValueError(str(error)) from None
+        return self
+
+    @property
+    def reference(self) -> Reference:
+        """Which release it is."""
+        return Reference(self.name, self.version)
+
+
+class _Document(Section):
+    releases: tuple[Entry, ...] = ()
+
+
+@dataclass(frozen=True)
+class Registry:
+    """A registry file and what it lists."""
+
+    file: Path
+    entries: tuple[Entry, ...]
+
+    @classmethod
+    def load(cls, file: Path) -> Registry:
+        """Read a registry file; one that is not there lists nothing.
+
+        Raises:
+            UserError: unreadable or malformed, or a release is listed twice.
+        """
+        file = local(file, missing_ok=True)
+        if not file.exists():
+            return cls(file, ())
+        try:
+            document = _Document.model_validate(read_yaml(file))
+        except ValidationError as error:
+            raise UserError(f"{file}: {explain(error, _Document)}") from None
+        names = [str(each.reference) for each in document.releases]
+        twice = [name for name in names if names.count(name) > 1]
+        if twice:
+            raise UserError(f"{file}: {twice[0]} is listed twice; take one out")
+        return cls(file, document.releases)
+
+    def get(self, reference: Reference) -> Entry | None:
+        """The entry of a release; None where it is not listed."""
+        return next((each for each in self.entries if each.reference == reference), None)
+
+    def find(self, reference: Reference) -> Entry:
+        """The entry of a release.
+
+        Raises:
+            UserError: there is none; names the nearest.
+        """
+        entry = self.get(reference)
+        if entry is not None:
+            return entry
+        if not self.entries:
+            raise UserError(
+                f"{PREFIX}{reference}: {self.file} lists no releases; name another registry file "
+                "with --registry or CBIR_TF_REGISTRY"
+            )
+        names = sorted({each.name for each in self.entries})
+        if reference.name not in names:
+            hint = nearest(reference.name, names)
+            raise UserError(f"{PREFIX}{reference}: no release {reference.name!r}; {hint}")
+        versions = [each.version for each in self.entries if each.name == reference.name]
+        raise UserError(
+            f"{PREFIX}{reference}: {reference.name} has no version {reference.version}; "
+            f"{nearest(reference.version, versions)}"
+        )
+
+    def check_free(self, entry: Entry) -> None:
+        """Raise a UserError if another release of this name and version is listed."""
+        listed = self.get(entry.reference)
+        if listed is not None and listed.sha256 != entry.sha256:
+            raise UserError(
+                f"{self.file}: lists another {entry.reference}, at {listed.address}; a version is "
+                "never replaced: pack with a higher --version"
+            )
+
+    def add(self, entry: Entry) -> None:
+        """List a release, in order of names; an entry of the same one is replaced.
+
+        Raises:
+            UserError: as `check_free`, or the file cannot be written.
+        """
+        self.check_free(entry)
+        others = [each for each in self.entries if each.reference != entry.reference]
+        entries = sorted([*others, entry], key=lambda each: (each.name, _order(each.version)))
+        values = {"releases": [each.model_dump() for each in entries]}
+        write_text(self.file, _HEADER + yaml.safe_dump(values, sort_keys=False, width=100))
+        if is_mirrored(self.file):
+            send(self.file)
+
+
+def registry_file() -> Path:
+    """$CBIR_TF_REGISTRY, else weights/registry.yaml of the current folder, else of the checkout.
+
+    Raises:
+        UserError: the variable holds an address of another kind than s3://.
+    """
+    named = os.environ.get("CBIR_TF_REGISTRY")
+    if named:
+        return path_of(named)
+    of_checkout = Path(__file__).resolve().parents[1] / DEFAULT
+    return of_checkout if of_checkout.is_file() and not DEFAULT.is_file() else DEFAULT
+
+
+def _order(version: str) -> tuple[Any, ...]:
+    """Semantic versions in their order: numbers as numbers, a pre-release before its release."""
+    numbers, _, before = version.partition("-")
+    parts = [
+        (False, each.zfill(64)) if each.isdigit() else (True, each)
+        for each in before.split(".")
+        if before
+    ]
+    return [int(each) for each in numbers.split(".")], not before, parts

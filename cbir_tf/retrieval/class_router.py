@@ -1,0 +1,253 @@
+"""Two-step search: say of which class a query is, then look among the images of that class.
+
+A classifier gives a query the probability p(c) of every class c, and every image of the gallery has
+a class. With d the distance of an image of class c, and c* the likeliest class of the query:
+
+- hard: the images of c* come first, by d; where they are fewer than asked for, those of the next
+  likely class follow, and so on, so that k are found whenever there are k.
+- soft: images are ranked by d * (p(c*) / p(c)) ** weight. Those of c* keep their distance, the
+  others grow the farther the less likely they are. It does not fall with d nor rise with p(c), is
+  plain search at a weight of 0, and tends to the order of hard as the weight grows, but for images
+  at a distance of 0, which stay first. A p(c) below 1e-6 counts as that.
+
+Both are exact over the whole gallery, with every index: classes are searched by themselves, those
+that can hold any of the k first. That costs a search of part of the gallery for hard; for soft one
+of all of it, and again of the classes that are likely enough.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+
+from cbir_tf.config.search import TwoStep
+from cbir_tf.retrieval.classifiers import Classifier
+from cbir_tf.search.index import Finder, positions_of
+from cbir_tf.types import Embeddings
+
+LEAST_PROBABILITY = 1e-6
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a query was taken for.
+
+    Attributes:
+        name: of the class.
+        probability: as the classifier has it.
+    """
+
+    name: str
+    probability: float
+
+
+@dataclass(frozen=True, eq=False)
+class Gate:
+    """The first of two steps, and what it leaves for the second.
+
+    Attributes:
+        classifier: says of which class a query is; its labels are C.
+        names: C class names.
+        class_of: (N,) int64, position of each gallery image's class among the classifier's labels,
+            in order of id.
+        settings: mode and weight.
+    """
+
+    classifier: Classifier
+    names: tuple[str, ...]
+    class_of: np.ndarray
+    settings: TwoStep
+
+    def take(self, which: np.ndarray) -> Gate:
+        """The gate of a part of the gallery: these positions, or where this mask is true."""
+        return Gate(self.classifier, self.names, self.class_of[which], self.settings)
+
+    def insert(self, before: np.ndarray, more: np.ndarray) -> Gate:
+        """The gate of a larger gallery.
+
+        Args:
+            before: (M,) positions in this gallery, before which each of the new images comes.
+            more: (M,) their classes, as positions among the classifier's labels.
+        """
+        return replace(self, class_of=np.insert(self.class_of, before, more))
+
+    def predictions(self, probabilities: np.ndarray) -> list[Prediction]:
+        """The likeliest class of each of (Q, C) rows."""
+        best = probabilities.argmax(axis=1)
+        return [
+            Prediction(self.names[number], float(row[number]))
+            for number, row in zip(best.tolist(), probabilities, strict=True)
+        ]
+
+    def tiers(self, positions: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+        """Which images come before which, whatever their distance.
+
+        Args:
+            positions: (Q, K) of gallery images, -1 for none.
+            probabilities: (Q, C).
+
+        Returns:
+            (Q, K) int64. hard: how many classes are likelier than the image's; soft: 0.
+        """
+        if self.settings.mode == "soft":
+            return np.zeros(positions.shape, dtype=np.int64)
+        return np.take_along_axis(_likely(probabilities)[1], self.class_of[positions], axis=1)
+
+    def factors(self, positions: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+        """What distances are multiplied by; arguments as for `tiers`.
+
+        Returns:
+            (Q, K) float64. soft: (p(c*) / p(c)) ** weight; hard: 1.
+        """
+        if self.settings.mode == "hard":
+            return np.ones(positions.shape)
+        return np.take_along_axis(self._factors(probabilities), self.class_of[positions], axis=1)
+
+    def _factors(self, probabilities: np.ndarray) -> np.ndarray:
+        """(Q, C) soft: the factor of each class."""
+        shares = np.maximum(probabilities, LEAST_PROBABILITY)
+        return (shares.max(axis=1, keepdims=True) / shares) ** self.settings.weight
+
+    def find(
+        self,
+        finder: Finder,
+        queries: np.ndarray,
+        k: int,
+        own: np.ndarray,
+        among: np.ndarray | None,
+        probabilities: np.ndarray,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The k first of every query, class by class.
+
+        Args:
+            finder: of the gallery.
+            queries: (Q, D) float32.
+            k: images wanted for each.
+            own: (Q,) position of the query itself, -1 where it is not in the gallery.
+            among: positions to choose from, ascending; None: all.
+            probabilities: (Q, C).
+
+        Returns:
+            (Q, k) int64 positions in order, -1 where there are fewer than k, and float32 distances,
+            infinite there: those of the finder, times `factors`. They ascend within each tier.
+        """
+        members = self._members if among is None else self._members_of(among)
+        sizes = np.array([len(each) for each in members])
+        if self.settings.mode == "hard":
+            needed = self._needed(sizes, k, own, probabilities)
+        else:
+            # Among given positions a search is exact with every index.
+            everything = np.arange(len(self.class_of)) if among is None else among
+            needed = self._worth_it(*finder.find(queries, k, own, everything), probabilities)
+        needed = needed & (sizes > 0)
+        positions, distances = [], []
+        for number, of_class in enumerate(members):
+            rows = np.flatnonzero(needed[:, number])
+            if not len(rows):
+                continue
+            width = min(k, len(of_class))
+            found = np.full((len(queries), width), -1)
+            their = np.full((len(queries), width), np.inf, dtype=np.float32)
+            found[rows], their[rows] = finder.find(queries[rows], width, own[rows], of_class)
+            positions.append(found)
+            distances.append(their)
+        if not positions:
+            return np.full((len(queries), k), -1), np.full((len(queries), k), np.inf, np.float32)
+        candidates = np.concatenate(positions, axis=1)
+        tiers = self.tiers(candidates, probabilities)
+        weighed = weigh(np.concatenate(distances, axis=1), self.factors(candidates, probabilities))
+        tiers[candidates < 0] = len(members)
+        return ordered(candidates, weighed, tiers, k)
+
+    @cached_property
+    def _members(self) -> list[np.ndarray]:
+        """Positions of the images of each class."""
+        return self._members_of(np.arange(len(self.class_of)))
+
+    def _members_of(self, among: np.ndarray) -> list[np.ndarray]:
+        """Of these positions, ascending, those of each class."""
+        class_of = self.class_of[among]
+        ends = np.cumsum(np.bincount(class_of, minlength=len(self.names)))
+        return np.split(among[np.argsort(class_of, kind="stable")], ends[:-1])
+
+    def _needed(
+        self, sizes: np.ndarray, k: int, own: np.ndarray, probabilities: np.ndarray
+    ) -> np.ndarray:
+        """(Q, C) hard: whether those of likelier classes leave a query with fewer than k."""
+        order, rank = _likely(probabilities)
+        findable = np.tile(sizes, (len(own), 1))
+        there = np.flatnonzero(own >= 0)
+        # One too few where the query itself is not among those searched: a class more is looked at.
+        findable[there, self.class_of[own[there]]] -= 1
+        in_order = np.take_along_axis(findable, order, axis=1)
+        before = np.cumsum(in_order, axis=1) - in_order
+        return np.take_along_axis(before, rank, axis=1) < k
+
+    def _worth_it(
+        self, found: np.ndarray, distances: np.ndarray, probabilities: np.ndarray
+    ) -> np.ndarray:
+        """(Q, C) soft: whether a class may hold an image that comes before all of the k nearest.
+
+        No image is nearer than the nearest, so that none of a class is at less than that distance
+        times the factor of the class.
+        """
+        last = weigh(distances, self.factors(found, probabilities)).max(axis=1, keepdims=True)
+        least = weigh(distances[:, :1], self._factors(probabilities))
+        return least <= last
+
+
+def own_gate(
+    classifier: Classifier, gallery: Embeddings, class_names: Sequence[str], settings: TwoStep
+) -> Gate:
+    """The gate of a run's own classes.
+
+    An image of the gallery is of the class of its label. One without a label, or of a class that
+    the classifier does not know, is of the class it is taken for.
+
+    Args:
+        classifier: fitted to training images of the same model.
+        gallery: ids ascending.
+        class_names: names by label.
+        settings: mode and weight.
+    """
+    class_of = positions_of(gallery.labels, classifier.labels)
+    strange = np.flatnonzero(class_of < 0)
+    if len(strange):
+        some = gallery.take(strange)
+        class_of[strange] = predicted(classifier, some.vectors, some.ids)
+    names = tuple(class_names[label] for label in classifier.labels.tolist())
+    return Gate(classifier, names, class_of, settings)
+
+
+def predicted(classifier: Classifier, vectors: np.ndarray, ids: np.ndarray) -> np.ndarray:
+    """(N,) int64: position of the likeliest class among the classifier's labels."""
+    return classifier.probabilities(vectors, ids).argmax(axis=1)
+
+
+def weigh(distances: np.ndarray, factors: np.ndarray) -> np.ndarray:
+    """Float32 distances times factors, never infinite nor nearly so where they are not."""
+    most = np.where(np.isinf(distances), np.inf, np.finfo(np.float32).max / 4)
+    return np.minimum(distances * factors, most).astype(np.float32)
+
+
+def ordered(
+    positions: np.ndarray, distances: np.ndarray, tiers: np.ndarray, k: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The first k of each row by tier, distance and position (which is id)."""
+    order = np.lexsort((positions, distances, tiers), axis=-1)[:, :k]
+    missing = ((0, 0), (0, max(0, k - order.shape[1])))
+    return (
+        np.pad(np.take_along_axis(positions, order, axis=1), missing, constant_values=-1),
+        np.pad(np.take_along_axis(distances, order, axis=1), missing, constant_values=np.inf),
+    )
+
+
+def _likely(probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(Q, C) classes, the likeliest first, equal ones by label; and the rank of each class."""
+    order = np.argsort(-probabilities, axis=1, kind="stable")
+    rank = np.empty_like(order)
+    np.put_along_axis(rank, order, np.broadcast_to(np.arange(order.shape[1]), order.shape), axis=1)
+    return order, rank

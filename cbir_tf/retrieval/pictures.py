@@ -1,0 +1,114 @@
+"""The pictures of what is searched: the embedding map, and queries with their neighbours."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from cbir_tf.data.decode import ImageError, decode_original
+from cbir_tf.errors import UserError
+from cbir_tf.plots.embedding_map import embedding_map_html, embedding_map_png
+from cbir_tf.plots.grids import NeighbourRow, query_grid
+from cbir_tf.plots.layout import possible_method, principal_components, project, spread
+from cbir_tf.plots.pictures import thumbnail
+from cbir_tf.plots.variance import explained_variance, variance_curve
+from cbir_tf.progress import logger, progress
+from cbir_tf.retrieval.retriever import Retriever
+from cbir_tf.storage.remote import local
+from cbir_tf.types import Embeddings, Neighbours
+
+GRID_SIDE = 224
+THUMBNAIL_SIDE = 64
+MAPPED = 3000
+"""Most images of an embedding map."""
+
+
+def draw_map(retriever: Retriever, ids: np.ndarray) -> list[Path]:
+    """The embedding map of some stored images, still and interactive, and a grid of queries.
+
+    With `plots.projection: pca`, also what the principal components hold, and the first three. Of
+    more than `MAPPED` images a sample is shown, the classes taking turns: the page holds a
+    thumbnail of each, and laying them out takes more than proportionally long.
+    """
+    config, plots = retriever.run.config, retriever.run.plots
+    positions = np.flatnonzero(np.isin(retriever.embeddings.ids, ids))
+    count = f"{len(positions)} images"
+    if len(positions) > MAPPED:
+        chosen = spread(retriever.embeddings.labels[positions], MAPPED, config.seed)
+        positions, count = np.sort(positions[chosen]), f"{MAPPED} of {count}"
+        logger.info("the embedding map shows %s, the classes taking turns", count)
+    shown = retriever.embeddings.take(positions)
+    method = config.plots.projection
+    points = project(shown.vectors, method, config.seed)
+    title = f"{config.name}: {count}, {possible_method(shown.vectors, method)}"
+    names = retriever.class_names
+    blank = np.full((THUMBNAIL_SIDE, THUMBNAIL_SIDE, 3), 200, np.uint8)
+    thumbnails = []
+    for id_ in progress(shown.ids, description="thumbnails"):
+        picture = _stored_picture(retriever, str(id_), THUMBNAIL_SIDE)
+        thumbnails.append(thumbnail(blank if picture is None else picture, THUMBNAIL_SIDE))
+    pictures = [
+        embedding_map_png(plots / "embedding_map.png", points, shown.labels, names, title=title),
+        embedding_map_html(
+            plots / "embedding_map.html", points, shown.labels, names, shown.ids, thumbnails, title
+        ),
+    ]
+    if method == "pca":
+        pictures += _draw_components(retriever, shown)
+    k = min(retriever.search_config.k, len(retriever.embeddings) - 1)
+    if k:
+        chosen = shown.ids[spread(shown.labels, config.plots.queries, config.seed)]
+        try:
+            found = [retriever.search(str(id_), k) for id_ in chosen]
+        except UserError as error:  # what a second step needs may be extracted later
+            logger.warning("no query grid yet: %s", error)
+            return pictures
+        rows = [neighbour_row(retriever, *each) for each in zip(chosen, found, strict=True)]
+        pictures.append(query_grid(plots / "query_grid.png", rows))
+    return pictures
+
+
+def _draw_components(retriever: Retriever, shown: Embeddings) -> list[Path]:
+    """The variance over the number of principal components, and the space of the first three."""
+    config, plots = retriever.run.config, retriever.run.plots
+    shares = explained_variance(shown.vectors)
+    title = f"{config.name}: principal components of {len(shown)} images"
+    own = [*np.diff(shares, prepend=0), 0, 0, 0]  # alike vectors have none
+    names = [f"component {number + 1}: {own[number]:.0%} of the variance" for number in range(3)]
+    points = principal_components(shown.vectors, 3, config.seed)
+    return [
+        variance_curve(plots / "variance.png", shares, title),
+        embedding_map_png(
+            plots / "components.png", points, shown.labels, retriever.class_names, title, names
+        ),
+    ]
+
+
+def neighbour_row(retriever: Retriever, query: str, neighbours: Neighbours) -> NeighbourRow:
+    """A query, a stored id or an image file, with its neighbours, ready to draw."""
+    id_ = retriever.stored_id(query)
+    label = retriever.label(id_) if id_ else None
+    name = Path(query).name
+    found = neighbours.ids[0][np.isfinite(neighbours.distances[0])]
+    labels = [retriever.label(str(each)) for each in found]
+    return NeighbourRow(
+        _stored_picture(retriever, id_, GRID_SIDE)
+        if id_
+        else decode_original(local(query), GRID_SIDE),
+        f"{label}\n{name}" if label else name,
+        [_stored_picture(retriever, str(each), GRID_SIDE) for each in found],
+        [
+            f"{label_ or Path(str(each)).name}\n{distance:.3f}"
+            for each, label_, distance in zip(found, labels, neighbours.distances[0], strict=False)
+        ],
+        [None if label is None or each is None else each == label for each in labels],
+    )
+
+
+def _stored_picture(retriever: Retriever, id_: str, side: int) -> np.ndarray | None:
+    """The picture of a stored image; None where its file has gone since it was extracted."""
+    try:
+        return decode_original(retriever.source(id_), side)
+    except ImageError:
+        return None

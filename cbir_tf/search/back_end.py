@@ -1,0 +1,72 @@
+"""What a nearest-neighbour library has to do to be an index back end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from cbir_tf.search.distances import Metric
+
+
+class BackEnd(Protocol):
+    """What proposes candidates; it knows vectors by their position in the gallery.
+
+    Attributes:
+        name: as in the configuration.
+    """
+
+    name: str
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether `propose` never misses a vector nearer than its bound."""
+        ...
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Names of the files that `save` writes."""
+        ...
+
+    def fit(self, vectors: np.ndarray, metric: Metric) -> None:
+        """Take (N, D) float32 vectors, in place of any earlier ones."""
+        ...
+
+    def insert(self, vectors: np.ndarray, positions: np.ndarray) -> None:
+        """Take (N, D) vectors that are the earlier ones but for new ones at these positions."""
+        ...
+
+    def delete(self, vectors: np.ndarray, positions: np.ndarray) -> None:
+        """Take (N, D) vectors that are the earlier ones without those at these positions."""
+        ...
+
+    def propose(
+        self, queries: np.ndarray, wanted: int, among: np.ndarray | None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Candidates for (Q, D) float32 queries.
+
+        Args:
+            queries: (Q, D) float32.
+            wanted: candidates asked for, at most N (or the length of `among`).
+            among: positions to choose from, ascending; None: all. Always exact.
+
+        Returns:
+            (Q, wanted or more) int64 positions, -1 for none, each at most once a row; and for every
+            query a lower bound, in the metric's norm, of the distance to anything not proposed.
+        """
+        ...
+
+    def settings(self) -> dict[str, Any]:
+        """Options and what was chosen from them, ready for JSON."""
+        ...
+
+    def save(self, folder: Path) -> None:
+        """Write `files` into a folder, if there are any."""
+        ...
+
+    def load(
+        self, folder: Path, vectors: np.ndarray, metric: Metric, settings: dict[str, Any]
+    ) -> None:
+        """Take what `save` wrote, over the same vectors, with the `settings` of that time."""
+        ...

@@ -1,0 +1,250 @@
+"""One gallery for every back end: the bookkeeping, and exact distances for what it proposes."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cbir_tf.errors import UserError
+from cbir_tf.parallel import in_parallel
+from cbir_tf.search.back_end import BackEnd
+from cbir_tf.search.distances import (
+    between,
+    distances_in,
+    find_metric,
+    positions_in,
+    sorting_keys,
+)
+from cbir_tf.search.index import check_search, known_positions, positions_of
+from cbir_tf.search.manifest import Manifest
+from cbir_tf.search.recall import SAMPLE_K
+from cbir_tf.types import Embeddings, Neighbours
+
+CANDIDATES_BEYOND_K = 8
+BLOCK_VALUES, CACHED_VALUES = 2**21, 2**18  # the second is what a processor's cache holds
+NONE = 2**31 - 1  # what -1 sorts as
+NOTHING = Embeddings(np.empty(0, str), np.empty((0, 0)), np.empty(0))
+
+
+class GalleryIndex:
+    """A back end's candidates in their true order (see `cbir_tf.search.index.Index`).
+
+    The back end proposes; distances are then computed from the differences of the stored vectors
+    (see `cbir_tf.search.distances`), and more are asked for until nothing beyond them can be as
+    near as the k-th. So ties across rank k are settled by id, and a query has the same neighbours
+    and distances alone and in a batch. With an approximate back end the same holds among what it
+    proposes.
+
+    Args:
+        back_end: proposes the candidates.
+        metric: cosine, euclidean, manhattan or minkowski-P.
+
+    Raises:
+        UserError: no such metric.
+    """
+
+    def __init__(self, back_end: BackEnd, metric: str = "cosine") -> None:
+        self.metric = metric
+        self.back_end = back_end
+        self._metric = find_metric(metric)
+        self._gallery = NOTHING
+
+    def __len__(self) -> int:
+        return len(self._gallery)
+
+    @property
+    def gallery(self) -> Embeddings:
+        """What is searched, in order of id."""
+        return self._gallery
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether the nearest neighbours are always found."""
+        return self.back_end.is_exact
+
+    def fit(self, embeddings: Embeddings) -> GalleryIndex:
+        """Make these the gallery, in place of any earlier one; nothing else is kept."""
+        self._gallery = _by_id(embeddings)
+        if len(self):
+            self.back_end.fit(self._gallery.vectors, self._metric)
+        return self
+
+    def add(self, embeddings: Embeddings) -> None:
+        """Put more vectors into the gallery.
+
+        Raises:
+            UserError: an id is already there, or the vectors have another dimension.
+        """
+        here, more = self._gallery, _by_id(embeddings)
+        if not len(here):
+            self.fit(more)
+            return
+        there = np.flatnonzero(positions_of(more.ids, here.ids) >= 0)
+        if len(there):
+            known = str(more.ids[there[0]])
+            raise UserError(f"{known!r} is in the gallery already; remove it before adding it anew")
+        if here.vectors.shape[1] != more.vectors.shape[1]:
+            raise UserError(
+                f"the vectors to add have dimension {more.vectors.shape[1]}, the gallery's have "
+                f"{here.vectors.shape[1]}; use the model that made the gallery"
+            )
+        positions = np.searchsorted(here.ids, more.ids)
+        self._gallery = joined(here, more)
+        self.back_end.insert(self._gallery.vectors, positions + np.arange(len(positions)))
+
+    def remove(self, ids: Sequence[str] | np.ndarray) -> None:
+        """Take vectors out of the gallery.
+
+        Raises:
+            UserError: an id is not there; nothing is removed then.
+        """
+        advice = "remove only ids that are there"
+        positions = np.unique(known_positions(ids, self._gallery.ids, advice))
+        kept = np.ones(len(self), dtype=bool)
+        kept[positions] = False
+        self._gallery = self._gallery.take(kept)
+        if len(self):
+            self.back_end.delete(self._gallery.vectors, positions)
+
+    def search(
+        self,
+        vectors: np.ndarray,
+        k: int,
+        query_ids: Sequence[str] | np.ndarray | None = None,
+        where: Sequence[str] | np.ndarray | None = None,
+    ) -> Neighbours:
+        """The k nearest of the gallery for every query, by (distance, id).
+
+        Args:
+            vectors: (Q, D) queries.
+            k: neighbours wanted for each.
+            query_ids: Q ids; the gallery's vector of that id, if there is one, is left out of that
+                query's neighbours. Other vectors equal to the query stay.
+            where: ids to choose from; None: the whole gallery. The search among them is exact with
+                every back end, and rows are filled up with empty ids where there are fewer than k.
+
+        Raises:
+            UserError: empty gallery, vectors of another shape or not finite, k below one or above
+                the number of vectors that a query can find (see `check_k`), or an id in `where`
+                that is not in the gallery.
+        """
+        checked = check_search(self._gallery, vectors, k, query_ids, where)
+        found, distances = self.find(*checked)
+        ids = self._gallery.ids[found]
+        ids[found < 0] = ""
+        return Neighbours(ids, distances)
+
+    def save(self, folder: str | Path) -> None:
+        """Write the index into a folder; `cbir_tf.search.load_index` reads it.
+
+        index.json says what was indexed; the vectors themselves stay in the feature store.
+
+        Raises:
+            UserError: the folder cannot be written.
+        """
+        folder = Path(folder)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            if len(self):
+                self.back_end.save(folder)
+        except OSError as error:
+            raise UserError(f"{folder}: cannot be written ({error.strerror or error})") from None
+        Manifest.of(self.back_end, self.metric, self._gallery, folder).write(folder)
+
+    def load(self, folder: str | Path, embeddings: Embeddings, settings: dict[str, Any]) -> None:
+        """Take the back end's saved state over the same vectors."""
+        self._gallery = _by_id(embeddings)
+        if len(self):
+            self.back_end.load(Path(folder), self._gallery.vectors, self._metric, settings)
+
+    def find(
+        self, queries: np.ndarray, k: int, own: np.ndarray, among: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """See `cbir_tf.search.index.Finder`."""
+        if self.is_exact or among is not None:
+            return self._find(queries, k, own, among, k + CANDIDATES_BEYOND_K)
+        found = np.empty((len(queries), k), dtype=np.int64)
+        distances = np.empty((len(queries), k), dtype=np.float32)
+        # More than its recall was measured with would be no surer, but for the query itself.
+        for number, some in ((max(k, SAMPLE_K), own < 0), (max(k, SAMPLE_K) + 1, own >= 0)):
+            rows = np.flatnonzero(some)
+            found[rows], distances[rows] = self._find(queries[rows], k, own[rows], None, number)
+        return found, distances
+
+    def _find(
+        self, queries: np.ndarray, k: int, own: np.ndarray, among: np.ndarray | None, wanted: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """`find`, from so many candidates at first."""
+        found = np.full((len(queries), k), -1)
+        distances = np.full((len(queries), k), np.inf, dtype=np.float32)
+        most = len(self) if among is None else len(among)
+        pending = np.arange(len(queries) if most else 0)
+        while len(pending):
+            wanted = min(wanted, most)
+            unsettled = []
+            for rows in _blocks(pending, max(wanted, queries.shape[1]), BLOCK_VALUES):
+                candidates, beyond = self.back_end.propose(queries[rows], wanted, among)
+                candidates = np.where(candidates == own[rows, None], -1, candidates)
+                best, their_distances = self._rank(queries[rows], candidates, k)
+                width = best.shape[1]
+                found[rows, :width], distances[rows, :width] = best, their_distances
+                bound = self._metric.reported(np.maximum(beyond, 0)).astype(np.float32)
+                settled = (bound > distances[rows, -1]) | (wanted == most)
+                unsettled.append(rows[~settled])
+            pending = np.concatenate(unsettled)
+            wanted *= 4
+        return found, distances
+
+    def _rank(
+        self, queries: np.ndarray, candidates: np.ndarray, k: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The best k of (Q, C) candidates by (distance, position), which is (distance, id)."""
+        distances = np.empty(candidates.shape, dtype=np.float32)
+
+        def measure(rows: np.ndarray) -> None:
+            some = candidates[rows]
+            prepared = self._metric.prepare(self._gallery.vectors.take(some.ravel(), axis=0))
+            own = self._metric.prepare(queries[rows])[:, np.newaxis]
+            distances[rows] = between(self._metric, own, prepared.reshape(*some.shape, -1))
+
+        everyone = np.arange(len(queries))
+        blocks = [*_blocks(everyone, candidates.shape[1] * queries.shape[1], CACHED_VALUES)]
+        # For a single query threads would take longer to start than it does.
+        deque(map(measure, blocks) if len(blocks) == 1 else in_parallel(measure, blocks), maxlen=0)
+        missing = candidates < 0
+        distances[missing] = np.inf
+        keys = sorting_keys(distances, np.where(missing, NONE, candidates))
+        keys.sort(axis=1)
+        positions = positions_in(keys[:, :k])
+        return np.where(positions == NONE, -1, positions), distances_in(keys[:, :k])
+
+
+def joined(here: Embeddings, more: Embeddings) -> Embeddings:
+    """Two sets of embeddings as one, all in order of id; no id is in both."""
+    if not len(here):
+        return more
+    positions = np.searchsorted(here.ids, more.ids)
+    width = np.result_type(here.ids, more.ids)
+    return Embeddings(
+        np.insert(here.ids.astype(width), positions, more.ids),
+        np.insert(here.vectors, positions, more.vectors, axis=0),
+        np.insert(here.labels, positions, more.labels),
+    )
+
+
+def _by_id(embeddings: Embeddings) -> Embeddings:
+    """In order of id a tie by id is a tie by position."""
+    ids = embeddings.ids
+    if (ids[:-1] < ids[1:]).all():
+        return embeddings
+    return embeddings.take(np.argsort(ids))
+
+
+def _blocks(rows: np.ndarray, values_a_row: int, values: int) -> Iterator[np.ndarray]:
+    """The rows, so many at a time that a block holds about so many values."""
+    at_once = max(1, values // values_a_row)
+    return (rows[start : start + at_once] for start in range(0, len(rows), at_once))

@@ -1,0 +1,1 @@
+"""HTTP: routes, request bodies, answers, and what is refused before them."""

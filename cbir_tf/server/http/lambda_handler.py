@@ -1,0 +1,44 @@
+"""The service behind AWS Lambda: the same addresses, asked by a function URL or API Gateway.
+
+The environment says what is served: RUN, the run's folder in the image, and CBIR_TF_API_KEY. A
+function's disk but /tmp is read only and nothing there is kept: images are not added.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from mangum import Mangum
+
+from cbir_tf.config import Config
+from cbir_tf.run import Run
+from cbir_tf.server.http.app import make_app
+from cbir_tf.server.http.logs import log_json_lines
+from cbir_tf.server.pipeline.service import Service
+
+SETTINGS = ['server.hosts=["*"]', "server.read_only=true", "server.rate=0", "server.megabytes=4.5"]
+"""AWS checks names and counts requests, and passes on no more than 6 MB in base64."""
+LEFT_OUT = ("plots", "checkpoints", "logs")
+
+
+def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
+    """Answer one event."""
+    answer: dict[str, Any] = _application()(event, context)
+    return answer
+
+
+@cache
+def _application() -> Mangum:
+    """Opened with the first event, for all that this instance gets."""
+    log_json_lines()
+    # SQLite writes beside the file that it reads.
+    folder = Path(tempfile.mkdtemp()) / "run"
+    shutil.copytree(os.environ["RUN"], folder, ignore=shutil.ignore_patterns(*LEFT_OUT))
+    run = Run.open(folder)
+    service = Service(run, Config.load(run.config_file, SETTINGS))
+    return Mangum(make_app(service, os.environ.get("CBIR_TF_API_KEY") or None), lifespan="off")

@@ -1,0 +1,1 @@
+"""The threads behind the service."""

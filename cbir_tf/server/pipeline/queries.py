@@ -1,0 +1,82 @@
+"""What is searched for, how, and what was found: the values between REST and the gallery."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from cbir_tf.retrieval.class_router import Prediction
+
+
+@dataclass(frozen=True)
+class Steps:
+    """How a query is searched.
+
+    Attributes:
+        k: neighbours; None: the run's search.k, or all where there are fewer.
+        where: conditions (`cbir_tf.features.filters`).
+        re_ranking: None: the run's search.re_ranking.
+        two_step: name of the classifier; None: the run's search.two_step.
+    """
+
+    k: int | None = None
+    where: tuple[str, ...] = ()
+    re_ranking: str | None = None
+    two_step: str | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Query:
+    """What is searched for.
+
+    Attributes:
+        steps: how.
+        pixels: (H, W, 3) uint8, as the encoder takes them; None for a stored image.
+        picture: the same, encoded.
+        id: of a stored image, which is left out of its own neighbours.
+    """
+
+    steps: Steps
+    pixels: np.ndarray | None = None
+    picture: bytes = b""
+    id: str | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Hits:
+    """What was found.
+
+    Attributes:
+        ids: nearest first.
+        labels: names, None for unlabelled ones.
+        distances: ascending.
+        prediction: the class the query was taken for, where the search has two steps.
+        match: whether the nearest image is a match (`NoMatch.verdict`); None if not calibrated.
+        vector: (D,) the query's.
+    """
+
+    ids: list[str]
+    labels: list[str | None]
+    distances: list[float]
+    prediction: Prediction | None
+    match: dict[str, Any] | None
+    vector: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Addition:
+    """A picture to be added to the gallery.
+
+    Attributes:
+        pixels: (H, W, 3) uint8, as the encoder takes them.
+        picture: the same, encoded.
+        label: name of its class; None: unlabelled.
+        metadata: further columns, text or numbers by name.
+    """
+
+    pixels: np.ndarray
+    picture: bytes
+    label: str | None
+    metadata: dict[str, str | float]

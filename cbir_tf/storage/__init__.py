@@ -1,0 +1,1 @@
+"""Files and object storage: paths and addresses, atomic writes, the mirror of S3."""

@@ -1,0 +1,205 @@
+"""What embedders are trained for besides triplets: targets, losses, and what is saved."""
+
+from __future__ import annotations
+
+import math
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from cbir_tf.config import Config
+from cbir_tf.models import build_embedder, frozen_batch_norm_digest, load_classifier
+from cbir_tf.models.decoder import build_decoder
+from cbir_tf.training.callbacks import Checkpoint
+from cbir_tf.training.objectives import OBJECTIVES, Objective, build_objective, disturbed
+
+SIDE, CLASSES = 12, 3
+NEW = ["cross_entropy", "reconstruction"]
+
+
+def settings(loss, **model) -> Config:
+    tiny = {"backbone": "small_cnn", "options": {"width": 2}, "weights": None, "embedding_size": 5}
+    data = {"source": "digits", "image_size": SIDE}
+    return Config.check({"data": data, "model": tiny | model, "loss": loss})
+
+
+def objective(loss, seed: int = 0, **model) -> Objective:
+    config = settings(loss, **model)
+    return build_objective(build_embedder(config.model, seed), config, CLASSES, seed)
+
+
+def images(count: int = 6) -> tuple[np.ndarray, np.ndarray]:
+    random = np.random.default_rng(4)
+    labels = np.arange(count) % CLASSES
+    shade = np.array([40, 120, 200])[labels, None, None, None]
+    return (shade + random.integers(-30, 30, (count, SIDE, SIDE, 3))).astype(np.uint8), labels
+
+
+def batches(epochs: int) -> tf.data.Dataset:
+    return tf.data.Dataset.from_tensor_slices(images(8)).batch(4).repeat(epochs)
+
+
+@pytest.fixture
+def policy():
+    """Sets a dtype policy and puts the former one back."""
+    former = keras.config.dtype_policy()
+    yield keras.config.set_dtype_policy
+    keras.config.set_dtype_policy(former)
+
+
+def naive_cross_entropy(logits: np.ndarray, labels: np.ndarray, smoothing: float) -> float:
+    total = 0.0
+    for row, label in zip(logits.astype(float).tolist(), labels.tolist(), strict=True):
+        whole = sum(math.exp(value) for value in row)
+        for number, value in enumerate(row):
+            target = (1 - smoothing) * (number == label) + smoothing / len(row)
+            total -= target * math.log(math.exp(value) / whole)
+    return total / len(labels)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_the_loss_of_the_classifier_is_the_cross_entropy_of_its_logits(smoothing):
+    trained = objective({"name": "cross_entropy", "label_smoothing": smoothing})
+    pixels, labels = images()
+    logits = trained.twin.predict_on_batch(pixels)
+    figures = trained.figures(pixels, labels, logits)
+    assert figures["loss"] == pytest.approx(
+        naive_cross_entropy(logits, labels, smoothing), rel=1e-5
+    )
+    assert figures["accuracy"] == sum(np.argmax(logits, axis=1) == labels) / len(labels)
+
+
+def test_the_loss_of_the_auto_encoder_is_the_mean_squared_error_of_its_pixels():
+    trained = objective("reconstruction")
+    pixels, labels = images()
+    made = trained.twin.predict_on_batch(pixels)
+    assert made.shape == pixels.shape
+    assert made.min() >= 0
+    assert made.max() <= 1
+    differences = (made.astype(float) - pixels / 255).ravel().tolist()
+    naive = sum(each**2 for each in differences) / len(differences)
+    assert trained.figures(pixels, labels, made) == {"loss": pytest.approx(naive, rel=1e-5)}
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+def test_the_classifier_stands_on_the_vector_before_it_is_normalised(normalize):
+    trained = objective("cross_entropy", normalize=normalize)
+    pixels, _ = images()
+    embeddings, logits = trained.observed.predict_on_batch(pixels)
+    raw = build_embedder(settings("cross_entropy", normalize=False).model).predict_on_batch(pixels)
+    kernel, bias = (np.asarray(each) for each in trained.twin.get_layer("logits").weights)
+    np.testing.assert_allclose(logits, raw @ kernel + bias, atol=1e-4)
+    norms = np.linalg.norm(raw, axis=1, keepdims=True) if normalize else 1
+    np.testing.assert_allclose(embeddings, raw / norms, atol=1e-5)
+
+
+def test_dense_dropout_softmax_is_the_last_hidden_layer_without_the_dropout():
+    trained = objective("cross_entropy", hidden=[7], dropout=0.5, embedding_size=None)
+    pixels, _ = images()
+    assert trained.embedder.output_shape == (None, 7)
+    assert [layer.name for layer in trained.twin.layers][-3:] == ["hidden_1", "dropout", "logits"]
+    same = trained.embedder.predict_on_batch(pixels)
+    np.testing.assert_array_equal(trained.embedder.predict_on_batch(pixels), same)
+
+
+@pytest.mark.parametrize("name", NEW)
+def test_outputs_and_loss_are_float32_whatever_the_policy(name, policy):
+    policy("mixed_bfloat16")
+    trained = objective(name)
+    pixels, labels = images()
+    outputs = trained.twin(pixels)
+    assert outputs.dtype == "float32"
+    assert trained.loss(trained.targets(pixels, labels), outputs).dtype == "float32"
+    assert all(variable.dtype == "float32" for variable in trained.twin.trainable_variables)
+
+
+def test_saved_beside_the_embedder_they_give_the_same_again(tmp_path):
+    pixels, _ = images()
+    classification, reconstruction = objective("cross_entropy"), objective("reconstruction")
+    classification.companion.save(tmp_path / "classifier.keras")
+    probabilities = load_classifier(tmp_path / "classifier.keras", CLASSES).predict_on_batch(pixels)
+    logits = classification.twin.predict_on_batch(pixels).astype(float)
+    exponents = np.exp(logits)
+    expected = exponents / exponents.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(probabilities, expected, atol=1e-6)
+    reconstruction.companion.save(tmp_path / "autoencoder.keras")
+    again = keras.saving.load_model(tmp_path / "autoencoder.keras")
+    expected = reconstruction.twin.predict_on_batch(pixels)
+    np.testing.assert_array_equal(again.predict_on_batch(pixels), expected)
+
+
+def test_noise_is_on_what_goes_in_and_not_on_what_is_to_come_out():
+    trained = objective({"name": "reconstruction", "noise": 0.1})
+    gray = np.full((4, 64, 64, 3), 128, np.uint8)
+    data = tf.data.Dataset.from_tensors((gray, np.zeros(4)))
+    [(seen, targets)] = trained.batches(data, seed=0)
+    np.testing.assert_array_equal(targets, np.full(gray.shape, np.float32(128) / 255))
+    added = (seen.numpy().astype(float) - gray) / 255
+    assert added.std() == pytest.approx(0.1, rel=0.02)
+    assert abs(added.mean()) < 0.002
+    white = disturbed(np.full((1, 64, 64, 3), 255, np.uint8), 0.1, seed=2**40).numpy()
+    assert white.max() == 255  # a pixel too bright does not turn dark
+    assert white.min() > 100
+
+
+def test_the_noise_of_a_batch_depends_on_its_number_and_the_seed_alone():
+    trained = objective({"name": "reconstruction", "noise": 0.1})
+    whole = [seen.numpy() for seen, _ in trained.batches(batches(3), seed=2**70)]
+    later = [seen.numpy() for seen, _ in trained.batches(batches(1), seed=2**70, first=4)]
+    np.testing.assert_array_equal(later, whole[4:])
+    assert (whole[0] != whole[2]).any()  # the same images an epoch later
+    [other, _] = [seen.numpy() for seen, _ in trained.batches(batches(1), seed=1)]
+    assert (other != whole[0]).any()
+
+
+@pytest.mark.parametrize("name", NEW)
+def test_resumed_training_ends_where_uninterrupted_training_does(name, tmp_path):
+    loss = {"name": name, **({"noise": 0.2} if name == "reconstruction" else {})}
+
+    def train(folder, epochs, seed=0):
+        trained = objective(loss, seed, hidden=[6], dropout=0.3)
+        trained.twin.compile(keras.optimizers.SGD(0.05, momentum=0.9), trained.loss)
+        checkpoint = Checkpoint(tmp_path / folder, monitor="loss")
+        first = checkpoint.restore(trained.twin)
+        trained.twin.fit(
+            trained.batches(batches(epochs - first), 0, 2 * first),
+            initial_epoch=first,
+            epochs=epochs,
+            steps_per_epoch=2,
+            callbacks=[checkpoint],
+            verbose=0,
+        )
+        return trained.twin, checkpoint.history
+
+    whole, expected = train("whole", 4)
+    train("halves", 2)
+    # Another seed: everything that matters has to come from the checkpoint.
+    resumed, history = train("halves", 4, seed=99)
+    assert len(resumed.variables) > len(objective(loss, hidden=[6]).embedder.variables)
+    for ours, theirs in zip(resumed.variables, whole.variables, strict=True):
+        np.testing.assert_allclose(ours.numpy(), theirs.numpy(), atol=1e-5)
+    for ours, theirs in zip(history, expected, strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-4)
+
+
+@pytest.mark.parametrize("name", list(OBJECTIVES))
+def test_frozen_batch_normalisation_stays_while_the_embedder_learns(name):
+    trained = objective(name, batch_norm="frozen")
+    frozen = frozen_batch_norm_digest(trained.embedder)
+    pixels, _ = images()
+    before = trained.embedder.predict_on_batch(pixels)
+    trained.twin.compile(keras.optimizers.Adam(0.01), trained.loss)
+    trained.twin.fit(trained.batches(batches(3), seed=0), verbose=0)
+    assert frozen_batch_norm_digest(trained.embedder) == frozen
+    assert (trained.embedder.predict_on_batch(pixels) != before).any()
+
+
+@pytest.mark.parametrize("size", [(8, 8), (7, 7), (33, 20), (224, 224), (100, 9)])
+def test_a_decoder_makes_images_of_any_size_from_a_small_map(size):
+    decoder = build_decoder(4, *size)
+    assert decoder.output_shape == (None, *size, 3)
+    _, rows, columns, channels = decoder.get_layer("start").output.shape
+    assert max(rows, columns) <= 7
+    assert channels <= 256
