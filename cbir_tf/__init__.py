@@ -8,20 +8,39 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from cbir_tf.config import Config
     from cbir_tf.errors import UserError
+    from cbir_tf.retrieval.extraction import extract
+    from cbir_tf.retrieval.gallery import Gallery
     from cbir_tf.retrieval.retriever import Retriever
+    from cbir_tf.retrieval.run_evaluation import evaluate
     from cbir_tf.run import Run
-    from cbir_tf.types import Embeddings, ImageSet, Neighbours
+    from cbir_tf.types import Embeddings, ImageSet, QueryBatch, Results
 
-__all__ = ["Config", "Embeddings", "ImageSet", "Neighbours", "Retriever", "Run", "UserError"]
+__all__ = [
+    "Config",
+    "Embeddings",
+    "Gallery",
+    "ImageSet",
+    "QueryBatch",
+    "Results",
+    "Retriever",
+    "Run",
+    "UserError",
+    "evaluate",
+    "extract",
+]
 
 _HOME = {
     "Config": "config",
-    "UserError": "errors",
-    "Retriever": "retrieval.retriever",
     "Embeddings": "types",
+    "Gallery": "retrieval.gallery",
     "ImageSet": "types",
-    "Neighbours": "types",
+    "QueryBatch": "types",
+    "Results": "types",
+    "Retriever": "retrieval.retriever",
     "Run": "run",
+    "UserError": "errors",
+    "evaluate": "retrieval.run_evaluation",
+    "extract": "retrieval.extraction",
 }
 
 

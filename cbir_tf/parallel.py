@@ -29,3 +29,19 @@ def in_parallel(
         # By blocks, so that a million items do not wait in the queue as a million futures.
         for start in range(0, len(items), _BLOCK):
             yield from pool.map(function, items[start : start + _BLOCK])
+
+
+def blocks(rows: int, values_per_row: int, values_per_block: int) -> Iterator[slice]:
+    """Slices of so many rows that each holds about so many values, and one row at least.
+
+    Args:
+        rows: in all.
+        values_per_row: that are held at a time for each row.
+        values_per_block: that may be held at a time.
+
+    Example:
+        >>> list(blocks(5, 10, 20))
+        [slice(0, 2, None), slice(2, 4, None), slice(4, 5, None)]
+    """
+    at_once = max(1, values_per_block // max(1, values_per_row))
+    return (slice(start, min(start + at_once, rows)) for start in range(0, rows, at_once))

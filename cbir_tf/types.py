@@ -1,9 +1,9 @@
-"""The values that travel through cbir_tf: ImageSet, Embeddings, Neighbours."""
+"""The values that travel through cbir_tf: images, embeddings, queries, results."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -117,42 +117,181 @@ class Embeddings:
         return Embeddings(self.ids[which], self.vectors[which], self.labels[which])
 
 
+def _nothing() -> np.ndarray:
+    return np.empty(0)
+
+
 @dataclass(frozen=True, eq=False)
-class Neighbours:
-    """What a search found, nearest first.
+class QueryBatch:
+    """Queries that are searched for together, in the same way.
 
     Attributes:
-        ids: (Q, k) strings; empty string where fewer than k were found (distance infinite).
+        vectors: (Q, D) float32, in the space of the gallery's vectors: whitened, where these are
+            (`cbir_tf.retrieval.Gallery.queries`).
+        ids: (Q,) strings. The gallery's image of that id is left out of the query's neighbours;
+            an empty string is an out-of-gallery query.
+        candidates: (M,) ids of the gallery to choose from; None: all of it.
+        class_probabilities: (Q, C) of the class router's classes; None: what the router's own
+            classifier gives the vectors, if there is a router.
+
+    Example:
+        >>> batch = QueryBatch([[0.6, 0.8]])
+        >>> len(batch), batch.ids.tolist()
+        (1, [''])
+    """
+
+    vectors: np.ndarray
+    ids: np.ndarray = field(default_factory=_nothing)
+    candidates: np.ndarray | None = None
+    class_probabilities: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "vectors", _frozen(self.vectors, np.float32))
+        ids = self.ids if len(self.ids) else [""] * len(self.vectors)
+        object.__setattr__(self, "ids", _frozen(ids, np.str_))
+        if self.candidates is not None:
+            object.__setattr__(self, "candidates", _frozen(self.candidates, np.str_))
+        if self.vectors.ndim != 2 or len(self.ids) != len(self.vectors):
+            raise ValueError(
+                f"QueryBatch: vectors {self.vectors.shape} must be (Q, D), and the {len(self.ids)} "
+                "ids as many"
+            )
+
+    def __len__(self) -> int:
+        return len(self.vectors)
+
+    def take(self, which: slice | np.ndarray) -> QueryBatch:
+        """The queries at these positions, or where this mask is true."""
+        classes = self.class_probabilities
+        return QueryBatch(
+            self.vectors[which],
+            self.ids[which],
+            self.candidates,
+            None if classes is None else classes[which],
+        )
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The class that a query was taken for.
+
+    Attributes:
+        name: of the class.
+        probability: as the classifier has it, 0..1.
+    """
+
+    name: str
+    probability: float
+
+
+@dataclass(frozen=True)
+class Hit:
+    """One image that a search found.
+
+    Attributes:
+        id: of the image.
+        distance: from the query.
+        label: name of its class, None for an unlabelled image.
+        metadata: further columns, text or numbers by name.
+        path: of its file; None for an image that is not a file.
+    """
+
+    id: str
+    distance: float
+    label: str | None
+    metadata: Mapping[str, str | float]
+    path: Path | None
+
+
+@dataclass(frozen=True, eq=False)
+class Results:
+    """What a search found for each of Q queries, nearest first.
+
+    Attributes:
+        ids: (Q, k) strings; an empty string where fewer than k were found (distance infinite).
         distances: (Q, k) float32, each row ascending; equal distances in order of id.
+        labels: (Q, k) int64, counting into `class_names`; -1 for unlabelled or not found.
+        class_names: names by label.
+        metadata: further columns of each image found, by id; of none where they were not looked up.
+        paths: files of the images found, by id; likewise.
+        prediction: the class each query was taken for; None where the search has no class router.
+        is_match: (Q,) bool, whether the nearest image is near enough to be a match; None where no
+            threshold was calibrated for this search.
+
+    Example:
+        >>> found = Results([["b", "c"]], [[0.1, 0.4]], [[0, -1]], ("rose",))
+        >>> [(hit.id, hit.label) for hit in found.hits()]
+        [('b', 'rose'), ('c', None)]
     """
 
     ids: np.ndarray
     distances: np.ndarray
+    labels: np.ndarray = field(default_factory=_nothing)
+    class_names: tuple[str, ...] = ()
+    metadata: Mapping[str, Mapping[str, str | float]] = field(default_factory=dict)
+    paths: Mapping[str, Path | None] = field(default_factory=dict)
+    prediction: tuple[Prediction, ...] | None = None
+    is_match: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "ids", _frozen(self.ids, np.str_))
         object.__setattr__(self, "distances", _frozen(self.distances, np.float32))
-        if self.ids.ndim != 2 or self.ids.shape != self.distances.shape:
+        labels = self.labels if np.size(self.labels) else np.full(self.ids.shape, UNLABELLED)
+        object.__setattr__(self, "labels", _frozen(labels, np.int64))
+        if self.ids.ndim != 2 or {self.distances.shape, self.labels.shape} != {self.ids.shape}:
             raise ValueError(
-                f"Neighbours: ids {self.ids.shape} and distances {self.distances.shape} "
-                "must both be (Q, k)"
+                f"Results: ids {self.ids.shape}, distances {self.distances.shape} and labels "
+                f"{self.labels.shape} must all be (Q, k)"
             )
         nearer, farther = self.distances[:, :-1], self.distances[:, 1:]
         tied = nearer == farther
         in_order = self.ids[:, :-1][tied] <= self.ids[:, 1:][tied]
         if not ((nearer < farther) | tied).all() or not in_order.all():
-            raise ValueError("Neighbours: rows must be sorted by (distance, id)")
+            raise ValueError("Results: rows must be sorted by (distance, id)")
         by_id = np.sort(self.ids, axis=1)
         if ((by_id[:, :-1] == by_id[:, 1:]) & (by_id[:, 1:] != "")).any():
-            raise ValueError("Neighbours: a row names the same id twice")
+            raise ValueError("Results: a row names the same id twice")
 
     def __len__(self) -> int:
         return len(self.ids)
 
-    def first(self, k: int) -> Neighbours:
+    def first(self, k: int) -> Results:
         """The k nearest of each row, filled up with empty ids where it has fewer."""
-        missing = max(0, k - self.ids.shape[1])
-        return Neighbours(
-            np.pad(self.ids[:, :k], ((0, 0), (0, missing)), constant_values=""),
-            np.pad(self.distances[:, :k], ((0, 0), (0, missing)), constant_values=np.inf),
+        missing = ((0, 0), (0, max(0, k - self.ids.shape[1])))
+        return replace(
+            self,
+            ids=np.pad(self.ids[:, :k], missing, constant_values=""),
+            distances=np.pad(self.distances[:, :k], missing, constant_values=np.inf),
+            labels=np.pad(self.labels[:, :k], missing, constant_values=UNLABELLED),
         )
+
+    def take(self, which: slice | np.ndarray) -> Results:
+        """The results of some queries."""
+        return replace(
+            self,
+            ids=self.ids[which],
+            distances=self.distances[which],
+            labels=self.labels[which],
+            prediction=None
+            if self.prediction is None
+            else tuple(self.prediction[row] for row in np.arange(len(self))[which].tolist()),
+            is_match=None if self.is_match is None else self.is_match[which],
+        )
+
+    def hits(self, query: int = 0) -> list[Hit]:
+        """The images found for one query, nearest first."""
+        names = (*self.class_names, None)
+        count = int(np.isfinite(self.distances[query]).sum())  # what was not found comes last
+        rows = zip(
+            self.ids[query, :count].tolist(),
+            self.distances[query, :count].tolist(),
+            self.labels[query, :count].tolist(),
+            strict=True,
+        )
+        return [
+            Hit(id_, distance, names[label], self.metadata.get(id_, {}), self.paths.get(id_))
+            for id_, distance, label in rows
+        ]
+
+
+Neighbours = Results

@@ -5,11 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 
-from cbir_tf.commands.evaluate import Task
-from cbir_tf.commands.extract import trained_run
 from cbir_tf.startup import import_tensorflow
 from cbir_tf.storage.addresses import path_of
-from cbir_tf.storage.files import write_text
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,17 +24,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(arguments: argparse.Namespace) -> None:
     """Fit to the training split, measure on the test split; writes classification.json."""
-    run = trained_run(arguments.run)
-    from cbir_tf.evaluation.classifiers import check_names, classify
+    from cbir_tf.evaluation.classifiers import check_names
     from cbir_tf.evaluation.table import format_classifiers
+    from cbir_tf.retrieval.opening import trained_run
 
+    run = trained_run(arguments.run)
     names = list(dict.fromkeys(each.strip() for each in arguments.classifiers.split(",")))
     check_names(names)
     import_tensorflow()
-    task = Task.open(run, "test", "train")
-    settings = run.config.evaluation
-    result = classify(task.searched, task.queries, names, settings.bootstrap, run.config.seed)
-    write_text(run.classification, json.dumps(result, indent=2, ensure_ascii=False))
+    from cbir_tf.retrieval.run_measures import classify
+
+    result = classify(run, names)
     if arguments.json:
         print(json.dumps(result, ensure_ascii=False))
         return

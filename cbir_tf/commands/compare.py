@@ -4,28 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
-from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from cbir_tf.commands.evaluate import Task, gallery_split
-from cbir_tf.commands.extract import trained_run
-from cbir_tf.errors import UserError
-from cbir_tf.progress import progress
-from cbir_tf.run import Run
 from cbir_tf.startup import import_tensorflow
 from cbir_tf.storage.addresses import path_of
-from cbir_tf.storage.files import write_text
 from cbir_tf.types import SPLITS
-
-if TYPE_CHECKING:
-    from cbir_tf.types import ImageSet
-
-TIMED_QUERIES = 30
-TIMED_IMAGES, TIMED_TURNS = 64, 3
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -54,176 +36,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(arguments: argparse.Namespace) -> None:
     """Measure every run in turn, time them together, print the table."""
-    runs = [trained_run(folder) for folder in arguments.runs]
-    if len({run.folder.resolve() for run in runs}) < len(runs):
-        raise UserError("a run is given twice; name each once")
     import_tensorflow()
     from cbir_tf.evaluation.report import comparison_markdown
+    from cbir_tf.retrieval.run_comparison import compare, write_comparison
 
-    gallery = gallery_split(arguments.gallery, arguments.split)
-    tasks = [Task.open(run, arguments.split, gallery) for run in runs]
-    for task in tasks[1:]:
-        check_same_images(tasks[0], task)
-    document = {
-        "split": arguments.split,
-        "gallery_split": gallery or arguments.split,
-        "protocol": "leave-one-out" if gallery is None else "queries against gallery",
-        "runs": compare(tasks, arguments.k or runs[0].config.evaluation.k),
-    }
-    written = [] if arguments.out is None else _write(arguments.out, document)
+    document = compare(arguments.runs, arguments.split, arguments.gallery, arguments.k)
+    written = [] if arguments.out is None else write_comparison(arguments.out, document)
     if arguments.json:
         print(json.dumps(document, ensure_ascii=False))
         return
     print(comparison_markdown(document))
     if written:
         print("", *written, sep="\n")
-
-
-def check_same_images(first: Task, other: Task) -> None:
-    """Refuse runs whose queries or galleries are not the same images with the same classes.
-
-    Raises:
-        UserError: they are not.
-    """
-    for what in ("queries", "searched"):
-        ours, theirs = (_described(each, what) for each in (first, other))
-        if ours != theirs:
-            image = min(
-                id_ for id_ in ours.keys() | theirs.keys() if ours.get(id_) != theirs.get(id_)
-            )
-            if image in ours and image in theirs:
-                reason = f"another photo or class for {image!r}"
-            else:
-                reason = f"{'no' if image in ours else 'an'} image {image!r}"
-            raise UserError(
-                f"{other.retriever.run.folder}: has {reason}, unlike {first.retriever.run.folder}; "
-                "compare runs of the same data, split and seed"
-            )
-
-
-def _described(task: Task, what: str) -> dict[str, tuple[str, str]]:
-    """Class and digest of the picture by id."""
-    records = {record.id: record for record in task.retriever.store.records()}
-    embeddings = task.queries if what == "queries" else task.searched
-    names = (*task.retriever.class_names, "")
-    return {
-        id_: (names[label], records[id_].digest)
-        for id_, label in zip(embeddings.ids.tolist(), embeddings.labels.tolist(), strict=True)
-    }
-
-
-def compare(tasks: Sequence[Task], k: Sequence[int]) -> list[dict[str, Any]]:
-    """What there is to say of each run, ready for JSON; the first is the one compared with."""
-    from cbir_tf.evaluation import paired_bootstrap, per_query, summarize
-
-    ranks = tasks[0].ranks(k)
-    settings = tasks[0].retriever.run.config
-    by_query = [
-        per_query(
-            task.queries,
-            task.gallery,
-            ranks,
-            task.retriever.search_config.metric,
-            ranking=task.ranking,
-        )
-        for task in progress(tasks, description="evaluating", unit="runs")
-    ]
-    rows = []
-    names = _names([task.retriever.run for task in tasks])
-    for name, task, values, speed in zip(names, tasks, by_query, _speeds(tasks), strict=True):
-        run = task.retriever.run
-        differences = (
-            {} if task is tasks[0] else paired_bootstrap(values, by_query[0], seed=settings.seed)
-        )
-        row = {
-            "run": name,
-            "folder": str(run.folder),
-            "metric": run.config.search.metric,
-            **task.steps,
-            **summarize(values, {}, settings.evaluation.bootstrap, settings.seed),
-            "gallery": len(task.searched),
-            "dimensions": task.queries.vectors.shape[1],
-            "model_MB": run.model.stat().st_size / 1e6,
-            **speed,
-            "difference_to_first": {key: vars(each) for key, each in differences.items()},
-        }
-        rows.append(row)
-    return rows
-
-
-def _names(runs: Sequence[Run]) -> list[str]:
-    names = [run.folder.resolve().name for run in runs]
-    return names if len(set(names)) == len(names) else [str(run.folder) for run in runs]
-
-
-def _speeds(tasks: Sequence[Task]) -> list[dict[str, dict[str, float]]]:
-    """Seconds a query and images a second; the runs take turns, as the machine has its moods."""
-    seconds: list[list[float]] = [[] for _ in tasks]
-    rates: list[list[float]] = [[] for _ in tasks]
-    random = np.random.default_rng(0)
-    ids = tasks[0].queries.ids
-    queries = random.choice(ids, min(TIMED_QUERIES, len(ids)), replace=False).tolist()
-    images = tasks[0].images
-    batch = images.take(random.permutation(len(images))[:TIMED_IMAGES])
-    # The first of each warms up: models load, caches fill.
-    turns = [*range(TIMED_TURNS + 1), *[queries[0], *queries]]
-    for number, turn in enumerate(progress(turns, description="timing", unit="turns")):
-        for place in range(len(tasks)):
-            each = (place + number) % len(tasks)
-            if isinstance(turn, int):
-                rates[each].append(_images_per_second(tasks[each], batch))
-            else:
-                seconds[each].append(_seconds_per_query(tasks[each], turn))
-    return [
-        {"seconds_per_query": _spread(some[1:]), "images_per_second": _spread(rate[1:])}
-        for some, rate in zip(seconds, rates, strict=True)
-    ]
-
-
-def _seconds_per_query(task: Task, id_: str) -> float:
-    """From the encoded picture to its neighbours."""
-    source = task.retriever.source(id_)
-    content = source if isinstance(source, bytes) else source.read_bytes()
-    k = min(task.retriever.search_config.k, len(task.retriever.embeddings))
-    start = time.perf_counter()
-    task.retriever.search(content, k)
-    return time.perf_counter() - start
-
-
-def _images_per_second(task: Task, images: ImageSet) -> float:
-    """From files to vectors."""
-    from cbir_tf.features.encode import embed
-    from cbir_tf.features.views import viewed
-
-    config = task.retriever.run.config
-    data = viewed(config.data, config.search)
-    mine = task.images.take(np.isin(task.images.ids, images.ids))
-    start = time.perf_counter()
-    embed(task.retriever.encoder, mine, data)
-    return len(mine) / (time.perf_counter() - start)
-
-
-def _spread(values: Sequence[float]) -> dict[str, float]:
-    """Median, and what all but a tenth at either end lie between."""
-    low, median, high = np.percentile(values, [10, 50, 90]).tolist()
-    return {"median": median, "low": low, "high": high}
-
-
-def _write(folder: Path, document: dict[str, Any]) -> list[Path]:
-    """Table, plot and page."""
-    from cbir_tf.evaluation.report import comparison_csv, comparison_markdown, comparison_page
-    from cbir_tf.plots.comparison import comparison_plot
-
-    plot = comparison_plot(folder / "comparison.png", document["runs"])
-    texts = {
-        "md": comparison_markdown(document) + "\n",
-        "csv": comparison_csv(document),
-        "json": json.dumps(document, indent=2, ensure_ascii=False) + "\n",
-        "html": comparison_page(document, plot.read_bytes()),
-    }
-    for suffix, text in texts.items():
-        write_text(folder / f"comparison.{suffix}", text)
-    return [plot, *(folder / f"comparison.{suffix}" for suffix in texts)]
 
 
 def _ranks(text: str) -> tuple[int, ...]:

@@ -8,7 +8,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from cbir_tf.commands.extract import split_images, trained_run
 from cbir_tf.errors import UserError
 from cbir_tf.evaluation.table import markdown
 from cbir_tf.releases.fetch import fetch, is_fetched
@@ -19,6 +18,8 @@ from cbir_tf.releases.registry import (
     checked_version,
     registry_file,
 )
+from cbir_tf.retrieval.extraction import split_images
+from cbir_tf.retrieval.opening import trained_run
 from cbir_tf.startup import import_tensorflow
 from cbir_tf.storage.addresses import address_of, path_of
 from cbir_tf.storage.remote import local

@@ -1,14 +1,12 @@
-"""search: find the images most like one image."""
+"""search: find the images most like one image, or like each of several."""
 
 from __future__ import annotations
 
 import argparse
 import json
-import math
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from cbir_tf.commands.extract import trained_run
 from cbir_tf.run import Run
 from cbir_tf.startup import import_tensorflow
 from cbir_tf.storage.addresses import address_of, path_of
@@ -16,12 +14,14 @@ from cbir_tf.types import SPLITS
 
 if TYPE_CHECKING:
     from cbir_tf.retrieval.retriever import Retriever
-    from cbir_tf.types import Neighbours
+    from cbir_tf.types import Results
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The verb's arguments."""
-    parser.add_argument("query", metavar="QUERY", help="an image file, or the id of a stored image")
+    parser.add_argument(
+        "queries", nargs="+", metavar="QUERY", help="an image file, or the id of a stored image"
+    )
     parser.add_argument("--run", type=path_of, required=True, help="folder of a trained run")
     parser.add_argument("-k", type=int, help="how many neighbours; default: the run's search.k")
     parser.add_argument(
@@ -42,11 +42,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--two-step",
         choices=["none", "knn", "svm"],
-        help="say first of which class the query is, then look among the images of that class; "
+        help="predict the class of the query first, then search the images of that class; "
         "default: the run's search.two_step, which also has the other settings",
     )
     parser.add_argument(
-        "--grid", type=path_of, metavar="PNG", help="write query and neighbours here"
+        "--grid", type=path_of, metavar="PNG", help="draw queries and neighbours here"
     )
     parser.add_argument("--json", action="store_true", help="one JSON document on standard output")
 
@@ -54,78 +54,82 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(arguments: argparse.Namespace) -> None:
     """Search and print rank, distance, label and path (or id) of each neighbour.
 
-    A search of two steps says first for what it took the query.
+    With --json: one object for one query, an array of such objects for several.
     """
-    run = trained_run(arguments.run)
     from cbir_tf.features.runtime import is_exported
-    from cbir_tf.retrieval.query_engine import steps_of
+    from cbir_tf.retrieval.opening import trained_run
     from cbir_tf.retrieval.retriever import Retriever
 
+    run = trained_run(arguments.run)
     settings = run.config.search.changed(arguments.re_ranking, arguments.two_step)
     # TensorFlow takes seconds to import, and an exported model does without.
     runs = [run, *([Run.open(settings.two_step.run)] if settings.two_step.run else [])]
-    exported = all(is_exported(each.model) for each in runs)
-    if arguments.grid or not exported:
+    if arguments.grid or not all(is_exported(each.model) for each in runs):
         import_tensorflow()
-
-    retriever = Retriever(run, settings)
     where = [*arguments.where, *([f"split={arguments.split}"] if arguments.split else [])]
-    found = retriever.find(arguments.query, arguments.k, where)
-    neighbours, rows = found.neighbours, _rows(retriever, found.neighbours)
-    if arguments.grid:
-        from cbir_tf.plots.grids import query_grid
-        from cbir_tf.retrieval.pictures import neighbour_row
-
-        grid_row = neighbour_row(retriever, arguments.query, neighbours)
-        query_grid(arguments.grid, [grid_row], f"Nearest of {len(retriever.embeddings)} images")
-    match = _match(retriever, neighbours)
+    with Retriever(run, settings) as retriever:
+        results = retriever.search(arguments.queries, arguments.k, where)
+        if arguments.grid:
+            _draw(retriever, arguments, results)
+        answers = [
+            _answer(retriever, results, row, query) for row, query in enumerate(arguments.queries)
+        ]
     if arguments.json:
-        result = {
-            "query": arguments.query,
-            "search": steps_of(settings),
-            "class": found.prediction and asdict(found.prediction),
-            "match": match,
-            "neighbours": rows,
-        }
-        print(json.dumps(result, ensure_ascii=False))
+        print(json.dumps(answers[0] if len(answers) == 1 else answers, ensure_ascii=False))
         return
-    if found.prediction is not None:
-        print(f"class {found.prediction.name}: probability {found.prediction.probability:.3f}")
-    if match is not None:
-        print(_verdict(match))
-    for each in rows:
-        place = each["path"] or each["id"]
-        print(f"{each['rank']:>3}  {each['distance']:.4f}  {each['label'] or '-'}  {place}")
+    for number, answer in enumerate(answers):
+        if len(answers) > 1:
+            print(*([""] if number else []), answer["query"], sep="\n")
+        _print(answer)
     if arguments.grid:
         print(arguments.grid)
 
 
-def _match(retriever: Retriever, neighbours: Neighbours) -> dict[str, Any] | None:
-    """Whether the nearest image is a match, and how sure that is; None if never calibrated."""
-    calibrated = retriever.no_match
-    if calibrated is None:
-        return None
-    return calibrated.verdict(float(neighbours.distances[0, 0]))
+def _answer(retriever: Retriever, results: Results, row: int, query: str) -> dict[str, Any]:
+    """What was found for one query, ready for JSON."""
+    from cbir_tf.retrieval.query_engine import steps_of
 
-
-def _verdict(match: dict[str, Any]) -> str:
-    share = f"{match['false_match_rate']:.1%} of photos of something else come as near"
-    return f"{'match' if match['found'] else 'no match'}: {share}"
-
-
-def _rows(retriever: Retriever, neighbours: Neighbours) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = []
-    for id_, distance in zip(neighbours.ids[0], neighbours.distances[0], strict=True):
-        if math.isinf(distance):
-            break
-        path = retriever.record(str(id_)).path
-        rows.append(
+    calibration = retriever.gallery.calibration if results.is_match is not None else None
+    return {
+        "query": query,
+        "search": steps_of(retriever.search_config),
+        "class": None if results.prediction is None else asdict(results.prediction[row]),
+        "match": calibration and calibration.verdict(float(results.distances[row, 0])),
+        "neighbours": [
             {
-                "rank": len(rows) + 1,
-                "id": str(id_),
-                "label": retriever.label(str(id_)),
-                "distance": round(float(distance), 6),
-                "path": None if path is None else address_of(path),
+                "rank": rank,
+                "id": hit.id,
+                "label": hit.label,
+                "distance": round(hit.distance, 6),
+                "path": None if hit.path is None else address_of(hit.path),
+                "metadata": dict(hit.metadata),
             }
+            for rank, hit in enumerate(results.hits(row), 1)
+        ],
+    }
+
+
+def _print(answer: dict[str, Any]) -> None:
+    if answer["class"] is not None:
+        print(f"class {answer['class']['name']}: probability {answer['class']['probability']:.3f}")
+    if answer["match"] is not None:
+        share = (
+            f"{answer['match']['false_match_rate']:.1%} of photos of something else come as near"
         )
-    return rows
+        print(f"{'match' if answer['match']['found'] else 'no match'}: {share}")
+    for each in answer["neighbours"]:
+        place = each["path"] or each["id"]
+        print(f"{each['rank']:>3}  {each['distance']:.4f}  {each['label'] or '-'}  {place}")
+
+
+def _draw(retriever: Retriever, arguments: argparse.Namespace, results: Results) -> None:
+    import numpy as np
+
+    from cbir_tf.plots.grids import query_grid
+    from cbir_tf.retrieval.pictures import neighbour_row
+
+    rows = [
+        neighbour_row(retriever, query, results.take(np.array([row])))
+        for row, query in enumerate(arguments.queries)
+    ]
+    query_grid(arguments.grid, rows, f"Nearest of {len(retriever.gallery)} images")

@@ -6,12 +6,12 @@ import argparse
 import os
 from contextlib import nullcontext
 
-from cbir_tf.commands.extract import trained_run
 from cbir_tf.config import Config
 from cbir_tf.config.parsing import describe_keys
 from cbir_tf.config.search import Search
 from cbir_tf.config.server import Server
 from cbir_tf.errors import UserError
+from cbir_tf.retrieval.opening import trained_run
 from cbir_tf.run import Run
 from cbir_tf.startup import import_tensorflow
 from cbir_tf.storage.addresses import path_of

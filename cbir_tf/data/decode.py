@@ -92,8 +92,37 @@ def decode_image(
     height, width = size
     side_by_side = CROPS if resize == "crops" else 1
     image = open_image(source, (width // side_by_side, height), most_pixels)
-    image = _RESIZE[resize](image, (width, height))
-    return np.array(image)
+    return np.array(_RESIZE[resize](image, (width, height)))
+
+
+def resized_pixels(
+    pixels: np.ndarray | Image.Image, size: tuple[int, int], resize: str
+) -> np.ndarray:
+    """Bring pixels that are decoded already to one size, as `decode_image` brings files.
+
+    Args:
+        pixels: uint8 (H, W, 3) RGB, (H, W, 4) RGBA or (H, W) gray, or an image of Pillow.
+        size: height and width in pixels.
+        resize: as for `decode_image`.
+
+    Returns:
+        (height, width, 3) uint8, RGB.
+
+    Raises:
+        UserError: pixels of another shape or type.
+
+    Example:
+        >>> resized_pixels(np.zeros((8, 4, 3), np.uint8), (2, 2), "stretch").shape
+        (2, 2, 3)
+    """
+    if isinstance(pixels, np.ndarray):
+        shaped = pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] in (3, 4))
+        if pixels.dtype != np.uint8 or not shaped or not pixels.size:
+            raise UserError(
+                f"pixels are {pixels.dtype} {pixels.shape}; give uint8 of shape (H, W, 3), in RGB"
+            )
+        pixels = Image.fromarray(pixels)
+    return np.array(_RESIZE[resize](_rgb(ImageOps.exif_transpose(pixels)), size[::-1]))
 
 
 def decode_original(source: Path | bytes, longest: int | None = None) -> np.ndarray:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import secrets
 import sqlite3
+import threading
+import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -72,13 +74,14 @@ class Record:
 class FeatureStore:
     """Vectors by id in a SQLite file, all of one model.
 
-    Every change is one transaction, so that an interruption leaves whole batches. Use as a
-    context manager, or `close`.
+    Every change is one transaction, so that an interruption leaves whole batches. Safe to use from
+    several threads, each of which has a connection. Use as a context manager, or `close`.
     """
 
-    def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
+    def __init__(self, path: Path) -> None:
         self.path = path
-        self._connection = connection
+        self._of_thread = threading.local()
+        self._connections: weakref.WeakSet[_Connection] = weakref.WeakSet()
 
     @classmethod
     def create(
@@ -130,7 +133,7 @@ class FeatureStore:
         if not path.is_file():
             raise UserError(f"{path}: no features yet; run extract.py --run {path.parent}")
         with _reporting(path):
-            store = cls(path, _connect(path))
+            store = cls(path)
             text = store._about("schema_version")
         version = int(text) if text.isdecimal() else 0
         if not 1 <= version <= SCHEMA_VERSION:
@@ -156,7 +159,18 @@ class FeatureStore:
 
     def close(self) -> None:
         """Close the file; safe to call twice."""
-        self._connection.close()
+        for connection in list(self._connections):
+            connection.close()
+
+    @property
+    def _connection(self) -> sqlite3.Connection:
+        """The connection of the thread that asks: SQLite's are for one thread at a time."""
+        connection: _Connection | None = getattr(self._of_thread, "connection", None)
+        if connection is None:
+            connection = _connect(self.path)
+            self._of_thread.connection = connection
+            self._connections.add(connection)
+        return connection
 
     @property
     def model_digest(self) -> str:
@@ -259,6 +273,12 @@ class FeatureStore:
         found = self._records("WHERE path = ? ORDER BY id LIMIT 1", (address_of(path),))
         return found[0] if found else None
 
+    def records_of(self, ids: Sequence[str]) -> list[Record]:
+        """Some images, in order of id; ids that are not there are passed over."""
+        return self._records(
+            "WHERE id IN (SELECT value FROM json_each(?)) ORDER BY id", (json.dumps(list(ids)),)
+        )
+
     def records(self, split: str | None = None) -> list[Record]:
         """What is stored, in order of id."""
         where, values = _where(split)
@@ -352,8 +372,13 @@ def _where(split: str | None) -> tuple[str, tuple[str, ...]]:
     return ("WHERE 1", ()) if split is None else ("WHERE split = ?", (split,))
 
 
-def _connect(path: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, timeout=30)
+class _Connection(sqlite3.Connection):
+    """A connection that can be weakly referenced, so that it ends with its thread."""
+
+
+def _connect(path: Path) -> _Connection:
+    # Only `close` uses one from another thread than its own.
+    connection = sqlite3.connect(path, timeout=30, factory=_Connection, check_same_thread=False)
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")
     return connection

@@ -1,18 +1,18 @@
-"""Two-step search: say of which class a query is, then look among the images of that class.
+"""Two-step search: predict the class of a query, then search the images of that class.
 
 A classifier gives a query the probability p(c) of every class c, and every image of the gallery has
 a class. With d the distance of an image of class c, and c* the likeliest class of the query:
 
-- hard: the images of c* come first, by d; where they are fewer than asked for, those of the next
+- hard: the images of c* come first, by d; where they are fewer than wanted, those of the next
   likely class follow, and so on, so that k are found whenever there are k.
-- soft: images are ranked by d * (p(c*) / p(c)) ** weight. Those of c* keep their distance, the
-  others grow the farther the less likely they are. It does not fall with d nor rise with p(c), is
-  plain search at a weight of 0, and tends to the order of hard as the weight grows, but for images
-  at a distance of 0, which stay first. A p(c) below 1e-6 counts as that.
+- soft: images are ranked by d * (p(c*) / p(c)) ** weight. Images of c* keep their distance, the
+  others move away the less likely their class is. At a weight of 0 it is plain search, and as the
+  weight grows it tends to the order of hard, except that images at a distance of 0 stay first.
+  A p(c) below 1e-6 counts as 1e-6.
 
-Both are exact over the whole gallery, with every index: classes are searched by themselves, those
-that can hold any of the k first. That costs a search of part of the gallery for hard; for soft one
-of all of it, and again of the classes that are likely enough.
+Both are exact over the whole gallery, with every index: classes are searched one by one, those that
+can hold any of the k first. This costs a search of part of the gallery for hard; for soft one of
+all of it, and again of the classes that are likely enough.
 """
 
 from __future__ import annotations
@@ -26,33 +26,20 @@ import numpy as np
 from cbir_tf.config.search import TwoStep
 from cbir_tf.retrieval.classifiers import Classifier
 from cbir_tf.search.index import Finder, positions_of
-from cbir_tf.types import Embeddings
+from cbir_tf.types import Embeddings, Prediction
 
 LEAST_PROBABILITY = 1e-6
 
 
-@dataclass(frozen=True)
-class Prediction:
-    """What a query was taken for.
-
-    Attributes:
-        name: of the class.
-        probability: as the classifier has it.
-    """
-
-    name: str
-    probability: float
-
-
 @dataclass(frozen=True, eq=False)
-class Gate:
-    """The first of two steps, and what it leaves for the second.
+class ClassRouter:
+    """Sends a query to the images of its likely classes.
 
     Attributes:
-        classifier: says of which class a query is; its labels are C.
+        classifier: gives a query the probabilities of C classes.
         names: C class names.
-        class_of: (N,) int64, position of each gallery image's class among the classifier's labels,
-            in order of id.
+        class_of: (N,) int64, class of each gallery image in order of id, as a position among the
+            classifier's labels.
         settings: mode and weight.
     """
 
@@ -61,26 +48,30 @@ class Gate:
     class_of: np.ndarray
     settings: TwoStep
 
-    def take(self, which: np.ndarray) -> Gate:
-        """The gate of a part of the gallery: these positions, or where this mask is true."""
-        return Gate(self.classifier, self.names, self.class_of[which], self.settings)
+    def take(self, which: np.ndarray) -> ClassRouter:
+        """The router of a part of the gallery: these positions, or where this mask is true."""
+        return replace(self, class_of=self.class_of[which])
 
-    def insert(self, before: np.ndarray, more: np.ndarray) -> Gate:
-        """The gate of a larger gallery.
+    def with_added(
+        self, before: np.ndarray, more: Embeddings, class_names: Sequence[str]
+    ) -> ClassRouter:
+        """The router of a larger gallery.
 
         Args:
             before: (M,) positions in this gallery, before which each of the new images comes.
-            more: (M,) their classes, as positions among the classifier's labels.
+            more: M new images, in order of id.
+            class_names: names by label.
         """
-        return replace(self, class_of=np.insert(self.class_of, before, more))
+        classes = route_by_label(self.classifier, more, class_names, self.settings).class_of
+        return replace(self, class_of=np.insert(self.class_of, before, classes))
 
-    def predictions(self, probabilities: np.ndarray) -> list[Prediction]:
+    def predictions(self, probabilities: np.ndarray) -> tuple[Prediction, ...]:
         """The likeliest class of each of (Q, C) rows."""
         best = probabilities.argmax(axis=1)
-        return [
+        return tuple(
             Prediction(self.names[number], float(row[number]))
             for number, row in zip(best.tolist(), probabilities, strict=True)
-        ]
+        )
 
     def tiers(self, positions: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
         """Which images come before which, whatever their distance.
@@ -106,18 +97,13 @@ class Gate:
             return np.ones(positions.shape)
         return np.take_along_axis(self._factors(probabilities), self.class_of[positions], axis=1)
 
-    def _factors(self, probabilities: np.ndarray) -> np.ndarray:
-        """(Q, C) soft: the factor of each class."""
-        shares = np.maximum(probabilities, LEAST_PROBABILITY)
-        return (shares.max(axis=1, keepdims=True) / shares) ** self.settings.weight
-
     def find(
         self,
         finder: Finder,
         queries: np.ndarray,
         k: int,
-        own: np.ndarray,
-        among: np.ndarray | None,
+        self_positions: np.ndarray,
+        candidate_positions: np.ndarray | None,
         probabilities: np.ndarray,
     ) -> tuple[np.ndarray, np.ndarray]:
         """The k first of every query, class by class.
@@ -126,22 +112,27 @@ class Gate:
             finder: of the gallery.
             queries: (Q, D) float32.
             k: images wanted for each.
-            own: (Q,) position of the query itself, -1 where it is not in the gallery.
-            among: positions to choose from, ascending; None: all.
+            self_positions: (Q,) position of the query itself, -1 for an out-of-gallery query.
+            candidate_positions: positions to choose from, ascending; None: all.
             probabilities: (Q, C).
 
         Returns:
             (Q, k) int64 positions in order, -1 where there are fewer than k, and float32 distances,
             infinite there: those of the finder, times `factors`. They ascend within each tier.
         """
-        members = self._members if among is None else self._members_of(among)
+        if candidate_positions is None:
+            members = self._members
+        else:
+            members = self._members_of(candidate_positions)
         sizes = np.array([len(each) for each in members])
         if self.settings.mode == "hard":
-            needed = self._needed(sizes, k, own, probabilities)
+            needed = self._needed(sizes, k, self_positions, probabilities)
         else:
             # Among given positions a search is exact with every index.
-            everything = np.arange(len(self.class_of)) if among is None else among
-            needed = self._worth_it(*finder.find(queries, k, own, everything), probabilities)
+            everything = np.arange(len(self.class_of))
+            chosen = everything if candidate_positions is None else candidate_positions
+            nearest = finder.find(queries, k, self_positions, chosen)
+            needed = self._can_come_first(*nearest, probabilities)
         needed = needed & (sizes > 0)
         positions, distances = [], []
         for number, of_class in enumerate(members):
@@ -151,7 +142,9 @@ class Gate:
             width = min(k, len(of_class))
             found = np.full((len(queries), width), -1)
             their = np.full((len(queries), width), np.inf, dtype=np.float32)
-            found[rows], their[rows] = finder.find(queries[rows], width, own[rows], of_class)
+            found[rows], their[rows] = finder.find(
+                queries[rows], width, self_positions[rows], of_class
+            )
             positions.append(found)
             distances.append(their)
         if not positions:
@@ -162,36 +155,41 @@ class Gate:
         tiers[candidates < 0] = len(members)
         return ordered(candidates, weighed, tiers, k)
 
+    def _factors(self, probabilities: np.ndarray) -> np.ndarray:
+        """(Q, C) soft: the factor of each class."""
+        shares = np.maximum(probabilities, LEAST_PROBABILITY)
+        return (shares.max(axis=1, keepdims=True) / shares) ** self.settings.weight
+
     @cached_property
     def _members(self) -> list[np.ndarray]:
         """Positions of the images of each class."""
         return self._members_of(np.arange(len(self.class_of)))
 
-    def _members_of(self, among: np.ndarray) -> list[np.ndarray]:
+    def _members_of(self, positions: np.ndarray) -> list[np.ndarray]:
         """Of these positions, ascending, those of each class."""
-        class_of = self.class_of[among]
+        class_of = self.class_of[positions]
         ends = np.cumsum(np.bincount(class_of, minlength=len(self.names)))
-        return np.split(among[np.argsort(class_of, kind="stable")], ends[:-1])
+        return np.split(positions[np.argsort(class_of, kind="stable")], ends[:-1])
 
     def _needed(
-        self, sizes: np.ndarray, k: int, own: np.ndarray, probabilities: np.ndarray
+        self, sizes: np.ndarray, k: int, self_positions: np.ndarray, probabilities: np.ndarray
     ) -> np.ndarray:
-        """(Q, C) hard: whether those of likelier classes leave a query with fewer than k."""
+        """(Q, C) hard: whether the likelier classes leave a query with fewer than k."""
         order, rank = _likely(probabilities)
-        findable = np.tile(sizes, (len(own), 1))
-        there = np.flatnonzero(own >= 0)
-        # One too few where the query itself is not among those searched: a class more is looked at.
-        findable[there, self.class_of[own[there]]] -= 1
+        findable = np.tile(sizes, (len(self_positions), 1))
+        stored = np.flatnonzero(self_positions >= 0)
+        # One too few where the query itself is not a candidate: one class more is searched then.
+        findable[stored, self.class_of[self_positions[stored]]] -= 1
         in_order = np.take_along_axis(findable, order, axis=1)
         before = np.cumsum(in_order, axis=1) - in_order
         return np.take_along_axis(before, rank, axis=1) < k
 
-    def _worth_it(
+    def _can_come_first(
         self, found: np.ndarray, distances: np.ndarray, probabilities: np.ndarray
     ) -> np.ndarray:
         """(Q, C) soft: whether a class may hold an image that comes before all of the k nearest.
 
-        No image is nearer than the nearest, so that none of a class is at less than that distance
+        No image is nearer than the nearest, so no image of a class is nearer than that distance
         times the factor of the class.
         """
         last = weigh(distances, self.factors(found, probabilities)).max(axis=1, keepdims=True)
@@ -199,13 +197,13 @@ class Gate:
         return least <= last
 
 
-def own_gate(
+def route_by_label(
     classifier: Classifier, gallery: Embeddings, class_names: Sequence[str], settings: TwoStep
-) -> Gate:
-    """The gate of a run's own classes.
+) -> ClassRouter:
+    """The router over a run's own classes.
 
-    An image of the gallery is of the class of its label. One without a label, or of a class that
-    the classifier does not know, is of the class it is taken for.
+    An image of the gallery is of the class of its label. One without a label, or with a label that
+    the classifier does not know, is of the class that the classifier predicts.
 
     Args:
         classifier: fitted to training images of the same model.
@@ -214,12 +212,12 @@ def own_gate(
         settings: mode and weight.
     """
     class_of = positions_of(gallery.labels, classifier.labels)
-    strange = np.flatnonzero(class_of < 0)
-    if len(strange):
-        some = gallery.take(strange)
-        class_of[strange] = predicted(classifier, some.vectors, some.ids)
+    unknown = np.flatnonzero(class_of < 0)
+    if len(unknown):
+        some = gallery.take(unknown)
+        class_of[unknown] = predicted(classifier, some.vectors, some.ids)
     names = tuple(class_names[label] for label in classifier.labels.tolist())
-    return Gate(classifier, names, class_of, settings)
+    return ClassRouter(classifier, names, class_of, settings)
 
 
 def predicted(classifier: Classifier, vectors: np.ndarray, ids: np.ndarray) -> np.ndarray:
@@ -228,7 +226,12 @@ def predicted(classifier: Classifier, vectors: np.ndarray, ids: np.ndarray) -> n
 
 
 def weigh(distances: np.ndarray, factors: np.ndarray) -> np.ndarray:
-    """Float32 distances times factors, never infinite nor nearly so where they are not."""
+    """Float32 distances times factors; what is finite stays finite.
+
+    Example:
+        >>> weigh(np.float32([1, np.inf]), np.array([2.0, 2.0])).tolist()
+        [2.0, inf]
+    """
     most = np.where(np.isinf(distances), np.inf, np.finfo(np.float32).max / 4)
     return np.minimum(distances * factors, most).astype(np.float32)
 

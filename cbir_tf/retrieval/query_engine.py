@@ -1,15 +1,15 @@
-"""From the vectors of queries to their neighbours: every step a search is configured to take.
+"""From queries to their neighbours: the one way, with every step a search is configured to take.
 
-    first search -> query expansion -> class gate -> k-reciprocal re-ranking
+    first search -> query expansion -> class router -> k-reciprocal re-ranking
 
-Each step is left out unless it is asked for. They work on the candidates of each query: the gate on
-k from each class, re-ranking on `search.candidates`, whatever the size of the gallery.
+Each step is left out unless it is configured. They work on the candidates of each query: the class
+router on k from each class, re-ranking on `search.candidates`, whatever the size of the gallery.
 
 The distances of neighbours are those of the last step that ordered them: of the metric (from the
-expanded query, where it is expanded), times the class's factor where the gate is soft
+expanded query, where it is expanded), times the class's factor where the class router is soft
 (`cbir_tf.retrieval.class_router`), or of `cbir_tf.retrieval.re_ranking.k_reciprocal`, times the
 same factor. Where some images come before others whatever their distance, as those of the likeliest
-class do with a hard gate and the candidates with re-ranking, the first ones keep their distance,
+class do with a hard router and the candidates with re-ranking, the first ones keep their distance,
 and the distances of the next count from 1 beyond the largest of those before; those that float32
 cannot tell apart there are set apart by its least step. So a row is always in order of (distance,
 id), and its beginning is the same whatever the k.
@@ -17,22 +17,24 @@ id), and its beginning is the same whatever the k.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import numpy as np
 
 from cbir_tf.config.search import Search
-from cbir_tf.retrieval.class_router import Gate, weigh
+from cbir_tf.parallel import blocks
+from cbir_tf.retrieval.class_router import weigh
+from cbir_tf.retrieval.gallery import Gallery
 from cbir_tf.retrieval.re_ranking import k_reciprocal, query_expansion
-from cbir_tf.search.index import Finder, check_search, positions_of
-from cbir_tf.types import Neighbours
+from cbir_tf.search.index import check_search, positions_of
+from cbir_tf.types import QueryBatch, Results
 
 EXPANSION = 10  # neighbours that take part in query expansion
 BLOCK_CANDIDATES = 2**21
 
 
 def is_plain(settings: Search) -> bool:
-    """Whether neighbours are simply the nearest vectors as they are."""
+    """Whether neighbours are simply the nearest of the stored vectors."""
     return not steps_of(settings)
 
 
@@ -53,104 +55,119 @@ def steps_of(settings: Search) -> str:
     return ", ".join(steps)
 
 
-class Searcher:
-    """A gallery, and how it is searched.
+class QueryEngine:
+    """Searches one snapshot of a gallery; safe to use from several threads at once.
 
     Args:
-        finder: an index, or `cbir_tf.search.exhaustive.Exhaustive`; with database-side
-            augmentation, of the augmented vectors (`cbir_tf.retrieval.database_augmentation`).
-        settings: of the search; of its steps, those of queries are looked at here.
-        gate: the first of two steps, of the finder's gallery; None: there is none.
+        gallery: the snapshot.
+        settings: the steps of the search; the gallery's own when not given. They may differ from
+            these in re_ranking and two_step, as the others are part of the snapshot.
+
+    Raises:
+        UserError: a class router is configured and cannot be fitted (`Gallery.router`).
+
+    Example:
+        >>> from cbir_tf.search import make_index
+        >>> from cbir_tf.types import Embeddings
+        >>> images = Embeddings(["a", "b"], [[1, 0], [0, 1]], [0, 1])
+        >>> engine = QueryEngine(Gallery(make_index().fit(images), class_names=("rose", "tulip")))
+        >>> engine.search(QueryBatch([[3, 1]]), k=1).hits()[0].label
+        'rose'
     """
 
-    def __init__(self, finder: Finder, settings: Search, gate: Gate | None = None) -> None:
-        self.finder, self.gallery = finder, finder.gallery
-        self.settings = settings
-        self.gate = gate
+    def __init__(self, gallery: Gallery, settings: Search | None = None) -> None:
+        self.gallery = gallery
+        self.settings = settings or gallery.settings
+        self._router = gallery.router(self.settings.two_step)
 
-    def search(
-        self,
-        vectors: np.ndarray,
-        k: int,
-        query_ids: Sequence[str] | np.ndarray | None = None,
-        where: Sequence[str] | np.ndarray | None = None,
-        probabilities: np.ndarray | None = None,
-    ) -> Neighbours:
+    def search(self, batch: QueryBatch, k: int | None = None) -> Results:
         """The k nearest of the gallery for every query, by (distance, id).
 
         Args:
-            vectors: (Q, D) queries.
-            k: neighbours wanted for each.
-            query_ids: Q ids; the gallery's image of that id, if there is one, is left out of that
-                query's neighbours.
-            where: ids to choose from; None: the whole gallery. Rows are filled up with empty ids
-                where there are fewer than k.
-            probabilities: (Q, C) of the gate's classes; None: what its classifier says of the
-                vectors.
+            batch: Q queries.
+            k: neighbours wanted for each; when not given, `search.k`, or all that can be found
+                where these are fewer. Rows are filled up with empty ids where the batch's
+                candidates are fewer than k.
 
         Raises:
             UserError: as `cbir_tf.search.index.Index.search`.
         """
-        found, distances = self.rank(vectors, k, query_ids, where, probabilities)
-        return self.neighbours(found, distances)
+        positions, distances, probabilities = self._rank(batch, k)
+        searched = self.gallery.index.gallery
+        missing = positions < 0
+        ids, labels = searched.ids[positions], searched.labels[positions]
+        ids[missing], labels[missing] = "", -1
+        calibration = self.gallery.calibration if is_plain(self.settings) else None
+        return Results(
+            ids,
+            distances,
+            labels,
+            self.gallery.class_names,
+            prediction=None
+            if self._router is None or probabilities is None
+            else self._router.predictions(probabilities),
+            is_match=None if calibration is None else calibration.matches(distances[:, 0]),
+        )
 
-    def rank(
-        self,
-        vectors: np.ndarray,
-        k: int,
-        query_ids: Sequence[str] | np.ndarray | None = None,
-        where: Sequence[str] | np.ndarray | None = None,
-        probabilities: np.ndarray | None = None,
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """As `search`, by position in the gallery in order of id.
+    def rank(self, batch: QueryBatch, k: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """As `search`, by position in the gallery in order of id, which metrics count with.
 
         Returns:
             (Q, k) int64 positions, -1 where there are fewer than k, and float32 distances, infinite
             there.
         """
-        queries, k, own, among = check_search(self.gallery, vectors, k, query_ids, where)
-        if self.gate is not None and probabilities is None:
-            probabilities = self.gate.classifier.probabilities(queries, query_ids)
-        found = np.empty((len(queries), k), dtype=np.int64)
+        positions, distances, _ = self._rank(batch, k)
+        return positions, distances
+
+    def _rank(
+        self, batch: QueryBatch, k: int | None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+        gallery = self.gallery.index.gallery
+        if k is None:
+            stored = bool((positions_of(batch.ids, gallery.ids) >= 0).any())
+            k = max(1, min(self.settings.k, len(gallery) - stored))
+        queries, k, self_positions, candidates = check_search(
+            gallery, batch.vectors, k, batch.ids, batch.candidates
+        )
+        probabilities = None if self._router is None else batch.class_probabilities
+        if self._router is not None and probabilities is None:
+            probabilities = self._router.classifier.probabilities(queries, batch.ids)
+        positions = np.empty((len(queries), k), dtype=np.int64)
         distances = np.empty((len(queries), k), dtype=np.float32)
         for rows in self._blocks(len(queries), k):
             some = None if probabilities is None else probabilities[rows]
-            found[rows], distances[rows] = self._rank(queries[rows], k, own[rows], among, some)
-        return found, distances
-
-    def neighbours(self, found: np.ndarray, distances: np.ndarray) -> Neighbours:
-        """What `rank` found, by id."""
-        ids = self.gallery.ids[found]
-        ids[found < 0] = ""
-        return Neighbours(ids, distances)
+            positions[rows], distances[rows] = self._rank_block(
+                queries[rows], k, self_positions[rows], candidates, some
+            )
+        return positions, distances, probabilities
 
     def _blocks(self, queries: int, k: int) -> Iterator[slice]:
-        classes = 1 if self.gate is None else len(self.gate.names)
-        at_once = max(1, BLOCK_CANDIDATES // min(len(self.gallery), k * classes))
-        return (slice(start, start + at_once) for start in range(0, queries, at_once))
+        classes = 1 if self._router is None else len(self._router.names)
+        per_query = min(len(self.gallery), k * classes)
+        return blocks(queries, per_query, BLOCK_CANDIDATES)
 
-    def _rank(
+    def _rank_block(
         self,
         queries: np.ndarray,
         k: int,
-        own: np.ndarray,
-        among: np.ndarray | None,
+        self_positions: np.ndarray,
+        candidates: np.ndarray | None,
         probabilities: np.ndarray | None,
     ) -> tuple[np.ndarray, np.ndarray]:
-        re_ranking = self.settings.re_ranking
+        index, re_ranking = self.gallery.index, self.settings.re_ranking
         if re_ranking == "query_expansion":
-            first = self.neighbours(*self.finder.find(queries, EXPANSION, own, among))
-            queries = query_expansion(queries, first, self.gallery, EXPANSION)
+            first, _ = index.find(queries, EXPANSION, self_positions, candidates)
+            queries = query_expansion(queries, first, index.gallery)
         wanted = max(k, self.settings.candidates) if re_ranking == "k_reciprocal" else k
-        if self.gate is None or probabilities is None:
-            found, distances = self.finder.find(queries, wanted, own, among)
+        if self._router is None or probabilities is None:
+            found, distances = index.find(queries, wanted, self_positions, candidates)
             tiers, factors = np.zeros_like(found), np.ones(found.shape)
         else:
-            found, distances = self.gate.find(
-                self.finder, queries, wanted, own, among, probabilities
+            found, distances = self._router.find(
+                index, queries, wanted, self_positions, candidates, probabilities
             )
-            tiers = self.gate.tiers(found, probabilities)
-            factors = self.gate.factors(found, probabilities)
+            tiers = self._router.tiers(found, probabilities)
+            factors = self._router.factors(found, probabilities)
         if re_ranking == "k_reciprocal":
             for row, query in enumerate(queries):
                 self._re_rank(query, found[row], distances[row], tiers[row], factors[row])
@@ -164,14 +181,14 @@ class Searcher:
         tiers: np.ndarray,
         factors: np.ndarray,
     ) -> None:
-        """Order the candidates of one query anew, in place; they become a tier of their own."""
+        """Put the candidates of one query in a new order, in place; they become the first tier."""
         most = self.settings.candidates
         first = np.flatnonzero((found[:most] >= 0) & (tiers[:most] == tiers[0]))
         if not len(first):
             return
-        candidates = self.gallery.take(found[first])
-        moved = k_reciprocal(query, candidates, self.settings.metric)
-        positions = positions_of(moved.ids[0], self.gallery.ids)
+        gallery = self.gallery.index.gallery
+        moved = k_reciprocal(query, gallery.take(found[first]), self.settings.metric)
+        positions = positions_of(moved.ids[0], gallery.ids)
         factor_of = dict(zip(found[first].tolist(), factors[first].tolist(), strict=True))
         weights = np.array([factor_of[each] for each in positions.tolist()])
         weighed = weigh(moved.distances[0], weights)

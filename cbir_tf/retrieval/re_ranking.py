@@ -16,44 +16,41 @@ from __future__ import annotations
 
 import numpy as np
 
+from cbir_tf.parallel import blocks
 from cbir_tf.search.distances import between, find_metric
-from cbir_tf.search.index import Index, positions_of
-from cbir_tf.types import Embeddings, Neighbours
+from cbir_tf.search.index import Finder
+from cbir_tf.types import Embeddings, Results
 
 BLOCK = 1024
 
 
 def query_expansion(
-    queries: np.ndarray,
-    neighbours: Neighbours,
-    gallery: Embeddings,
-    n: int = 10,
-    alpha: float = 3.0,
+    queries: np.ndarray, positions: np.ndarray, gallery: Embeddings, alpha: float = 3.0
 ) -> np.ndarray:
-    """Queries moved towards their n nearest neighbours.
+    """Queries moved towards their nearest neighbours.
 
     Args:
         queries: (Q, D).
-        neighbours: of the queries, n or more; further ones are not used.
-        gallery: the vectors found, ids ascending.
-        n: neighbours that take part.
+        positions: (Q, n) of the n nearest in the gallery, -1 for none.
+        gallery: N vectors.
         alpha: power of the cosine similarity that weighs a neighbour; 0: all alike. What points
             away from the query has no weight.
 
     Returns:
         (Q, D) float32, each as long as its query was.
     """
-    found = positions_of(neighbours.ids[:, :n].ravel(), gallery.ids).reshape(len(queries), -1)
     lengths = np.linalg.norm(queries, axis=-1, keepdims=True)
     queries = _unit(queries)
-    vectors = _unit(gallery.vectors[found.ravel()]).reshape(*found.shape, -1)
+    vectors = _unit(gallery.vectors[positions.ravel()]).reshape(*positions.shape, -1)
     similarities = np.einsum("qd,qnd->qn", queries, vectors)
-    weights = np.where((found >= 0) & (similarities > 0), np.maximum(similarities, 0) ** alpha, 0)
+    weights = np.where(
+        (positions >= 0) & (similarities > 0), np.maximum(similarities, 0) ** alpha, 0
+    )
     moved = _unit(queries + np.einsum("qn,qnd->qd", weights, vectors))
     return (lengths * moved).astype(np.float32)
 
 
-def augmented(index: Index, gallery: Embeddings, n: int = 10, alpha: float = 3.0) -> Embeddings:
+def augmented(index: Finder, gallery: Embeddings, n: int = 10, alpha: float = 3.0) -> Embeddings:
     """The gallery with every vector moved towards its n nearest neighbours.
 
     Args:
@@ -70,12 +67,12 @@ def augmented(index: Index, gallery: Embeddings, n: int = 10, alpha: float = 3.0
     n = min(n, len(gallery) - 1)
     if n < 1:
         return gallery
-    blocks = []
-    for start in range(0, len(gallery), BLOCK):
-        block = gallery.take(np.arange(start, min(start + BLOCK, len(gallery))))
-        found = index.search(block.vectors, n, query_ids=block.ids)
-        blocks.append(query_expansion(block.vectors, found, gallery, n, alpha))
-    return Embeddings(gallery.ids, np.concatenate(blocks), gallery.labels)
+    moved = np.empty_like(gallery.vectors)
+    everyone = np.arange(len(gallery))
+    for rows in blocks(len(gallery), 1, BLOCK):
+        found, _ = index.find(gallery.vectors[rows], n, everyone[rows], None)
+        moved[rows] = query_expansion(gallery.vectors[rows], found, gallery, alpha)
+    return Embeddings(gallery.ids, moved, gallery.labels)
 
 
 def k_reciprocal(
@@ -85,7 +82,7 @@ def k_reciprocal(
     k1: int = 20,
     k2: int = 6,
     weight: float = 0.3,
-) -> Neighbours:
+) -> Results:
     """The candidates of one query by the Jaccard distance of their k-reciprocal neighbourhoods.
 
     Two images are near if they have the same neighbours, and each is among the neighbours of the
@@ -124,7 +121,7 @@ def k_reciprocal(
     jaccard = np.abs(features[0] - features[1:]).sum(axis=1) / largest_features
     final = (weight * scaled[0, 1:] + (1 - weight) * jaccard).astype(np.float32)
     best = np.lexsort((candidates.ids, final))
-    return Neighbours(candidates.ids[best][None], final[best][None])
+    return Results(candidates.ids[best][None], final[best][None])
 
 
 def _expanded_sets(ranks: np.ndarray, k1: int) -> np.ndarray:

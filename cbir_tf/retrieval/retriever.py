@@ -1,59 +1,48 @@
-"""Search a run's feature store by image, path, id or vector."""
+"""A run opened for searching: by image, path, id or vector, one or many at a time."""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
+from PIL import Image
 
 from cbir_tf.config.search import Search, TwoStep
-from cbir_tf.data.decode import CROPS, decode_image
+from cbir_tf.data.decode import decode_image, resized_pixels
 from cbir_tf.errors import UserError, nearest
-from cbir_tf.features.runtime import DESCRIPTORS, Encoder, check_model
-from cbir_tf.features.store import FeatureStore, Record, another_maker
-from cbir_tf.features.views import maker_of, open_run_encoder, viewed
-from cbir_tf.progress import logger
-from cbir_tf.retrieval.calibration import NoMatch
-from cbir_tf.retrieval.class_router import Gate, Prediction, own_gate
-from cbir_tf.retrieval.classifiers import Classifier, fit_classifier
-from cbir_tf.retrieval.database_augmentation import load_augmented, save_augmented
-from cbir_tf.retrieval.query_engine import Searcher, is_plain
-from cbir_tf.retrieval.re_ranking import augmented
-from cbir_tf.retrieval.whitening import Projection, projection_for
+from cbir_tf.features.runtime import DESCRIPTORS, Encoder
+from cbir_tf.features.store import Record
+from cbir_tf.features.views import open_run_encoder, viewed
+from cbir_tf.parallel import blocks, in_parallel
+from cbir_tf.retrieval.external_classifier import ExternalClassifier
+from cbir_tf.retrieval.gallery import Gallery
+from cbir_tf.retrieval.opening import gallery_of_store, open_store, save_gallery
+from cbir_tf.retrieval.query_engine import QueryEngine
 from cbir_tf.run import Run
-from cbir_tf.search import Index, load_index, make_index
-from cbir_tf.search.exhaustive import Exhaustive
-from cbir_tf.search.index import positions_of
-from cbir_tf.search.manifest import Manifest
 from cbir_tf.storage.addresses import path_of
+from cbir_tf.storage.files import sha256
 from cbir_tf.storage.remote import fetch_missing, local
-from cbir_tf.types import UNLABELLED, Embeddings, Neighbours
+from cbir_tf.types import Embeddings, QueryBatch, Results
 
 if TYPE_CHECKING:
     import keras
 
-    from cbir_tf.retrieval.external_classifier import Scenes
+Query: TypeAlias = str | Path | bytes | np.ndarray | Image.Image
+"""Path or encoded bytes of an image, id of a stored one, uint8 (H, W, 3) RGB pixels of any size, an
+image of Pillow, or a float (D,) vector as the embedder makes it."""
 
-
-@dataclass(frozen=True)
-class Found:
-    """What a search found.
-
-    Attributes:
-        neighbours: (1, k).
-        prediction: the class that the query was taken for; None where that was not asked.
-    """
-
-    neighbours: Neighbours
-    prediction: Prediction | None
+ENCODED_AT_ONCE = 32
 
 
 class Retriever:
     """A run opened for searching: model, features and index, each loaded once.
+
+    Safe to use from several threads at once.
 
     Args:
         run: the run; its features must have been extracted.
@@ -61,221 +50,135 @@ class Retriever:
         may_be_empty: open a store without images too.
 
     Attributes:
-        projection: what search.pca, whiten and standardize ask for, fitted to the stored vectors
-            (`cbir_tf.retrieval.whitening`); None without.
-        embeddings: the stored vectors, projected: those that are searched.
+        gallery: what is searched; adding and removing images puts a new snapshot in its place.
 
     Raises:
-        UserError: nothing extracted, features of another model or test-time augmentation, or a
-            projection that they cannot have.
+        UserError: nothing extracted, vectors of another encoder, or a whitening that cannot be
+            fitted to them.
     """
 
     def __init__(self, run: Run, search: Search | None = None, may_be_empty: bool = False) -> None:
         self.run = run
         self.search_config = search or run.config.search
-        self.store = FeatureStore.open(run.features)
-        maker = maker_of(run, self.search_config)
-        if self.store.model_digest != maker:
-            error = another_maker(run.features, self.store.model_digest, maker)
-            self.store.close()
-            check_model(run.model)  # says so if it is damaged
-            raise error
-        self.class_names = self.store.class_names
-        self.embeddings: Embeddings = self.store.embeddings()
-        if not len(self.embeddings) and not may_be_empty:
-            self.store.close()
-            raise UserError(f"{run.features}: empty; run extract.py --run {run.folder}")
-        self.projection: Projection | None = projection_for(
-            self.embeddings.vectors, self.search_config, run.index
-        )
-        if self.projection is not None:
-            projected = self.projection(self.embeddings.vectors)
-            self.embeddings = replace(self.embeddings, vectors=projected)
+        self.store = open_store(run, self.search_config)
+        self.other: Retriever | None = None
+        self._encoding, self._changing = threading.Lock(), threading.Lock()
+        try:
+            if self.search_config.two_step.run is not None:
+                self.other = Retriever.open(self.search_config.two_step.run)
+            self.gallery: Gallery = gallery_of_store(self.store, run, self.search_config)
+            if self.other is not None:
+                self.gallery = replace(self.gallery, external=self._external(self.other))
+            if not len(self.gallery) and not may_be_empty:
+                raise UserError(f"{run.features}: empty; run cbir extract --run {run.folder}")
+        except BaseException:
+            self.close()
+            raise
 
     @classmethod
     def open(cls, folder: str | Path) -> Retriever:
         """The retriever of a run's folder.
 
         Raises:
-            UserError: no run, nothing extracted, or features of another model.
+            UserError: no run, nothing extracted, or vectors of another encoder.
         """
         return cls(Run.open(folder))
 
-    @cached_property
-    def model(self) -> keras.Model:
-        """The embedder in Keras: uint8 RGB (B, H, W, 3) of any size to float32 (B, D).
+    def close(self) -> None:
+        """Close the feature stores; safe to call twice."""
+        self.store.close()
+        if self.other is not None:
+            self.other.close()
 
-        Raises:
-            UserError: the run has descriptors in its place; use `encoder`.
-        """
-        if self.run.model.suffix == DESCRIPTORS:
-            raise UserError(f"{self.run.model}: descriptors are no Keras model; use .encoder")
-        from cbir_tf.models import load_embedder
+    def __enter__(self) -> Retriever:
+        return self
 
-        return load_embedder(self.run.model)
+    def __exit__(self, *error: object) -> None:
+        self.close()
 
-    @cached_property
-    def encoder(self) -> Encoder:
-        """What embeds images of the configuration's size, or another one, fastest."""
-        return open_run_encoder(self.run, self.search_config)
-
-    @cached_property
-    def gallery(self) -> Embeddings:
-        """What is searched: the embeddings, moved towards their neighbours if that is asked for."""
-        neighbours, metric = self.search_config.database_augmentation, self.search_config.metric
-        if not neighbours:
-            return self.embeddings
-        kept = load_augmented(self.run.index, self.embeddings, neighbours, metric)
-        if kept is not None:
-            return kept
-        count = len(self.embeddings)
-        logger.info("moving %d images towards their neighbours, which extract.py keeps", count)
-        return augmented(self._fitted(self.embeddings), self.embeddings, neighbours)
-
-    @cached_property
-    def index(self) -> Index:
-        """Of the gallery."""
-        return self._index()
-
-    @cached_property
-    def scenes(self) -> Scenes | None:
-        """The other run that says of which class images are; None where there is none."""
-        two_step = self.search_config.two_step
-        if two_step.name == "none" or two_step.run is None:
-            return None
-        from cbir_tf.retrieval.external_classifier import Scenes
-
-        return Scenes(self, Retriever.open(two_step.run), two_step)
-
-    @cached_property
-    def gate(self) -> Gate | None:
-        """The first of two steps, fitted when it is first needed; None where there is none.
-
-        Raises:
-            UserError: no labelled training images in the store, or, where another run says of
-                which class images are, an image that it has not extracted.
-        """
-        two_step = self.search_config.two_step
-        if two_step.name == "none":
-            return None
-        if self.scenes is not None:
-            return self.scenes.gate()
-        classifier = self.fit_classifier(two_step)
-        return own_gate(classifier, self.embeddings, self.class_names, two_step)
-
-    @cached_property
-    def searcher(self) -> Searcher:
-        """All that happens between a query's vector and its neighbours."""
-        return Searcher(self.index, self.search_config, self.gate)
-
-    def searcher_among(self, gallery: Embeddings) -> Searcher:
-        """As `searcher`, of some of the embeddings alone, and exact whatever the index.
-
-        With database augmentation these are moved towards one another. A query that is one of them
-        has moved its neighbours, as a stored image has that is searched for.
-
-        Args:
-            gallery: in order of id.
-        """
-        config = self.search_config
-        which = positions_of(gallery.ids, self.embeddings.ids)
-        if config.database_augmentation:
-            index = make_index(metric=config.metric).fit(gallery)
-            gallery = augmented(index, gallery, config.database_augmentation)
-        gate = None if self.gate is None else self.gate.take(which)
-        return Searcher(Exhaustive(gallery, config.metric), config, gate)
-
-    def probabilities(self, ids: np.ndarray) -> np.ndarray | None:
-        """(Q, C) probabilities of the gate's classes of stored images; None without a gate."""
-        if self.gate is None:  # which says so if an image is missing
-            return None
-        if self.scenes is not None:
-            return self.scenes.of_stored(ids)
-        vectors = self.embeddings.vectors[positions_of(ids, self.embeddings.ids)]
-        return self.gate.classifier.probabilities(vectors, ids)
-
-    def fit_classifier(self, two_step: TwoStep) -> Classifier:
-        """A classifier of the labelled training images in the store.
-
-        Raises:
-            UserError: there are none, or they are of one class.
-        """
-        training = self.store.select(split="train")
-        known = self.embeddings.take(np.isin(self.embeddings.ids, training))
-        if not (known.labels != UNLABELLED).any():
-            raise UserError(
-                f"{self.run.features}: search.two_step learns from labelled training images, and "
-                f"holds none; run extract.py --run {self.run.folder} --split train"
-            )
-        metric = self.search_config.metric
-        return fit_classifier(two_step.name, known, metric, two_step.neighbours)
+    # --- searching ------------------------------------------------------------------------------
 
     def search(
         self,
-        query: str | Path | bytes | np.ndarray,
+        queries: Query | Sequence[Query],
         k: int | None = None,
         where: Sequence[str] = (),
-    ) -> Neighbours:
-        """The k nearest images of one query.
+    ) -> Results:
+        """The k nearest images of one query or of each of many.
 
         Args:
-            query: path or encoded bytes of an image, id of a stored one (left out of its own
-                neighbours), uint8 (H, W, 3) RGB pixels, or a float (D,) vector as the
-                embedder makes it.
-            k: how many; the configuration's when not given.
+            queries: one `Query` or several. A stored image, given by id or path, is left out of
+                its own neighbours. A path whose file has changed since it was extracted is
+                encoded again.
+            k: how many; when not given, the configuration's, or all where there are fewer.
             where: conditions on what is found, as `label=rose,tulip` (`cbir_tf.features.filters`);
                 fewer than k are found where fewer meet them.
 
+        Returns:
+            A row for each query, with label, metadata and path of each image found.
+
         Raises:
-            UserError: no such image or id, unreadable image, k beyond the gallery, conditions that
-                no image meets, or what is configured cannot be done (see `gate`).
+            UserError: no such image or id, an unreadable image, k beyond the gallery, or conditions
+                that no image meets.
         """
-        return self.find(query, k, where).neighbours
+        batch = self.query_batch(_listed(queries), self.select(where) if where else None)
+        return self.described(self.engine().search(batch, k))
 
-    def find(
-        self,
-        query: str | Path | bytes | np.ndarray,
-        k: int | None = None,
-        where: Sequence[str] = (),
-    ) -> Found:
-        """As `search`, with what the query was taken for if the search has two steps."""
-        among = self.select(where) if where else None
-        vector, query_id = self._vector(query)
-        ids = None if query_id is None else np.array([query_id])
-        k = self.search_config.k if k is None else k
-        if self.gate is None:
-            probabilities = None
-        elif ids is not None:
-            probabilities = self.probabilities(ids)
-        elif self.scenes is not None:
-            probabilities = self.scenes.probabilities(query)
-        else:
-            probabilities = self.gate.classifier.probabilities(vector[np.newaxis])
-        neighbours = self.searcher.search(vector[np.newaxis], k, ids, among, probabilities)
-        if self.gate is None or probabilities is None:
-            return Found(neighbours, None)
-        return Found(neighbours, self.gate.predictions(probabilities)[0])
-
-    def encode(self, image: str | Path | bytes | np.ndarray) -> np.ndarray:
-        """The (D,) vector of an image, projected as `embeddings` are.
+    def engine(self, settings: Search | None = None) -> QueryEngine:
+        """The query engine over the present gallery.
 
         Args:
-            image: path, encoded bytes, or uint8 (H, W, 3) RGB pixels.
+            settings: with other re-ranking or another two-step search than the run's.
 
         Raises:
-            UserError: it cannot be read.
+            UserError: as `Gallery.router`.
         """
-        data = viewed(self.run.config.data, self.search_config)
-        if not isinstance(image, np.ndarray):
-            source = image if isinstance(image, bytes) else local(image)
-            image = decode_image(source, data.image_size, data.resize)
-        elif self.search_config.test_time_augmentation == "crops":  # pixels are taken as they are
-            image = np.tile(image, (1, CROPS, 1))
-        return self.projected(self.encoder(image[np.newaxis]))[0]
+        return QueryEngine(self.gallery, settings)
 
-    def projected(self, vectors: np.ndarray) -> np.ndarray:
-        """(Q, D) vectors as the embedder makes them, made as `embeddings` are."""
-        return vectors if self.projection is None else self.projection(vectors)
+    def query_batch(
+        self, queries: Sequence[Query], candidates: np.ndarray | None = None
+    ) -> QueryBatch:
+        """Queries, encoded or read from the store, ready for the engine.
+
+        Raises:
+            UserError: as `search`.
+        """
+        ids = [self._id_of_unchanged(query) for query in queries]
+        foreign = [row for row, id_ in enumerate(ids) if id_ is None]
+        vectors: list[np.ndarray] = [np.empty(0)] * len(queries)
+        shares: list[np.ndarray | None] = [None] * len(queries)
+        gallery = self.gallery
+        if foreign:
+            encoded = self.gallery.queries(self._vectors([queries[row] for row in foreign]))
+            probabilities = self.external_probabilities([queries[row] for row in foreign])
+            for place, row in enumerate(foreign):
+                vectors[row] = encoded.vectors[place]
+                shares[row] = None if probabilities is None else probabilities[place]
+        if len(foreign) < len(queries):
+            rows = [row for row, id_ in enumerate(ids) if id_ is not None]
+            stored = gallery.stored_queries([str(ids[row]) for row in rows])
+            for place, row in enumerate(rows):
+                vectors[row] = stored.vectors[place]
+                if stored.class_probabilities is not None:
+                    shares[row] = stored.class_probabilities[place]
+        known = [each for each in shares if each is not None]
+        return QueryBatch(
+            np.stack(vectors),
+            np.array([id_ or "" for id_ in ids], dtype=np.str_),
+            candidates,
+            np.stack(known) if known else None,
+        )
+
+    def encode(self, images: Query | Sequence[Query]) -> np.ndarray:
+        """The (Q, D) float32 vectors of images, whitened as the gallery's are.
+
+        Args:
+            images: one or several, as for `search`, but for ids and vectors.
+
+        Raises:
+            UserError: one cannot be read.
+        """
+        return self.gallery.whitened(self._vectors(_listed(images)))
 
     def select(self, where: Sequence[str]) -> np.ndarray:
         """Ids of the stored images that meet all conditions.
@@ -284,55 +187,32 @@ class Retriever:
             UserError: a condition that is none, or none of the images meets them.
         """
         ids = self.store.select(where)
+        ids = ids[np.isin(ids, self.gallery.embeddings.ids)]  # another process may have added more
         if not len(ids):
             raise UserError(f"--where {' '.join(map(repr, where))}: no image meets it")
         return ids
 
-    @cached_property
-    def no_match(self) -> NoMatch | None:
-        """The calibrated threshold; None where there is none for how this retriever searches."""
-        return self.calibrated if is_plain(self.search_config) else None
+    def described(self, results: Results) -> Results:
+        """The results with metadata and path of each image found."""
+        ids = np.unique(results.ids)
+        records = self.store.records_of(ids[ids != ""].tolist())
+        return replace(
+            results,
+            metadata={each.id: each.metadata for each in records},
+            paths={each.id: each.path for each in records},
+        )
 
-    @cached_property
-    def calibrated(self) -> NoMatch | None:
-        """The threshold for the distance to the nearest of the vectors as they are; or None."""
-        if not self.run.no_match.is_file():
-            return None
-        calibrated = NoMatch.load(self.run.no_match)
-        if calibrated.model != self.store.model_digest:
-            raise UserError(f"{self.run.no_match}: of another model; run calibrate again")
-        if calibrated.projection != self.projection_digest:
-            logger.warning(
-                "%s: of another search.pca, or fitted to other images; run calibrate again to be "
-                "told what is no match",
-                self.run.no_match,
-            )
-            return None
-        return calibrated if calibrated.metric == self.search_config.metric else None
+    # --- the run's images -----------------------------------------------------------------------
 
     @property
-    def projection_digest(self) -> str:
-        """What names the projection; empty without one."""
-        return "" if self.projection is None else self.projection.digest
+    def embeddings(self) -> Embeddings:
+        """The stored vectors, whitened."""
+        return self.gallery.embeddings
 
-    def save_index(self) -> None:
-        """Write the projection, the index, and the vectors moved for it into the run's folder.
-
-        Raises:
-            UserError: they cannot be written.
-        """
-        if self.projection is not None:
-            self.projection.save(self.run.index)
-        self.index.save(self.run.index)
-        neighbours, metric = self.search_config.database_augmentation, self.search_config.metric
-        if neighbours:
-            save_augmented(self.run.index, self.gallery, self.embeddings, neighbours, metric)
-
-    def close(self) -> None:
-        """Close the feature stores; safe to call twice."""
-        self.store.close()
-        if "scenes" in self.__dict__ and self.scenes is not None:
-            self.scenes.other.close()
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names the labels count into."""
+        return self.gallery.class_names
 
     def stored_id(self, query: str | Path) -> str | None:
         """The id under which an image is in the store, given as id or as path."""
@@ -343,15 +223,19 @@ class Retriever:
         return None if record is None else record.id
 
     def record(self, id_: str) -> Record:
-        """What the store knows of an image, which has to be there."""
+        """What the store knows of an image.
+
+        Raises:
+            UserError: there is none of that id.
+        """
         record = self.store.record(id_)
-        assert record is not None, id_
+        if record is None:
+            raise UserError(f"{id_!r} is not in {self.run.features}")
         return record
 
     def label(self, id_: str) -> str | None:
         """Class name of a stored image, None for an unlabelled one."""
-        label = self.record(id_).label
-        return None if label < 0 else self.class_names[label]
+        return (*self.class_names, None)[self.record(id_).label]
 
     def source(self, id_: str) -> Path | bytes:
         """The picture of a stored image, as file or encoded bytes."""
@@ -369,35 +253,152 @@ class Retriever:
         images = all_images(self.run.config.data)
         return dict(zip(map(str, images.ids), images.sources, strict=True))
 
-    def _index(self) -> Index:
-        """The saved index where it is of these vectors and settings, else one fitted anew."""
-        config = self.search_config
-        if config.index == "nearest_neighbors":  # fitting is all there is to loading
-            return self._fitted(self.gallery)
-        try:
-            manifest = Manifest.read(self.run.index)
-            saved = (manifest.index, manifest.metric, manifest.settings.get("recall"))
-            if saved == (config.index, config.metric, config.recall):
-                return load_index(self.run.index, self.gallery)
-        except UserError as error:
-            logger.info("%s: fitting the index anew", error)
-        return self._fitted(self.gallery)
+    # --- the model ------------------------------------------------------------------------------
 
-    def _fitted(self, gallery: Embeddings) -> Index:
-        config = self.search_config
-        options = {} if config.index == "nearest_neighbors" else {"recall": config.recall}
-        return make_index(config.index, config.metric, **options).fit(gallery)
+    @cached_property
+    def model(self) -> keras.Model:
+        """The embedder in Keras: uint8 RGB (B, H, W, 3) of any size to float32 (B, D).
 
-    def _vector(self, query: str | Path | bytes | np.ndarray) -> tuple[np.ndarray, str | None]:
-        if isinstance(query, np.ndarray) and query.ndim == 1:
-            return self.projected(query.astype(np.float32)[np.newaxis])[0], None
-        if isinstance(query, (str, Path)):
-            id_ = self.stored_id(query)
-            if id_ is not None:
-                return self.embeddings.vectors[np.searchsorted(self.embeddings.ids, id_)], id_
-            if not local(query).exists():
-                raise UserError(
-                    f"{query}: neither an image file nor an id in {self.run.features}; "
-                    + nearest(str(query), self.embeddings.ids[:10_000].tolist())
-                )
-        return self.encode(query), None
+        Raises:
+            UserError: the run has descriptors in its place; use `encoder`.
+        """
+        if self.run.model.suffix == DESCRIPTORS:
+            raise UserError(f"{self.run.model}: descriptors are no Keras model; use .encoder")
+        from cbir_tf.models import load_embedder
+
+        return load_embedder(self.run.model)
+
+    @cached_property
+    def encoder(self) -> Encoder:
+        """What embeds images of the configuration's size, or of another one, fastest."""
+        return open_run_encoder(self.run, self.search_config)
+
+    # --- changes --------------------------------------------------------------------------------
+
+    def add(
+        self, records: Sequence[Record], vectors: np.ndarray, label_names: Sequence[str]
+    ) -> None:
+        """Store images, in place of any of the same ids, and find them from the next search on.
+
+        Args:
+            records: of M images; their labels count into the store's class names, extended by
+                `label_names`.
+            vectors: (M, D) float32, as the embedder makes them.
+            label_names: classes of theirs that may be new.
+
+        Raises:
+            UserError: the store cannot be written; nothing has changed then.
+        """
+        with self._changing:
+            names = self.store.extend_classes(label_names)
+            self.store.write(records, vectors)
+            ids = [record.id for record in records]
+            known = [id_ for id_ in ids if id_ in self.gallery]
+            gallery = self.gallery.without(known) if known else self.gallery
+            labels = [record.label for record in records]
+            self.gallery = gallery.with_added(ids, vectors, labels, names)
+
+    def remove(self, ids: Sequence[str]) -> None:
+        """Take images out of the store and of the gallery; ids not there are passed over.
+
+        Raises:
+            UserError: the store cannot be written; nothing has changed then.
+        """
+        with self._changing:
+            self.store.remove(ids)
+            known = [id_ for id_ in ids if id_ in self.gallery]
+            if known:
+                self.gallery = self.gallery.without(known)
+
+    def save_index(self) -> None:
+        """Write whitening, index and augmented vectors into the run's folder.
+
+        Raises:
+            UserError: they cannot be written.
+        """
+        save_gallery(self.gallery, self.run.index)
+
+    # --- queries of other pictures --------------------------------------------------------------
+
+    def _id_of_unchanged(self, query: Query) -> str | None:
+        """The id of a stored image whose vector answers the query; None for any other query."""
+        if not isinstance(query, (str, Path)):
+            return None
+        if str(query) in self.gallery:
+            return str(query)
+        file = local(query)
+        if not file.exists():
+            raise UserError(
+                f"{query}: neither an image file nor an id in {self.run.features}; "
+                + nearest(str(query), self.embeddings.ids[:10_000].tolist())
+            )
+        record = self.store.record_at(path_of(query).resolve())
+        same = record is not None and record.id in self.gallery and sha256(file) == record.digest
+        return record.id if record is not None and same else None
+
+    def _vectors(self, queries: Sequence[Query]) -> np.ndarray:
+        """(Q, D) as the embedder makes them."""
+        given = [np.asarray(each, np.float32) for each in queries if _is_vector(each)]
+        if len(given) == len(queries):
+            return np.stack(given)
+        pictures = [each for each in queries if not _is_vector(each)]
+        encoded = []
+        for rows in blocks(len(pictures), 1, ENCODED_AT_ONCE):
+            pixels = np.stack(list(in_parallel(self._pixels, pictures[rows])))
+            with self._encoding:  # Keras' predict is not safe from several threads
+                encoded.append(self.encoder(pixels))
+        from_pictures, from_given = iter(np.concatenate(encoded)), iter(given)
+        return np.stack(
+            [next(from_given if _is_vector(each) else from_pictures) for each in queries]
+        )
+
+    def _pixels(self, query: Query) -> np.ndarray:
+        data = viewed(self.run.config.data, self.search_config)
+        if isinstance(query, (np.ndarray, Image.Image)):
+            return resized_pixels(query, data.image_size, data.resize)
+        source = query if isinstance(query, bytes) else local(query)
+        return decode_image(source, data.image_size, data.resize)
+
+    def external_probabilities(
+        self, queries: Sequence[Query], two_step: TwoStep | None = None
+    ) -> np.ndarray | None:
+        """(Q, C) probabilities of the class router's classes, where another run gives them.
+
+        Raises:
+            UserError: a query is a vector, which has no picture to classify.
+        """
+        two_step = two_step or self.search_config.two_step
+        if self.other is None or self.gallery.external is None or two_step.name == "none":
+            return None
+        if any(map(_is_vector, queries)):
+            raise UserError(
+                f"search.two_step.run: {self.other.run.folder} can classify pictures, not vectors; "
+                "give the picture, or search without it"
+            )
+        classifier = self.gallery.external.classifier(two_step)
+        return classifier.probabilities(self.other.encode(queries))
+
+    def _external(self, other: Retriever) -> ExternalClassifier:
+        return ExternalClassifier(
+            str(other.run.folder),
+            other.embeddings,
+            tuple(other.store.digests().values()),
+            other.class_names,
+            other.gallery.fit_classifier,
+            self.store.digests(),
+            lambda id_: self.record(id_).path,
+        )
+
+
+def _is_vector(query: Query) -> bool:
+    return isinstance(query, np.ndarray) and query.ndim == 1
+
+
+def _listed(queries: Query | Sequence[Query]) -> Sequence[Query]:
+    """One query or many, as many."""
+    if isinstance(queries, (str, Path, bytes, Image.Image)):
+        return [queries]
+    if isinstance(queries, np.ndarray):
+        is_batch = queries.ndim == 4 or (queries.ndim == 2 and queries.dtype != np.uint8)
+        return list(queries) if is_batch else [queries]
+    return list(queries)

@@ -39,7 +39,7 @@ BLOCK = 2**16
 
 
 @dataclass(frozen=True, eq=False)
-class Projection:
+class Whitening:
     """A scaling of the axes, a turn of them to where vectors vary, a scaling of the new ones.
 
     Attributes:
@@ -68,7 +68,7 @@ class Projection:
         components: int | None = None,
         whiten: float = 0.0,
         standardize: bool = False,
-    ) -> Projection:
+    ) -> Whitening:
         """Find the directions along which vectors vary.
 
         The same vectors give the same projection: the eigenvectors are computed in full, not
@@ -163,7 +163,7 @@ class Projection:
             )
 
     @classmethod
-    def load(cls, folder: Path) -> Projection:
+    def load(cls, folder: Path) -> Whitening:
         """Read what `save` wrote into this folder.
 
         Raises:
@@ -191,7 +191,7 @@ class Projection:
         return projection
 
 
-def projection_for(vectors: np.ndarray, search: Search, folder: Path) -> Projection | None:
+def whitening_for(vectors: np.ndarray, search: Search, folder: Path) -> Whitening | None:
     """The projection that the settings ask for, of the vectors that are stored now.
 
     The saved one, if it was fitted to these very vectors with these settings; otherwise it is
@@ -208,20 +208,20 @@ def projection_for(vectors: np.ndarray, search: Search, folder: Path) -> Project
         None where the settings ask for none.
 
     Raises:
-        UserError: as `Projection.fit`.
+        UserError: as `Whitening.fit`.
     """
     settings = (search.pca, search.whiten, search.standardize)
     if settings == (None, 0, False):
         return None
     try:
-        saved = Projection.load(folder)
+        saved = Whitening.load(folder)
         if saved.is_of(vectors, *settings):
             return saved
         reason = f"{folder / FILE_NAME}: of other vectors or settings"
     except UserError as error:
         reason = str(error)
     logger.info("%s: fitting the projection anew", reason)
-    return Projection.fit(vectors, *settings)
+    return Whitening.fit(vectors, *settings)
 
 
 def _components(

@@ -77,6 +77,10 @@ class Index(Finder, Protocol):
         """
         ...
 
+    def with_added(self, embeddings: Embeddings) -> Self: ...
+
+    def without(self, ids: Sequence[str] | np.ndarray) -> Self: ...
+
     def search(
         self,
         vectors: np.ndarray,

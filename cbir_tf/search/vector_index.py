@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections import deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -109,6 +110,18 @@ class GalleryIndex:
         self._gallery = self._gallery.take(kept)
         if len(self):
             self.back_end.delete(self._gallery.vectors, positions)
+
+    def with_added(self, embeddings: Embeddings) -> GalleryIndex:
+        other = copy.copy(self)
+        other.back_end = copy.copy(self.back_end)
+        other.add(embeddings)
+        return other
+
+    def without(self, ids: Sequence[str] | np.ndarray) -> GalleryIndex:
+        other = copy.copy(self)
+        other.back_end = copy.copy(self.back_end)
+        other.remove(ids)
+        return other
 
     def search(
         self,

@@ -1,4 +1,4 @@
-"""The no-match threshold: against a naive search, and on strangers it has not seen."""
+"""The threshold of a match: against a naive search, and on out-of-gallery queries."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cbir_tf.errors import UserError
-from cbir_tf.retrieval.calibration import NoMatch, nearest_of_other_classes
+from cbir_tf.retrieval.calibration import Calibration, nearest_of_other_classes
 from cbir_tf.types import UNLABELLED, Embeddings
 
 
@@ -36,21 +36,21 @@ def test_a_stranger_is_compared_with_every_other_class(count, seed):
 
 
 @pytest.mark.parametrize("rate", [0.02, 0.1, 0.5])
-def test_as_many_new_strangers_as_asked_for_find_a_match(rate):
+def test_as_many_new_out_of_gallery_queries_as_wanted_for_find_a_match(rate):
     """Over many calibrations the rate on a fresh stranger is the one asked for, or just below."""
     gallery = labelled(400, 1)
     false = []
     for seed in range(60):
-        calibrated = NoMatch.calibrate(labelled(200, 1000 + seed), gallery, "euclidean", rate)
+        calibrated = Calibration.measure(labelled(200, 1000 + seed), gallery, "euclidean", rate)
         fresh = nearest_of_other_classes(labelled(200, 5000 + seed), gallery, "euclidean")
         false += [calibrated.matches(each) for each in fresh]
-    # 12,000 strangers: three standard errors, and the rank's rounding down of 1 in 201.
+    # 12,000 queries: three standard errors, and the rank's rounding down of 1 in 201.
     error = 3 * math.sqrt(rate * (1 - rate) / len(false)) + 3 * rate / math.sqrt(60 * 200 * rate)
     assert rate - 1 / 201 - error <= np.mean(false) <= rate + error
 
 
 def test_how_sure_a_match_is_falls_with_the_distance_and_agrees_with_the_threshold():
-    calibrated = NoMatch.calibrate(labelled(99, 2), labelled(300, 3), "cosine", 0.1)
+    calibrated = Calibration.measure(labelled(99, 2), labelled(300, 3), "cosine", 0.1)
     distances = np.linspace(0, 2, 50)
     rates = [calibrated.false_match_rate_at(each) for each in distances]
     assert rates == sorted(rates)
@@ -60,29 +60,29 @@ def test_how_sure_a_match_is_falls_with_the_distance_and_agrees_with_the_thresho
 
 
 def test_it_is_stored_openly_and_read_back(tmp_path):
-    calibrated = NoMatch.calibrate(labelled(50, 2), labelled(60, 3), "cosine", 0.1, "digest")
+    calibrated = Calibration.measure(labelled(50, 2), labelled(60, 3), "cosine", 0.1, "digest")
     calibrated.save(tmp_path / "no_match.json")
-    assert NoMatch.load(tmp_path / "no_match.json") == calibrated
+    assert Calibration.load(tmp_path / "no_match.json") == calibrated
     # One from before there were projections has none.
     values = json.loads((tmp_path / "no_match.json").read_text())
-    del values["projection"]
+    del values["whitening"]
     (tmp_path / "no_match.json").write_text(json.dumps(values))
-    assert NoMatch.load(tmp_path / "no_match.json") == calibrated
+    assert Calibration.load(tmp_path / "no_match.json") == calibrated
     (tmp_path / "no_match.json").write_text('{"threshold": 1}')
-    with pytest.raises(UserError, match="damaged; calibrate anew"):
-        NoMatch.load(tmp_path / "no_match.json")
+    with pytest.raises(UserError, match="damaged"):
+        Calibration.load(tmp_path / "no_match.json")
 
 
 def test_what_cannot_be_calibrated_is_one_clear_line():
     gallery = labelled(40, 3)
     for rate in (0, 1, -0.5):
         with pytest.raises(UserError, match="must be above 0 and below 1"):
-            NoMatch.calibrate(labelled(50, 2), gallery, "cosine", rate)
-    with pytest.raises(UserError, match=r"50 validation images can only tell rates from 0\.02 up"):
-        NoMatch.calibrate(labelled(50, 2), gallery, "cosine", 0.01)
+            Calibration.measure(labelled(50, 2), gallery, "cosine", rate)
+    with pytest.raises(UserError, match=r"from 0\.02 up"):
+        Calibration.measure(labelled(50, 2), gallery, "cosine", 0.01)
     one_class = gallery.take(gallery.labels == 0)
     with pytest.raises(UserError, match="at least two classes"):
-        NoMatch.calibrate(one_class, one_class, "cosine", 0.2)
+        Calibration.measure(one_class, one_class, "cosine", 0.2)
     unlabelled = Embeddings(gallery.ids, gallery.vectors, np.full(40, UNLABELLED))
     with pytest.raises(UserError, match="labelled validation images"):
-        NoMatch.calibrate(unlabelled, gallery, "cosine", 0.2)
+        Calibration.measure(unlabelled, gallery, "cosine", 0.2)

@@ -1,4 +1,4 @@
-"""The first of two steps: of which class an image is, and what that leaves for the second."""
+"""The class router: which class an image is of, and which images it leaves to search."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cbir_tf.config.search import Search, TwoStep
-from cbir_tf.retrieval.class_router import Gate, Prediction, own_gate, predicted, weigh
+from cbir_tf.retrieval.class_router import ClassRouter, predicted, route_by_label, weigh
 from cbir_tf.retrieval.classifiers import NearestVote
-from cbir_tf.retrieval.query_engine import Searcher, is_plain, steps_of
+from cbir_tf.retrieval.gallery import Gallery
+from cbir_tf.retrieval.query_engine import QueryEngine, is_plain, steps_of
 from cbir_tf.search import make_index
-from cbir_tf.types import Embeddings
+from cbir_tf.types import Embeddings, Prediction, QueryBatch, Results
 
 CENTRES = np.array([[0, 0], [10, 0], [0, 10]])
 
@@ -26,20 +27,33 @@ def images(count: int, seed: int = 0, prefix: str = "image") -> Embeddings:
     return Embeddings(ids, vectors, np.array([3, 5, 7])[number])
 
 
+NAMES = tuple(f"class {each}" for each in range(8))
 TRAINING = images(60, seed=9, prefix="training")
 CLASSIFIER = NearestVote(TRAINING, "euclidean")
 
 
-def gate_of(gallery: Embeddings, **settings) -> Gate:
+def router_of(gallery: Embeddings, **settings) -> ClassRouter:
     two_step = TwoStep(name="knn", **settings)
-    return own_gate(CLASSIFIER, gallery, [f"class {each}" for each in range(8)], two_step)
+    return route_by_label(CLASSIFIER, gallery, NAMES, two_step)
 
 
-def searcher_of(
-    gallery: Embeddings, gate: Gate | None, index: str = "nearest_neighbors", **options
-):
+def search(
+    gallery: Embeddings,
+    router: ClassRouter | None,
+    queries: np.ndarray,
+    k: int,
+    probabilities: np.ndarray | None = None,
+    index: str = "nearest_neighbors",
+    **options,
+) -> Results:
     fitted = make_index(index, "euclidean", **options).fit(gallery)
-    return Searcher(fitted, Search(metric="euclidean"), gate)
+    settings = Search(metric="euclidean")
+    if router is None:
+        snapshot = Gallery(fitted, settings)
+    else:
+        settings = settings.model_copy(update={"two_step": router.settings})
+        snapshot = Gallery(fitted, settings, NAMES, routers={router.settings: router})
+    return QueryEngine(snapshot).search(QueryBatch(queries, class_probabilities=probabilities), k)
 
 
 @given(seed=st.integers(0, 50))
@@ -51,8 +65,8 @@ def test_a_weight_of_0_is_plain_search_and_a_large_one_the_order_of_hard(seed):
     shares /= shares.sum(axis=1, keepdims=True)
 
     def found(**settings):
-        gate = gate_of(gallery, **settings) if settings else None
-        return searcher_of(gallery, gate).search(queries, 30, probabilities=shares)
+        router = router_of(gallery, **settings) if settings else None
+        return search(gallery, router, queries, 30, shares)
 
     plain, without = found(), found(mode="soft", weight=0)
     assert np.array_equal(plain.ids, without.ids)
@@ -63,10 +77,10 @@ def test_a_weight_of_0_is_plain_search_and_a_large_one_the_order_of_hard(seed):
 @given(seed=st.integers(0, 50), weight=st.floats(0, 5))
 def test_soft_distances_grow_as_the_class_gets_less_likely(seed, weight):
     random = np.random.default_rng(seed)
-    gate = gate_of(images(30, seed), mode="soft", weight=weight)
+    router = router_of(images(30, seed), mode="soft", weight=weight)
     shares = random.dirichlet([0.3, 0.3, 0.3], size=4)
-    factors = gate.factors(np.tile(np.arange(30), (4, 1)), shares)
-    share_of = np.take_along_axis(shares, np.tile(gate.class_of, (4, 1)), axis=1)
+    factors = router.factors(np.tile(np.arange(30), (4, 1)), shares)
+    share_of = np.take_along_axis(shares, np.tile(router.class_of, (4, 1)), axis=1)
     order = np.argsort(-share_of, axis=1)
     in_order = np.take_along_axis(factors, order, axis=1)
     assert (np.diff(in_order, axis=1) >= 0).all()
@@ -75,10 +89,9 @@ def test_soft_distances_grow_as_the_class_gets_less_likely(seed, weight):
 
 def test_hard_stays_in_the_likeliest_class_and_goes_on_in_the_next_when_it_is_empty():
     gallery = images(40)
-    searcher = searcher_of(gallery, gate_of(gallery))
     label_of = dict(zip(gallery.ids.tolist(), gallery.labels.tolist(), strict=True))
     # In class 5, and so far from it that class 3 has all of the 10 nearest but for class 5.
-    found = searcher.search(np.float32([[10, 0]]), 40)
+    found = search(gallery, router_of(gallery), np.float32([[10, 0]]), 40)
     labels = [label_of[id_] for id_ in found.ids[0].tolist()]
     inside = labels.count(5)
     assert labels[:inside] == [5] * inside
@@ -91,9 +104,9 @@ def test_hard_stays_in_the_likeliest_class_and_goes_on_in_the_next_when_it_is_em
 def test_inside_a_class_even_an_approximate_index_finds_every_neighbour():
     pytest.importorskip("faiss")
     gallery, queries = images(3000), images(50, 1).vectors
-    gate = gate_of(gallery)
-    exact = searcher_of(gallery, gate).search(queries, 20)
-    nearly = searcher_of(gallery, gate, "faiss", kind="hnsw", recall=0.5).search(queries, 20)
+    router = router_of(gallery)
+    exact = search(gallery, router, queries, 20)
+    nearly = search(gallery, router, queries, 20, index="faiss", kind="hnsw", recall=0.5)
     assert np.array_equal(exact.ids, nearly.ids)
     assert np.array_equal(exact.distances, nearly.distances)
 
@@ -103,22 +116,22 @@ def test_images_without_a_label_or_of_an_unknown_class_are_of_the_class_they_are
     labels = gallery.labels.copy()
     labels[:5], labels[5:10] = -1, 1
     changed = Embeddings(gallery.ids, gallery.vectors, labels)
-    gate = gate_of(changed)
+    router = router_of(changed)
     expected = predicted(CLASSIFIER, gallery.vectors[:10], gallery.ids[:10])
-    assert gate.class_of[:10].tolist() == expected.tolist()
-    assert CLASSIFIER.labels[gate.class_of[10:]].tolist() == gallery.labels[10:].tolist()
-    assert gate.names == ("class 3", "class 5", "class 7")
+    assert router.class_of[:10].tolist() == expected.tolist()
+    assert CLASSIFIER.labels[router.class_of[10:]].tolist() == gallery.labels[10:].tolist()
+    assert router.names == ("class 3", "class 5", "class 7")
 
 
 def test_the_label_of_an_image_outdoes_what_it_looks_like():
     gallery = Embeddings(["a"], [[0, 0]], [7])
-    assert gate_of(gallery).class_of.tolist() == [2]
+    assert router_of(gallery).class_of.tolist() == [2]
 
 
 def test_the_prediction_is_the_likeliest_class_with_its_probability():
-    gate = gate_of(images(9))
-    found = gate.predictions(np.array([[0.2, 0.7, 0.1], [0.4, 0.2, 0.4]]))
-    assert found == [Prediction("class 5", 0.7), Prediction("class 3", 0.4)]
+    router = router_of(images(9))
+    found = router.predictions(np.array([[0.2, 0.7, 0.1], [0.4, 0.2, 0.4]]))
+    assert found == (Prediction("class 5", 0.7), Prediction("class 3", 0.4))
 
 
 def test_no_distance_becomes_infinite_but_those_of_nothing():

@@ -11,16 +11,17 @@ from hypothesis import strategies as st
 
 from cbir_tf.config.search import Search, TwoStep
 from cbir_tf.errors import UserError
-from cbir_tf.retrieval.class_router import Gate
+from cbir_tf.retrieval import query_engine as engine_module
+from cbir_tf.retrieval.class_router import ClassRouter
 from cbir_tf.retrieval.classifiers import NearestVote
-from cbir_tf.retrieval.query_engine import Searcher
+from cbir_tf.retrieval.gallery import Gallery
+from cbir_tf.retrieval.query_engine import QueryEngine
 from cbir_tf.retrieval.re_ranking import k_reciprocal, query_expansion
 from cbir_tf.search import METRICS, make_index
 from cbir_tf.search import exhaustive as exhaustive_module
-from cbir_tf.search import searcher as searcher_module
 from cbir_tf.search.distances import between, find_metric
 from cbir_tf.search.exhaustive import Exhaustive
-from cbir_tf.types import Embeddings, Neighbours
+from cbir_tf.types import Embeddings, QueryBatch, Results
 
 CLASSES = ("cat", "dog", "owl", "yak")
 LEAST = 1e-6
@@ -39,9 +40,20 @@ TRAINING = embeddings(
 )
 
 
-def gate_of(class_of, mode="hard", weight=0.5) -> Gate:
+def router_of(class_of, mode="hard", weight=0.5) -> ClassRouter:
     steps = TwoStep(name="knn", mode=mode, weight=weight)
-    return Gate(NearestVote(TRAINING, "cosine"), CLASSES, np.array(class_of), steps)
+    return ClassRouter(NearestVote(TRAINING, "cosine"), CLASSES, np.array(class_of), steps)
+
+
+def engine_of(index, how: Search, router: ClassRouter | None = None) -> QueryEngine:
+    if router is None:
+        return QueryEngine(Gallery(index, how))
+    how = how.model_copy(update={"two_step": router.settings})
+    return QueryEngine(Gallery(index, how, CLASSES, routers={router.settings: router}))
+
+
+def search(engine, vectors, k, query_ids=(), where=None, probabilities=None) -> Results:
+    return engine.search(QueryBatch(vectors, query_ids, where, probabilities), k)
 
 
 def naive_distances(metric: str, query, gallery: Embeddings) -> list[np.float32]:
@@ -50,8 +62,8 @@ def naive_distances(metric: str, query, gallery: Embeddings) -> list[np.float32]
     return [between(arithmetic, one, arithmetic.prepare(each[None]))[0] for each in gallery.vectors]
 
 
-def naive_search(gallery, how: Search, gate, shares, query, k, query_id, where):
-    """One query: the docstrings of searcher and two_step, image by image."""
+def naive_search(gallery, how: Search, router, shares, query, k, query_id, where):
+    """One query: the docstrings of query_engine and class_router, image by image."""
     rows = [
         row
         for row, id_ in enumerate(gallery.ids.tolist())
@@ -61,19 +73,18 @@ def naive_search(gallery, how: Search, gate, shares, query, k, query_id, where):
     if how.re_ranking == "query_expansion" and rows:
         distance = naive_distances(how.metric, query, gallery)
         near = sorted(rows, key=lambda row: (distance[row], id_of[row]))[:10]
-        first = Neighbours([[id_of[row] for row in near]], [[distance[row] for row in near]])
-        query = query_expansion(np.float32([query]), first, gallery, 10)[0]
+        query = query_expansion(np.float32([query]), np.array([near]), gallery)[0]
     distance = naive_distances(how.metric, query, gallery)
     tier, factor = dict.fromkeys(rows, 0), dict.fromkeys(rows, 1.0)
-    if gate is not None:
+    if router is not None:
         by_share = sorted(range(len(CLASSES)), key=lambda each: (-shares[each], each))
         for row in rows:
-            own = gate.class_of[row]
-            if gate.settings.mode == "hard":
+            own = router.class_of[row]
+            if router.settings.mode == "hard":
                 tier[row] = by_share.index(own)
             else:
                 ratio = max(*shares, LEAST) / max(shares[own], LEAST)
-                factor[row] = ratio**gate.settings.weight
+                factor[row] = ratio**router.settings.weight
     # NumPy would round a Python factor to float32 before it multiplies.
     weighed = {row: np.float32(float(distance[row]) * factor[row]) for row in rows}
     found = sorted((tier[row], weighed[row], id_of[row], row) for row in rows)
@@ -115,25 +126,25 @@ def cases(draw):
         candidates=draw(st.integers(2, 40)),
     )
     gallery = embeddings(vectors, ids=sorted(f"image-{each}" for each in numbers))
-    gate = None if mode == "none" else gate_of(class_of, mode, weight)
-    return gallery, how, gate
+    router = None if mode == "none" else router_of(class_of, mode, weight)
+    return gallery, how, router
 
 
 @settings(max_examples=200)
 @given(case=cases(), data=st.data())
 def test_the_steps_together_are_those_of_loops_over_the_gallery(case, data):
-    gallery, how, gate = case
+    gallery, how, router = case
     k = data.draw(st.integers(1, len(gallery) - 1))
     where = data.draw(st.none() | st.lists(st.sampled_from(gallery.ids.tolist()), unique=True))
     share = st.lists(st.integers(0, 5), min_size=4, max_size=4).filter(any)
     shares = np.array(data.draw(st.lists(share, min_size=len(gallery), max_size=len(gallery))))
     shares = shares / shares.sum(axis=1, keepdims=True)
     finders = [make_index(metric=how.metric).fit(gallery), Exhaustive(gallery, how.metric)]
-    searcher = Searcher(data.draw(st.sampled_from(finders)), how, gate)
-    found = searcher.search(gallery.vectors, k, gallery.ids, where, shares)
+    engine = engine_of(data.draw(st.sampled_from(finders)), how, router)
+    found = search(engine, gallery.vectors, k, gallery.ids, where, shares)
     for row, query in enumerate(gallery.vectors):
         ids, distances = naive_search(
-            gallery, how, gate, shares[row].tolist(), query, k, gallery.ids[row], where
+            gallery, how, router, shares[row].tolist(), query, k, gallery.ids[row], where
         )
         assert found.ids[row].tolist() == ids
         np.testing.assert_allclose(found.distances[row], distances, rtol=1e-6)
@@ -141,26 +152,26 @@ def test_the_steps_together_are_those_of_loops_over_the_gallery(case, data):
 
 @given(case=cases(), data=st.data())
 def test_fewer_neighbours_are_the_beginning_of_more_and_a_query_alone_finds_the_same(case, data):
-    gallery, how, gate = case
+    gallery, how, router = case
     k = data.draw(st.integers(1, len(gallery)))
-    searcher = Searcher(make_index(metric=how.metric).fit(gallery), how, gate)
-    everything = searcher.search(gallery.vectors, len(gallery))
-    some = searcher.search(gallery.vectors, k)
+    engine = engine_of(make_index(metric=how.metric).fit(gallery), how, router)
+    everything = search(engine, gallery.vectors, len(gallery))
+    some = search(engine, gallery.vectors, k)
     assert np.array_equal(some.ids, everything.ids[:, :k])
     assert np.array_equal(some.distances, everything.distances[:, :k])
-    alone = searcher.search(gallery.vectors[-1:], k)
+    alone = search(engine, gallery.vectors[-1:], k)
     assert np.array_equal(alone.ids[0], some.ids[-1])
 
 
 def test_neighbours_behind_a_large_distance_stay_in_order():
     """Candidates at 1e11 come before images at 3000 and 4000, which float32 cannot add to that."""
     gallery = embeddings(np.array([[1, 0], [2, 0], [4, 0], [3, 0]]) * 1e-9)
-    gate = gate_of([0, 0, 0, 0], "soft", 2.0)
+    router = router_of([0, 0, 0, 0], "soft", 2.0)
     how = Search(metric="euclidean", re_ranking="k_reciprocal", candidates=2)
-    searcher = Searcher(Exhaustive(gallery, "euclidean"), how, gate)
+    engine = engine_of(Exhaustive(gallery, "euclidean"), how, router)
     shares = np.array([[0, 1.0, 0, 0]])
     one, two, three, four = (
-        searcher.search(np.zeros((1, 2)), k, probabilities=shares) for k in (1, 2, 3, 4)
+        search(engine, np.zeros((1, 2)), k, probabilities=shares) for k in (1, 2, 3, 4)
     )
     assert four.ids.tolist() == [["000", "001", "003", "002"]]
     assert four.distances[0, 1] > 1e10
@@ -173,18 +184,18 @@ def test_neighbours_behind_a_large_distance_stay_in_order():
 def test_queries_of_several_blocks_find_what_queries_of_one_do(monkeypatch):
     random = np.random.default_rng(0)
     gallery = embeddings(random.normal(size=(90, 3)))
-    gate = gate_of(random.integers(4, size=90), "soft")
+    router = router_of(random.integers(4, size=90), "soft")
     how = Search(re_ranking="k_reciprocal", candidates=30)
-    searchers = [
-        Searcher(finder, how, gate)
+    engines = [
+        engine_of(finder, how, router)
         for finder in (make_index(metric="cosine").fit(gallery), Exhaustive(gallery, "cosine"))
     ]
     shares = random.dirichlet([1, 1, 1, 1], size=90)
-    expected = searchers[0].search(gallery.vectors, 40, gallery.ids, None, shares)
-    monkeypatch.setattr(searcher_module, "BLOCK_CANDIDATES", 500)
+    expected = search(engines[0], gallery.vectors, 40, gallery.ids, None, shares)
+    monkeypatch.setattr(engine_module, "BLOCK_CANDIDATES", 500)
     monkeypatch.setattr(exhaustive_module, "BLOCK_PAIRS", 500)
-    for searcher in searchers:
-        found = searcher.search(gallery.vectors, 40, gallery.ids, None, shares)
+    for engine in engines:
+        found = search(engine, gallery.vectors, 40, gallery.ids, None, shares)
         assert np.array_equal(found.ids, expected.ids)
         np.testing.assert_allclose(found.distances, expected.distances, rtol=1e-6)
 
@@ -204,6 +215,6 @@ def test_queries_of_several_blocks_find_what_queries_of_one_do(monkeypatch):
 def test_what_an_index_refuses_every_search_does(arguments, message, re_ranking):
     gallery = embeddings(np.eye(5, 2))
     how = Search(re_ranking=re_ranking)
-    searcher = Searcher(make_index(metric="cosine").fit(gallery), how)
+    engine = engine_of(make_index(metric="cosine").fit(gallery), how)
     with pytest.raises(UserError, match=message):
-        searcher.search(**arguments)
+        search(engine, **arguments)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from cbir_tf.retrieval.re_ranking import augmented, k_reciprocal, query_expansion
 from cbir_tf.search import make_index
+from cbir_tf.search.index import positions_of
 from cbir_tf.types import Embeddings
 
 
@@ -42,7 +43,8 @@ def test_alpha_query_expansion_is_the_weighted_mean(count, n, alpha, seed):
     gallery = gallery_of(count, 4, seed)
     queries = np.random.default_rng(seed + 100).normal(size=(3, 4)).astype(np.float32)
     found = make_index(metric="cosine").fit(gallery).search(queries, count)
-    expanded = query_expansion(queries, found, gallery, n, alpha)
+    positions = positions_of(found.ids[:, :n].ravel(), gallery.ids).reshape(len(queries), -1)
+    expanded = query_expansion(queries, positions, gallery, alpha)
     for query, ids, ours in zip(queries, found.ids, expanded, strict=True):
         nearest = [gallery.vectors[int(each)].tolist() for each in ids[:n]]
         expected = naive_expansion(query.tolist(), nearest, alpha)
@@ -54,7 +56,8 @@ def test_expansion_passes_over_missing_neighbours():
     index = make_index(metric="cosine").fit(gallery)
     found = index.search(gallery.vectors[:1], 3, where=["001"])
     expected = naive_expansion(gallery.vectors[0].tolist(), [gallery.vectors[1].tolist()], 0)
-    ours = query_expansion(gallery.vectors[:1], found, gallery, 3, 0)
+    positions = positions_of(found.ids.ravel(), gallery.ids)[None]
+    ours = query_expansion(gallery.vectors[:1], positions, gallery, 0)
     if cosine(gallery.vectors[0], gallery.vectors[1]) > 0:
         np.testing.assert_allclose(ours[0], expected, atol=1e-6)
     else:

@@ -11,7 +11,7 @@ from sklearn.preprocessing import StandardScaler
 
 from cbir_tf.config.search import Search
 from cbir_tf.errors import UserError
-from cbir_tf.retrieval.whitening import FILE_NAME, Projection, projection_for
+from cbir_tf.retrieval.whitening import FILE_NAME, Whitening, whitening_for
 
 
 def vectors_of(count: int, dimension: int, seed: int = 0, offset: float = 3.0) -> np.ndarray:
@@ -41,7 +41,7 @@ def naive_projection(vectors: np.ndarray, components: int, whiten: float) -> np.
 def test_agrees_with_an_eigen_decomposition(count, dimension, whiten, seed, data):
     vectors = vectors_of(count, dimension, seed)
     components = data.draw(st.integers(1, min(count - 1, dimension)))
-    ours = Projection.fit(vectors, components, whiten)(vectors)
+    ours = Whitening.fit(vectors, components, whiten)(vectors)
     expected = naive_projection(vectors, components, whiten)
     assert ours.dtype == np.float32
     assert ours.shape == (count, components)
@@ -52,14 +52,14 @@ def test_agrees_with_an_eigen_decomposition(count, dimension, whiten, seed, data
 @given(count=st.integers(13, 80), dimension=st.integers(1, 12), seed=st.integers(0, 99))
 def test_all_components_without_whitening_keep_every_distance(count, dimension, seed):
     vectors = vectors_of(count, dimension, seed)
-    projected = Projection.fit(vectors)(vectors)
+    projected = Whitening.fit(vectors)(vectors)
     np.testing.assert_allclose(pdist(projected), pdist(vectors), rtol=1e-4, atol=1e-5)
 
 
 @given(count=st.integers(2, 80), dimension=st.integers(1, 12), seed=st.integers(0, 99))
 def test_whitened_dimensions_have_variance_one_and_do_not_vary_together(count, dimension, seed):
     vectors = vectors_of(count, dimension, seed)
-    projected = Projection.fit(vectors, whiten=1)(vectors)
+    projected = Whitening.fit(vectors, whiten=1)(vectors)
     # Of few vectors all lie in a plane of fewer dimensions, and the rest is left out.
     assert projected.shape[1] == min(count - 1, dimension)
     covariance = np.atleast_2d(np.cov(projected.astype(np.float64), rowvar=False))
@@ -76,7 +76,7 @@ def test_standardizes_as_scikit_learn_does_and_then_turns(count, dimension, comp
     vectors = vectors_of(count, dimension, seed) * np.geomspace(1, 100, dimension)
     vectors = vectors.astype(np.float32)
     components = components and min(components, dimension)
-    ours = Projection.fit(vectors, components, standardize=True)(vectors)
+    ours = Whitening.fit(vectors, components, standardize=True)(vectors)
     expected = StandardScaler().fit_transform(vectors.astype(np.float64))
     if components:
         expected = naive_projection(expected, components, whiten=0)
@@ -87,7 +87,7 @@ def test_standardizes_as_scikit_learn_does_and_then_turns(count, dimension, comp
 def test_a_dimension_that_never_varies_is_not_blown_up_by_standardizing():
     vectors = vectors_of(400, 6)
     noise = (1 + np.random.default_rng(0).integers(-1, 2, (400, 1)) * 6e-8).astype(np.float32)
-    projected = Projection.fit(np.hstack([vectors, noise]), standardize=True)(
+    projected = Whitening.fit(np.hstack([vectors, noise]), standardize=True)(
         np.hstack([vectors, noise])
     )
     assert np.abs(projected[:, 6]).max() < 1e-6
@@ -96,15 +96,15 @@ def test_a_dimension_that_never_varies_is_not_blown_up_by_standardizing():
 
 def test_the_first_components_are_those_of_the_largest_variance():
     vectors = vectors_of(500, 10)
-    variances = Projection.fit(vectors, 6)(vectors).var(axis=0)
+    variances = Whitening.fit(vectors, 6)(vectors).var(axis=0)
     assert (np.diff(variances) < 0).all()
-    kept = Projection.fit(vectors, 3)(vectors)
-    assert np.array_equal(kept, Projection.fit(vectors, 6)(vectors)[:, :3])
+    kept = Whitening.fit(vectors, 3)(vectors)
+    assert np.array_equal(kept, Whitening.fit(vectors, 6)(vectors)[:, :3])
 
 
 def test_a_query_is_projected_as_the_stored_vectors_are():
     vectors = vectors_of(300, 16)
-    projection = Projection.fit(vectors, 4, whiten=1)
+    projection = Whitening.fit(vectors, 4, whiten=1)
     together = projection(vectors)
     for row in range(0, 300, 30):
         np.testing.assert_allclose(projection(vectors[row : row + 1])[0], together[row], atol=1e-6)
@@ -112,7 +112,7 @@ def test_a_query_is_projected_as_the_stored_vectors_are():
 
 def test_more_vectors_than_one_block_are_projected_alike(monkeypatch):
     vectors = vectors_of(300, 8)
-    projection = Projection.fit(vectors, 4)
+    projection = Whitening.fit(vectors, 4)
     whole = projection(vectors)
     monkeypatch.setattr("cbir_tf.retrieval.whitening.BLOCK", 77)
     np.testing.assert_allclose(projection(vectors), whole, atol=1e-6)
@@ -120,7 +120,7 @@ def test_more_vectors_than_one_block_are_projected_alike(monkeypatch):
 
 def test_the_same_vectors_have_the_same_projection():
     vectors = vectors_of(100, 20)
-    one, two = Projection.fit(vectors, 7), Projection.fit(vectors.copy(), 7)
+    one, two = Whitening.fit(vectors, 7), Whitening.fit(vectors.copy(), 7)
     assert one.digest == two.digest
     assert np.array_equal(one.directions, two.directions)
 
@@ -137,7 +137,7 @@ def test_the_same_vectors_have_the_same_projection():
 )
 def test_components_that_there_are_not_are_one_clear_line(vectors, components, whiten, message):
     with pytest.raises(UserError, match=message) as caught:
-        Projection.fit(vectors, components, whiten)
+        Whitening.fit(vectors, components, whiten)
     assert "\n" not in str(caught.value)
 
 
@@ -145,7 +145,7 @@ def test_dimensions_that_never_vary_are_left_out_of_whitening_and_not_blown_up()
     vectors = vectors_of(400, 6, offset=0)
     dead = np.zeros((400, 2), np.float32)
     noise = (1 + np.random.default_rng(0).integers(-1, 2, (400, 1)) * 6e-8).astype(np.float32)
-    whitened = Projection.fit(np.hstack([vectors, dead, noise]), whiten=0.3)
+    whitened = Whitening.fit(np.hstack([vectors, dead, noise]), whiten=0.3)
     assert whitened.directions.shape == (9, 6)
 
 
@@ -158,26 +158,26 @@ def test_dimensions_that_never_vary_are_left_out_of_whitening_and_not_blown_up()
 )
 def test_vectors_that_cannot_be_projected_are_one_clear_line(vectors, message):
     with pytest.raises(UserError, match=message):
-        Projection.fit(vectors_of(20, 8), 2)(vectors)
+        Whitening.fit(vectors_of(20, 8), 2)(vectors)
 
 
 @pytest.mark.parametrize(("components", "whiten"), [(5, 0), (5, 0.3), (None, 1)])
 def test_a_saved_projection_is_read_back_to_the_last_bit(tmp_path, components, whiten):
     vectors = vectors_of(1000, 48)
-    projection = Projection.fit(vectors, components, whiten)
+    projection = Whitening.fit(vectors, components, whiten)
     projection.save(tmp_path)
-    again = Projection.load(tmp_path)
+    again = Whitening.load(tmp_path)
     assert again.digest == projection.digest
     assert np.array_equal(again(vectors), projection(vectors))
     assert [each.name for each in tmp_path.iterdir()] == [FILE_NAME]
     settings = Search(pca=components, whiten=whiten)
-    assert projection_for(vectors, settings, tmp_path).digest == projection.digest
+    assert whitening_for(vectors, settings, tmp_path).digest == projection.digest
 
 
 def test_only_a_projection_of_these_very_vectors_and_settings_is_used_again(tmp_path, caplog):
     vectors = vectors_of(50, 8)
-    Projection.fit(vectors, 4).save(tmp_path)
-    assert projection_for(vectors, Search(), tmp_path) is None
+    Whitening.fit(vectors, 4).save(tmp_path)
+    assert whitening_for(vectors, Search(), tmp_path) is None
     moved = vectors.copy()
     moved[3, 2] = np.nextafter(moved[3, 2], np.float32(9))
     caplog.set_level("INFO")
@@ -191,13 +191,13 @@ def test_only_a_projection_of_these_very_vectors_and_settings_is_used_again(tmp_
         (vectors, None, 1, False),
     ):
         search = Search(**dict(zip(("pca", "whiten", "standardize"), settings, strict=True)))
-        found = projection_for(others, search, tmp_path)
-        assert found.digest == Projection.fit(others, *settings).digest
+        found = whitening_for(others, search, tmp_path)
+        assert found.digest == Whitening.fit(others, *settings).digest
         assert "of other vectors or settings: fitting the projection anew" in caplog.text
         caplog.clear()
-    projection_for(vectors, Search(pca=4), tmp_path)
+    whitening_for(vectors, Search(pca=4), tmp_path)
     assert not caplog.text
-    projection_for(vectors, Search(pca=4), tmp_path / "elsewhere")
+    whitening_for(vectors, Search(pca=4), tmp_path / "elsewhere")
     assert "no saved projection" in caplog.text
 
 
@@ -205,33 +205,33 @@ def test_only_a_projection_of_these_very_vectors_and_settings_is_used_again(tmp_
 def test_a_file_that_is_no_projection_is_refused(tmp_path, content):
     (tmp_path / FILE_NAME).write_bytes(content)
     with pytest.raises(UserError, match="damaged; extract the features anew"):
-        Projection.load(tmp_path)
+        Whitening.load(tmp_path)
 
 
 def test_objects_are_not_unpickled(tmp_path):
     values = np.array([{"a": 1}], dtype=object)
     np.savez(tmp_path / FILE_NAME, mean=values, directions=values)
     with pytest.raises(UserError, match="damaged"):
-        Projection.load(tmp_path)
+        Whitening.load(tmp_path)
 
 
 @pytest.mark.parametrize(
     "name", ["mean", "directions", "components", "whiten", "standardize", "fitted_to"]
 )
 def test_values_that_are_not_those_saved_are_refused(tmp_path, name):
-    Projection.fit(vectors_of(30, 4), 2).save(tmp_path)
+    Whitening.fit(vectors_of(30, 4), 2).save(tmp_path)
     with np.load(tmp_path / FILE_NAME) as file:
         values = dict(file)
     values[name] = np.array("other") if name == "fitted_to" else values[name] + 1
     np.savez(tmp_path / FILE_NAME, **values)
     with pytest.raises(UserError, match="damaged"):
-        Projection.load(tmp_path)
+        Whitening.load(tmp_path)
 
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
     folder = tmp_path_factory.mktemp("saved")
-    projection = Projection.fit(vectors_of(30, 4), 2)
+    projection = Whitening.fit(vectors_of(30, 4), 2)
     projection.save(folder)
     return folder, projection, (folder / FILE_NAME).read_bytes()
 
@@ -244,7 +244,7 @@ def test_a_changed_byte_is_noticed_or_changes_nothing(saved, data, change):
     damaged[place] ^= change
     (folder / FILE_NAME).write_bytes(damaged)
     try:
-        loaded = Projection.load(folder)
+        loaded = Whitening.load(folder)
     except UserError:
         return
     assert loaded.digest == projection.digest

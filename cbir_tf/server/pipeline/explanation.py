@@ -11,7 +11,7 @@ import numpy as np
 
 from cbir_tf.config import Config
 from cbir_tf.features.views import views_of
-from cbir_tf.retrieval.whitening import Projection
+from cbir_tf.retrieval.whitening import Whitening
 
 if TYPE_CHECKING:
     import keras
@@ -80,7 +80,7 @@ def _embedder(model: Path) -> keras.Model:
     return load_embedder(model)
 
 
-def explanation(shares: np.ndarray, kind: str, projection: Projection | None) -> Explanation:
+def explanation(shares: np.ndarray, kind: str, projection: Whitening | None) -> Explanation:
     """The cosine similarity of two images.
 
     Args:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from cbir_tf.retrieval.class_router import Prediction
+from cbir_tf.types import Prediction
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Hits:
         labels: names, None for unlabelled ones.
         distances: ascending.
         prediction: the class the query was taken for, where the search has two steps.
-        match: whether the nearest image is a match (`NoMatch.verdict`); None if not calibrated.
+        match: whether the nearest image is a match (`Calibration.verdict`); None if not calibrated.
         vector: (D,) the query's.
     """
 

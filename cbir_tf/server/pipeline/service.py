@@ -306,7 +306,7 @@ class Service:
         first, second = (
             area_of(picture_size(each), data.image_size, data.resize) for each in (own, other)
         )
-        return explanation(shares, kind, self.gallery.retriever.projection), first, second
+        return explanation(shares, kind, self.gallery.retriever.gallery.whitening), first, second
 
     # --- by the encoder -------------------------------------------------------------------------
 

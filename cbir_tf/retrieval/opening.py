@@ -1,0 +1,148 @@
+"""A run's folder opened: its store, its gallery, and what was fitted written back."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from cbir_tf.config.search import Search
+from cbir_tf.errors import UserError
+from cbir_tf.features.runtime import check_model
+from cbir_tf.features.store import FeatureStore, another_maker
+from cbir_tf.features.views import maker_of
+from cbir_tf.progress import logger
+from cbir_tf.retrieval.calibration import Calibration
+from cbir_tf.retrieval.database_augmentation import load_augmented, save_augmented
+from cbir_tf.retrieval.gallery import Gallery
+from cbir_tf.retrieval.re_ranking import augmented
+from cbir_tf.retrieval.whitening import Whitening, whitening_for
+from cbir_tf.run import Run
+from cbir_tf.search import Index, load_index, make_index
+from cbir_tf.search.exhaustive import Exhaustive
+from cbir_tf.search.manifest import Manifest
+from cbir_tf.types import Embeddings
+
+
+def trained_run(run: Run | str | Path) -> Run:
+    """A run whose training has finished.
+
+    Raises:
+        UserError: no run there, or not trained to the end.
+    """
+    run = run if isinstance(run, Run) else Run.open(run)
+    if not run.trained:
+        raise UserError(
+            f"{run.folder}: not trained to the end; finish it with cbir train ... --resume"
+        )
+    return run
+
+
+def open_store(run: Run, search: Search) -> FeatureStore:
+    """The feature store of a run.
+
+    Raises:
+        UserError: nothing extracted, or vectors of another encoder than the run has now.
+    """
+    store = FeatureStore.open(run.features)
+    maker = maker_of(run, search)
+    if store.model_digest != maker:
+        error = another_maker(run.features, store.model_digest, maker)
+        store.close()
+        check_model(run.model)  # a damaged model is another one, too
+        raise error
+    return store
+
+
+def gallery_of_store(store: FeatureStore, run: Run, search: Search) -> Gallery:
+    """The gallery of everything in a run's feature store.
+
+    Whitening, index and augmented vectors are the saved ones where they are of these vectors and
+    settings; otherwise they are fitted.
+
+    Raises:
+        UserError: a whitening that cannot be fitted to the vectors.
+    """
+    embeddings = store.embeddings()
+    whitening = whitening_for(embeddings.vectors, search, run.index)
+    if whitening is not None:
+        embeddings = replace(embeddings, vectors=whitening(embeddings.vectors))
+    searched = _searched(embeddings, run.index, search)
+    return Gallery(
+        _index(searched, run.index, search),
+        search,
+        store.class_names,
+        embeddings if search.database_augmentation else None,
+        whitening,
+        _calibration(run, search, store.model_digest, whitening),
+        store.select(split="train"),
+    )
+
+
+def save_gallery(gallery: Gallery, folder: Path) -> None:
+    """Write whitening, index and augmented vectors of a gallery, for `gallery_of_store`.
+
+    Raises:
+        UserError: they cannot be written.
+    """
+    if isinstance(gallery.index, Exhaustive):
+        raise TypeError("a gallery of some images alone has no index to save")
+    if gallery.whitening is not None:
+        gallery.whitening.save(folder)
+    gallery.index.save(folder)
+    neighbours, metric = gallery.settings.database_augmentation, gallery.settings.metric
+    if neighbours:
+        save_augmented(folder, gallery.index.gallery, gallery.embeddings, neighbours, metric)
+
+
+def _searched(embeddings: Embeddings, folder: Path, search: Search) -> Embeddings:
+    """The embeddings, moved towards their neighbours where that is configured."""
+    neighbours, metric = search.database_augmentation, search.metric
+    if not neighbours or not len(embeddings):
+        return embeddings
+    kept = load_augmented(folder, embeddings, neighbours, metric)
+    if kept is not None:
+        return kept
+    logger.info("moving %d images towards their neighbours; cbir extract keeps it", len(embeddings))
+    return augmented(_fitted(embeddings, search), embeddings, neighbours)
+
+
+def _index(searched: Embeddings, folder: Path, search: Search) -> Index:
+    """The saved index where it is of these vectors and settings, else a newly fitted one."""
+    if search.index == "nearest_neighbors":  # fitting is all there is to loading
+        return _fitted(searched, search)
+    try:
+        manifest = Manifest.read(folder)
+        saved = (manifest.index, manifest.metric, manifest.settings.get("recall"))
+        if saved == (search.index, search.metric, search.recall):
+            return load_index(folder, searched)
+    except UserError as error:
+        logger.info("%s: fitting the index again", error)
+    return _fitted(searched, search)
+
+
+def _fitted(searched: Embeddings, search: Search) -> Index:
+    options = {} if search.index == "nearest_neighbors" else {"recall": search.recall}
+    return make_index(search.index, search.metric, **options).fit(searched)
+
+
+def _calibration(
+    run: Run, search: Search, fingerprint: str, whitening: Whitening | None
+) -> Calibration | None:
+    """The calibrated threshold; None where there is none for these vectors and this metric.
+
+    Raises:
+        UserError: it is of another encoder.
+    """
+    if not run.no_match.is_file():
+        return None
+    calibration = Calibration.load(run.no_match)
+    if calibration.model != fingerprint:
+        raise UserError(f"{run.no_match}: of another model; run cbir calibrate again")
+    if calibration.whitening != ("" if whitening is None else whitening.digest):
+        logger.warning(
+            "%s: of another whitening, or fitted to other images; run cbir calibrate again to be "
+            "told what is no match",
+            run.no_match,
+        )
+        return None
+    return calibration if calibration.metric == search.metric else None
