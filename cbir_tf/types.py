@@ -265,19 +265,6 @@ class Results:
             labels=np.pad(self.labels[:, :k], missing, constant_values=UNLABELLED),
         )
 
-    def take(self, which: slice | np.ndarray) -> Results:
-        """The results of some queries."""
-        return replace(
-            self,
-            ids=self.ids[which],
-            distances=self.distances[which],
-            labels=self.labels[which],
-            prediction=None
-            if self.prediction is None
-            else tuple(self.prediction[row] for row in np.arange(len(self))[which].tolist()),
-            is_match=None if self.is_match is None else self.is_match[which],
-        )
-
     def hits(self, query: int = 0) -> list[Hit]:
         """The images found for one query, nearest first."""
         names = (*self.class_names, None)

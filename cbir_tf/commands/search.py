@@ -123,13 +123,10 @@ def _print(answer: dict[str, Any]) -> None:
 
 
 def _draw(retriever: Retriever, arguments: argparse.Namespace, results: Results) -> None:
-    import numpy as np
-
     from cbir_tf.plots.grids import query_grid
     from cbir_tf.retrieval.pictures import neighbour_row
 
     rows = [
-        neighbour_row(retriever, query, results.take(np.array([row])))
-        for row, query in enumerate(arguments.queries)
+        neighbour_row(retriever, query, results, row) for row, query in enumerate(arguments.queries)
     ]
     query_grid(arguments.grid, rows, f"Nearest of {len(retriever.gallery)} images")

@@ -16,7 +16,7 @@ from cbir_tf.plots.variance import explained_variance, variance_curve
 from cbir_tf.progress import logger, progress
 from cbir_tf.retrieval.retriever import Retriever
 from cbir_tf.storage.remote import local
-from cbir_tf.types import Embeddings, Neighbours
+from cbir_tf.types import Embeddings, Results
 
 GRID_SIDE = 224
 THUMBNAIL_SIDE = 64
@@ -56,15 +56,14 @@ def draw_map(retriever: Retriever, ids: np.ndarray) -> list[Path]:
     ]
     if method == "pca":
         pictures += _draw_components(retriever, shown)
-    k = min(retriever.search_config.k, len(retriever.embeddings) - 1)
-    if k:
-        chosen = shown.ids[spread(shown.labels, config.plots.queries, config.seed)]
+    queries = shown.ids[spread(shown.labels, config.plots.queries, config.seed)].tolist()
+    if len(retriever.gallery) > 1:
         try:
-            found = [retriever.search(str(id_), k) for id_ in chosen]
-        except UserError as error:  # what a second step needs may be extracted later
+            found = retriever.search(queries)
+        except UserError as error:  # what a two-step search needs may be extracted later
             logger.warning("no query grid yet: %s", error)
             return pictures
-        rows = [neighbour_row(retriever, *each) for each in zip(chosen, found, strict=True)]
+        rows = [neighbour_row(retriever, id_, found, row) for row, id_ in enumerate(queries)]
         pictures.append(query_grid(plots / "query_grid.png", rows))
     return pictures
 
@@ -85,24 +84,27 @@ def _draw_components(retriever: Retriever, shown: Embeddings) -> list[Path]:
     ]
 
 
-def neighbour_row(retriever: Retriever, query: str, neighbours: Neighbours) -> NeighbourRow:
-    """A query, a stored id or an image file, with its neighbours, ready to draw."""
+def neighbour_row(retriever: Retriever, query: str, results: Results, row: int = 0) -> NeighbourRow:
+    """A query with its neighbours, ready to draw.
+
+    Args:
+        retriever: of the run.
+        query: id of a stored image, or an image file.
+        results: of the search.
+        row: of the query in the results.
+    """
     id_ = retriever.stored_id(query)
     label = retriever.label(id_) if id_ else None
     name = Path(query).name
-    found = neighbours.ids[0][np.isfinite(neighbours.distances[0])]
-    labels = [retriever.label(str(each)) for each in found]
+    hits = results.hits(row)
     return NeighbourRow(
         _stored_picture(retriever, id_, GRID_SIDE)
         if id_
         else decode_original(local(query), GRID_SIDE),
         f"{label}\n{name}" if label else name,
-        [_stored_picture(retriever, str(each), GRID_SIDE) for each in found],
-        [
-            f"{label_ or Path(str(each)).name}\n{distance:.3f}"
-            for each, label_, distance in zip(found, labels, neighbours.distances[0], strict=False)
-        ],
-        [None if label is None or each is None else each == label for each in labels],
+        [_stored_picture(retriever, hit.id, GRID_SIDE) for hit in hits],
+        [f"{hit.label or Path(hit.id).name}\n{hit.distance:.3f}" for hit in hits],
+        [None if label is None or hit.label is None else hit.label == label for hit in hits],
     )
 
 

@@ -280,7 +280,7 @@ def _draw(task: EvaluationTask) -> list[Path]:
     pictures = [confusion_matrix_png(plots / "confusion.png", matrix, names)]
     row_of = {str(id_): row for row, id_ in enumerate(queries.ids)}
     rows = [
-        neighbour_row(retriever, each.query, neighbours.take(np.array([row_of[each.query]])))
+        neighbour_row(retriever, each.query, neighbours, row_of[each.query])
         for each in mistakes(neighbours, queries, task.searched)[:MISTAKES]
     ]
     path = plots / "mistakes.png"
