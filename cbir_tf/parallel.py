@@ -1,4 +1,4 @@
-"""One function over many items, in threads."""
+"""Many items at once: a function over them in threads, and rows in blocks that fit in memory."""
 
 from __future__ import annotations
 
@@ -10,7 +10,27 @@ from typing import TypeVar
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-_BLOCK = 4096
+_QUEUED = 4096
+
+
+def blocks(rows: int, values_per_row: int, values_per_block: int) -> Iterator[slice]:
+    """Slices over all rows, in order, so that one block stays within a number of values.
+
+    Args:
+        rows: number of rows to go through.
+        values_per_row: values that a row needs in memory, as the columns of a distance matrix.
+        values_per_block: most values of a block; a block has at least one row even so.
+
+    Yields:
+        Consecutive slices of all but the last the same length; none where there are no rows.
+
+    Example:
+        >>> list(blocks(5, values_per_row=100, values_per_block=250))
+        [slice(0, 2, None), slice(2, 4, None), slice(4, 5, None)]
+    """
+    size = max(1, values_per_block // max(1, values_per_row))
+    for start in range(0, rows, size):
+        yield slice(start, min(start + size, rows))
 
 
 def in_parallel(
@@ -27,21 +47,5 @@ def in_parallel(
     """
     with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
         # By blocks, so that a million items do not wait in the queue as a million futures.
-        for start in range(0, len(items), _BLOCK):
-            yield from pool.map(function, items[start : start + _BLOCK])
-
-
-def blocks(rows: int, values_per_row: int, values_per_block: int) -> Iterator[slice]:
-    """Slices of so many rows that each holds about so many values, and one row at least.
-
-    Args:
-        rows: in all.
-        values_per_row: that are held at a time for each row.
-        values_per_block: that may be held at a time.
-
-    Example:
-        >>> list(blocks(5, 10, 20))
-        [slice(0, 2, None), slice(2, 4, None), slice(4, 5, None)]
-    """
-    at_once = max(1, values_per_block // max(1, values_per_row))
-    return (slice(start, min(start + at_once, rows)) for start in range(0, rows, at_once))
+        for some in blocks(len(items), 1, _QUEUED):
+            yield from pool.map(function, items[some])

@@ -112,8 +112,8 @@ class Embeddings:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def take(self, which: np.ndarray) -> Embeddings:
-        """The rows at these positions, or where this mask is true."""
+    def take(self, which: np.ndarray | slice) -> Embeddings:
+        """The rows at these positions, of this slice, or where this mask is true."""
         return Embeddings(self.ids[which], self.vectors[which], self.labels[which])
 
 

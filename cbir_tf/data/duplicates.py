@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 
 from cbir_tf.data.inspection import Inspection
+from cbir_tf.parallel import blocks
 from cbir_tf.types import SPLITS
 
 NEAR = 20
@@ -93,8 +94,8 @@ def near_pairs(hashes: np.ndarray, max_distance: int = NEAR) -> Iterator[tuple[n
     """
     telling = np.flatnonzero(is_telling(hashes))
     hashes = hashes[telling]
-    for block in _blocks(np.arange(len(hashes)), len(hashes)):
-        start = block[0]
+    for block in blocks(len(hashes), len(hashes), _PAIRS_AT_ONCE):
+        start = block.start
         rows, columns, _ = _within(hashes[block], hashes[start:], max_distance)
         later = columns > rows
         yield telling[start + rows[later]], telling[start + columns[later]]
@@ -115,7 +116,8 @@ def _nearest(
     """Positions of images within the distance: each of `here` with its nearest of `there`."""
     telling = is_telling(hashes)
     here, there = here[telling[here]], there[telling[there]]
-    for block in _blocks(here, len(there)):
+    for some in blocks(len(here), len(there), _PAIRS_AT_ONCE):
+        block = here[some]
         rows, columns, distances = _within(hashes[block], hashes[there], max_distance)
         order = np.lexsort((columns, distances, rows))
         first = order[np.diff(rows[order], prepend=-1) > 0]
@@ -128,12 +130,6 @@ def _nearest(
 def is_telling(hashes: np.ndarray) -> np.ndarray:
     """(N,) whether a picture's hash has enough bits set to be compared."""
     return np.bitwise_count(hashes).sum(axis=1) >= FEWEST_BITS
-
-
-def _blocks(positions: np.ndarray, others: int) -> Iterator[np.ndarray]:
-    """The positions, so many at a time that with the others they make few enough pairs."""
-    at_once = max(1, _PAIRS_AT_ONCE // max(1, others))
-    return (positions[start : start + at_once] for start in range(0, len(positions), at_once))
 
 
 def _within(

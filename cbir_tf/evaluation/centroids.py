@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from cbir_tf.parallel import blocks
 from cbir_tf.search.distances import between, find_metric, pairwise
 from cbir_tf.search.index import positions_of
 from cbir_tf.types import UNLABELLED, Embeddings
@@ -54,9 +55,7 @@ def nearest_centroid(
     expected = positions_of(queries.labels, classes)
 
     correct = np.full(len(queries), np.nan)
-    at_once = max(1, BLOCK_PAIRS // max(len(classes), points.shape[1]))
-    for start in range(0, len(queries), at_once):
-        block = np.arange(start, min(start + at_once, len(queries)))
+    for block in blocks(len(queries), max(len(classes), points.shape[1]), BLOCK_PAIRS):
         # Twice prepared, as the means are: directions of directions.
         vectors = arithmetic.prepare(arithmetic.prepare(queries.vectors[block]))
         distances = pairwise(arithmetic, vectors, means)
@@ -70,10 +69,10 @@ def nearest_centroid(
         distances[rows, class_of[itself]] = np.where(left > 0, without, np.inf)
 
         has_class = expected[block] >= 0
-        to_own = distances[np.arange(len(block)), expected[block]]
+        to_own = distances[np.arange(len(distances)), expected[block]]
         scored = has_class & np.isfinite(to_own)
         nearest = np.argmin(distances, axis=1)
-        correct[block[scored]] = nearest[scored] == expected[block[scored]]
+        correct[block][scored] = nearest[scored] == expected[block][scored]
     return correct
 
 

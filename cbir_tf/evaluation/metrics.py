@@ -14,6 +14,7 @@ from cbir_tf.errors import UserError
 from cbir_tf.evaluation.centroids import nearest_centroid
 from cbir_tf.evaluation.label_sets import LabelSets
 from cbir_tf.evaluation.rankings import normalized_gain, score_rankings
+from cbir_tf.parallel import blocks
 from cbir_tf.progress import progress
 from cbir_tf.search import check_k
 from cbir_tf.search.distances import find_metric, pairwise, positions_in, sorting_keys
@@ -188,15 +189,15 @@ def per_query(
     found = found.take(np.argsort(found.ids))
     sets = None if label_sets is None else LabelSets(label_sets)
     if ranking is not None:
-        blocks = list(_scored_rankings(queries, found, ranking, k, sets))
+        scored = list(_scored_rankings(queries, found, ranking, k, sets))
     elif sets is None:
-        blocks = [
+        scored = [
             score_rankings(relevance, relevance.sum(axis=1), k)
             for relevance in _ranked_relevance(queries, found, metric)
         ]
     else:
-        blocks = [_score_gains(gains, k) for gains in _ranked_gains(queries, found, metric, sets)]
-    figures = {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
+        scored = [_score_gains(gains, k) for gains in _ranked_gains(queries, found, metric, sets)]
+    figures = {name: np.concatenate([block[name] for block in scored]) for name in scored[0]}
     if label_sets is None:
         figures["centroid_accuracy"] = nearest_centroid(queries, found, metric)
     return figures
@@ -218,9 +219,7 @@ def _scored_rankings(
 ) -> Iterator[dict[str, np.ndarray]]:
     """The figures of block after block of queries, ranked by something else than distance."""
     own = positions_of(queries.ids, gallery.ids)
-    at_once = max(1, BLOCK_RANKED // len(gallery))
-    blocks = np.split(np.arange(len(queries)), range(at_once, len(queries), at_once))
-    for rows in _shown(blocks):
+    for rows in _shown(list(blocks(len(queries), len(gallery), BLOCK_RANKED))):
         block = queries.take(rows)
         if sets is None:
             gains = (block.labels[:, None] == gallery.labels).astype(np.float32)
@@ -278,9 +277,7 @@ def _distances(
     arithmetic = find_metric(metric)
     prepared = arithmetic.prepare(gallery.vectors)
     positions = positions_of(queries.ids, gallery.ids)
-    at_once = max(1, BLOCK_PAIRS // len(gallery))
-    for start in _shown(range(0, len(queries), at_once)):
-        block = slice(start, start + at_once)
+    for block in _shown(list(blocks(len(queries), len(gallery), BLOCK_PAIRS))):
         distances = pairwise(arithmetic, arithmetic.prepare(queries.vectors[block]), prepared)
         rows = np.flatnonzero(positions[block] >= 0)
         own = rows, positions[block][rows]
@@ -288,9 +285,9 @@ def _distances(
         yield block, own, distances
 
 
-def _shown(blocks: Sequence[Item]) -> Iterable[Item]:
+def _shown(parts: Sequence[Item]) -> Iterable[Item]:
     """The blocks, their progress shown if they are several."""
-    return progress(blocks, description="ranking", unit="blocks") if len(blocks) > 1 else blocks
+    return progress(parts, description="ranking", unit="blocks") if len(parts) > 1 else parts
 
 
 def bootstrap_intervals(values: np.ndarray, resamples: int, seed: int = 0) -> np.ndarray:
@@ -311,10 +308,9 @@ def bootstrap_means(values: np.ndarray, resamples: int, seed: int = 0) -> np.nda
     """(resamples, F) means of rows drawn with replacement; arguments as `bootstrap_intervals`."""
     random = np.random.default_rng(seed)
     rows = len(values)
-    at_once = max(1, BLOCK_DRAWS // rows)
     means = []
-    for start in range(0, resamples, at_once):
-        size = min(at_once, resamples - start)
+    for block in blocks(resamples, rows, BLOCK_DRAWS):
+        size = block.stop - block.start
         drawn = random.integers(rows, size=(size, rows)) + rows * np.arange(size)[:, None]
         times = np.bincount(drawn.ravel(), minlength=size * rows).reshape(size, rows)
         means.append(times @ values / rows)

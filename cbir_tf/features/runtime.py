@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cbir_tf.parallel import blocks
 from cbir_tf.progress import logger
 from cbir_tf.storage.files import replacing, sha256
 
@@ -147,8 +148,9 @@ class OnnxEncoder:
         cores = _cores()
         if len(pixels) < 2 or cores == 1:
             return _run(self._alone, pixels)
-        at_once = max(1, min(PIECE_PIXELS // pixels[0, ..., 0].size, len(pixels) // cores))
-        pieces = [pixels[start : start + at_once] for start in range(0, len(pixels), at_once)]
+        size = pixels[0, ..., 0].size
+        most = min(PIECE_PIXELS, size * (len(pixels) // cores))
+        pieces = [pixels[some] for some in blocks(len(pixels), size, most)]
         session, vectors = self._shared, [np.empty(0)] * len(pieces)
         waiting = iter(range(len(pieces)))  # of which every thread takes the next
 

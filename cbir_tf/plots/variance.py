@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from cbir_tf.parallel import blocks
 from cbir_tf.plots.style import (
     INK,
     MUTED,
@@ -51,8 +52,8 @@ def explained_variance(vectors: np.ndarray) -> np.ndarray:
         centred = vectors - mean
         product = centred @ centred.T
     else:
-        blocks = (vectors[each : each + _BLOCK] - mean for each in range(0, len(vectors), _BLOCK))
-        product = sum(block.T @ block for block in blocks)
+        centred_blocks = (vectors[rows] - mean for rows in blocks(len(vectors), 1, _BLOCK))
+        product = sum(block.T @ block for block in centred_blocks)
     variances = np.linalg.eigvalsh(product)[::-1].clip(min=0)
     return np.cumsum(variances) / variances.sum()
 

@@ -17,6 +17,7 @@ from types import ModuleType
 
 import numpy as np
 
+from cbir_tf.parallel import blocks
 from cbir_tf.storage.files import replacing
 
 FEWEST_PER_CELL = 39  # also what centres are found with
@@ -116,10 +117,10 @@ class Cells:
             (Q,) bool, which queries have been answered; and for those A queries (A, wanted) squared
             distances, ascending, and (A, wanted) numbers.
         """
-        at_once = max(1, BLOCK_VALUES // len(self._radii))
-        starts = range(0, max(1, len(queries)), at_once)
-        blocks = [self._search(queries[start : start + at_once], wanted) for start in starts]
-        answered, distances, numbers = map(np.concatenate, zip(*blocks, strict=True))
+        # A block even of no queries, which says what the arrays look like.
+        parts = blocks(max(1, len(queries)), len(self._radii), BLOCK_VALUES)
+        found = [self._search(queries[some], wanted) for some in parts]
+        answered, distances, numbers = map(np.concatenate, zip(*found, strict=True))
         return answered, distances, numbers
 
     def _search(

@@ -16,6 +16,7 @@ import numpy as np
 from sklearn.metrics.pairwise import manhattan_distances
 
 from cbir_tf.config.metric_names import minkowski_order
+from cbir_tf.parallel import blocks
 
 # Below this share of |q|^2 + |g|^2 a squared distance from dot products, whose error is about
 # 1e-16 of that sum, is no longer good for float32's 6e-8 and is computed again.
@@ -163,9 +164,7 @@ def pairwise(metric: Metric, queries: np.ndarray, gallery: np.ndarray) -> np.nda
     rows, columns = rows[cancelled], columns[cancelled]
     squared[rows, columns] = 0
     distances = metric.reported(np.sqrt(squared, out=squared)).astype(np.float32)
-    at_once = max(1, BLOCK_VALUES // queries.shape[1])
-    for start in range(0, len(rows), at_once):
-        some = slice(start, start + at_once)
+    for some in blocks(len(rows), queries.shape[1], BLOCK_VALUES):
         distances[rows[some], columns[some]] = between(
             metric, queries[rows[some]], gallery[columns[some]]
         )
@@ -175,13 +174,10 @@ def pairwise(metric: Metric, queries: np.ndarray, gallery: np.ndarray) -> np.nda
 def _in_blocks(metric: Metric, queries: np.ndarray, gallery: np.ndarray) -> np.ndarray:
     """`pairwise` from the differences, so many at a time that the processor's cache holds them."""
     distances = np.empty((len(queries), len(gallery)), dtype=np.float32)
-    columns = max(1, CACHED_VALUES // queries.shape[1])
-    rows = max(1, columns // max(1, len(gallery)))
-    for top in range(0, len(queries), rows):
-        block = queries[top : top + rows, np.newaxis]
-        for left in range(0, len(gallery), columns):
-            some = slice(left, left + columns)
-            distances[top : top + rows, some] = between(metric, block, gallery[some])
+    dimension = queries.shape[1]
+    for rows in blocks(len(queries), len(gallery) * dimension, CACHED_VALUES):
+        for columns in blocks(len(gallery), dimension, CACHED_VALUES):
+            distances[rows, columns] = between(metric, queries[rows, np.newaxis], gallery[columns])
     return distances
 
 
@@ -199,9 +195,9 @@ def pairs_within(
         Positions of some pairs: two (P,) int64 arrays, first and second, first < second.
     """
     prepared = metric.prepare(vectors)
-    at_once = max(1, BLOCK_PAIRS // max(1, len(prepared)))
-    for start in range(0, len(prepared), at_once):
-        distances = pairwise(metric, prepared[start : start + at_once], prepared[start:])
+    for block in blocks(len(prepared), len(prepared), BLOCK_PAIRS):
+        start = block.start
+        distances = pairwise(metric, prepared[block], prepared[start:])
         rows, columns = np.nonzero(distances <= distance)
         later = columns > rows
         yield start + rows[later], start + columns[later]

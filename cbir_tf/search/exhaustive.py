@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from cbir_tf.parallel import blocks
 from cbir_tf.search.distances import find_metric, pairwise, positions_in, sorting_keys
 from cbir_tf.types import Embeddings
 
@@ -37,9 +38,9 @@ class Exhaustive:
         others = self._prepared if among is None else self._prepared[among]
         found = np.full((len(queries), k), -1)
         distances = np.full((len(queries), k), np.inf, dtype=np.float32)
-        at_once = max(1, BLOCK_PAIRS // max(1, len(others)))
-        for start in range(0, len(queries) if len(others) else 0, at_once):
-            rows = slice(start, start + at_once)
+        if not len(others):
+            return found, distances
+        for rows in blocks(len(queries), len(others), BLOCK_PAIRS):
             between = pairwise(self._metric, self._metric.prepare(queries[rows]), others)
             itself = own[rows, None] == (np.arange(len(others)) if among is None else among)
             between[itself] = np.inf

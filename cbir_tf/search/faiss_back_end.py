@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from cbir_tf.errors import UserError, nearest
+from cbir_tf.parallel import blocks
 from cbir_tf.progress import logger
 from cbir_tf.search.cells import Cells
 from cbir_tf.search.distances import Metric
@@ -346,8 +347,8 @@ class FaissBackEnd:
         kind = self._faiss.METRIC_L2 if metric.order == 2 else self._faiss.METRIC_L1
         slots = np.arange(len(vectors)) if order is None else order
         self._flat = self._faiss.IndexFlat(self._prepare(vectors[:1]).shape[1], kind)
-        for start in range(0, len(slots), 2**16):
-            self._flat.add(self._prepare(vectors[slots[start : start + 2**16]]))
+        for some in blocks(len(slots), 1, 2**16):
+            self._flat.add(self._prepare(vectors[slots[some]]))
         self._longest = float(np.sqrt(np.square(self._stored).sum(axis=1).max(initial=0)))
         self._slots = np.arange(len(vectors))
         self._renumber()

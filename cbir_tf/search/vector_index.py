@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import copy
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from cbir_tf.errors import UserError
-from cbir_tf.parallel import in_parallel
+from cbir_tf.parallel import blocks, in_parallel
 from cbir_tf.search.back_end import BackEnd
 from cbir_tf.search.distances import (
     between,
@@ -199,7 +199,8 @@ class GalleryIndex:
         while len(pending):
             wanted = min(wanted, most)
             unsettled = []
-            for rows in _blocks(pending, max(wanted, queries.shape[1]), BLOCK_VALUES):
+            for some in blocks(len(pending), max(wanted, queries.shape[1]), BLOCK_VALUES):
+                rows = pending[some]
                 candidates, beyond = self.back_end.propose(queries[rows], wanted, among)
                 candidates = np.where(candidates == own[rows, None], -1, candidates)
                 best, their_distances = self._rank(queries[rows], candidates, k)
@@ -218,16 +219,16 @@ class GalleryIndex:
         """The best k of (Q, C) candidates by (distance, position), which is (distance, id)."""
         distances = np.empty(candidates.shape, dtype=np.float32)
 
-        def measure(rows: np.ndarray) -> None:
+        def measure(rows: slice) -> None:
             some = candidates[rows]
             prepared = self._metric.prepare(self._gallery.vectors.take(some.ravel(), axis=0))
             own = self._metric.prepare(queries[rows])[:, np.newaxis]
             distances[rows] = between(self._metric, own, prepared.reshape(*some.shape, -1))
 
-        everyone = np.arange(len(queries))
-        blocks = [*_blocks(everyone, candidates.shape[1] * queries.shape[1], CACHED_VALUES)]
+        values = candidates.shape[1] * queries.shape[1]
+        parts = list(blocks(len(queries), values, CACHED_VALUES))
         # For a single query threads would take longer to start than it does.
-        deque(map(measure, blocks) if len(blocks) == 1 else in_parallel(measure, blocks), maxlen=0)
+        deque(map(measure, parts) if len(parts) == 1 else in_parallel(measure, parts), maxlen=0)
         missing = candidates < 0
         distances[missing] = np.inf
         keys = sorting_keys(distances, np.where(missing, NONE, candidates))
@@ -255,9 +256,3 @@ def _by_id(embeddings: Embeddings) -> Embeddings:
     if (ids[:-1] < ids[1:]).all():
         return embeddings
     return embeddings.take(np.argsort(ids))
-
-
-def _blocks(rows: np.ndarray, values_a_row: int, values: int) -> Iterator[np.ndarray]:
-    """The rows, so many at a time that a block holds about so many values."""
-    at_once = max(1, values // values_a_row)
-    return (rows[start : start + at_once] for start in range(0, len(rows), at_once))
