@@ -1,14 +1,14 @@
-"""Classes from embeddings, with their probabilities: what the first of two steps asks.
+"""Classifiers of embeddings, with probabilities: they tell the class router a query's class.
 
-Both are fitted to labelled embeddings, the same to the same, and anew whenever a run that asks them
-is opened: nothing of them is saved.
+Both are fitted to labelled embeddings, deterministically, whenever a run that uses one is opened;
+nothing of them is saved.
 
 - `NearestVote`: the share of a class among the nearest images.
 - `LinearMachine`: a linear support vector machine for each class against the rest. Its decision
-  values are no probabilities; the softmax of them divided by a temperature is, the temperature
-  being the one under which values of images held out say best which class these are of (Guo et al.
-  2017, On Calibration of Modern Neural Networks), with a doubt in each of 1 in n + 2, n being the
-  images of its class (Platt 1999, Probabilistic Outputs for Support Vector Machines).
+  values become probabilities by a softmax after division by a temperature, chosen so that
+  held-out images get the largest likelihood (Guo et al. 2017, On Calibration of Modern Neural
+  Networks), with targets smoothed by 1 in n + 2 for n images of the class (Platt 1999,
+  Probabilistic Outputs for Support Vector Machines).
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ MOST_ITERATIONS = 10_000
 
 
 class Classifier(Protocol):
-    """What says of which class a vector is.
+    """Gives a vector the probability of every class.
 
     Attributes:
         labels: (C,) the labels it knows, ascending.

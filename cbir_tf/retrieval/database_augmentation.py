@@ -54,5 +54,5 @@ def load_augmented(
             if made != (neighbours, metric, digest(original)):
                 return None
             return Embeddings(original.ids, kept["vectors"], original.labels)
-    except (OSError, EOFError, KeyError, ValueError, BadZipFile):  # they are made anew
+    except (OSError, EOFError, KeyError, ValueError, BadZipFile):  # they are made again
         return None

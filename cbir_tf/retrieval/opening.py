@@ -128,21 +128,15 @@ def _fitted(searched: Embeddings, search: Search) -> Index:
 def _calibration(
     run: Run, search: Search, fingerprint: str, whitening: Whitening | None
 ) -> Calibration | None:
-    """The calibrated threshold; None where there is none for these vectors and this metric.
-
-    Raises:
-        UserError: it is of another encoder.
-    """
+    """The calibrated threshold; None where there is none for these vectors and this metric."""
     if not run.no_match.is_file():
         return None
     calibration = Calibration.load(run.no_match)
-    if calibration.model != fingerprint:
-        raise UserError(f"{run.no_match}: of another model; run cbir calibrate again")
-    if calibration.whitening != ("" if whitening is None else whitening.digest):
+    digest = "" if whitening is None else whitening.digest
+    if (calibration.model, calibration.whitening) != (fingerprint, digest):
+        what = "model" if calibration.model != fingerprint else "whitening, or of other images"
         logger.warning(
-            "%s: of another whitening, or fitted to other images; run cbir calibrate again to be "
-            "told what is no match",
-            run.no_match,
+            "%s: the threshold is of another %s; run cbir calibrate again", run.no_match, what
         )
         return None
     return calibration if calibration.metric == search.metric else None

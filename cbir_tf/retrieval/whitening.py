@@ -1,6 +1,6 @@
-"""Fewer dimensions, standardized or whitened ones, for searching: fitted to the stored vectors.
+"""Whitening: fewer, standardized or whitened dimensions for searching, fitted to stored vectors.
 
-Vectors are centred: the mean of those it was fitted to is taken off first, as the directions along
+Vectors are centred: the mean of those it was fitted to is subtracted first, as the directions along
 which they vary most are seen from there (Jegou & Chum 2012, Negative evidences and co-occurences in
 image retrieval: the benefit of PCA and whitening). So the cosine distance after it compares the
 directions from the mean, and no longer those from the origin, that all have some of the mean in
@@ -71,7 +71,7 @@ class Whitening:
     ) -> Whitening:
         """Find the directions along which vectors vary.
 
-        The same vectors give the same projection: the eigenvectors are computed in full, not
+        The same vectors give the same whitening: the eigenvectors are computed in full, not
         sought from a random start.
 
         Args:
@@ -171,11 +171,11 @@ class Whitening:
         """
         path = folder / FILE_NAME
         if not path.is_file():
-            raise UserError(f"{path}: no saved projection; extract the features anew")
+            raise UserError(f"{path}: no saved whitening; run cbir extract again")
         try:
             with np.load(path, allow_pickle=False) as file:
                 components = int(file["components"])
-                projection = cls(
+                whitening = cls(
                     file["mean"],
                     file["directions"],
                     None if components < 0 else components,
@@ -183,21 +183,20 @@ class Whitening:
                     bool(file["standardize"]),
                     str(file["fitted_to"]),
                 )
-                intact = str(file["digest"]) == projection.digest
+                intact = str(file["digest"]) == whitening.digest
         except Exception:  # NumPy and zipfile raise all sorts of things over a damaged file
             intact = False
         if not intact:
-            raise UserError(f"{path}: damaged; extract the features anew")
-        return projection
+            raise UserError(f"{path}: damaged; run cbir extract again")
+        return whitening
 
 
 def whitening_for(vectors: np.ndarray, search: Search, folder: Path) -> Whitening | None:
-    """The projection that the settings ask for, of the vectors that are stored now.
+    """The whitening that is configured, of the vectors that are stored now.
 
     The saved one, if it was fitted to these very vectors with these settings; otherwise it is
-    fitted anew. So whenever images are added or taken out, the projection changes, and with it all
-    projected vectors: an index over them is then to be fitted anew, and a no-match threshold to be
-    calibrated anew.
+    fitted. So whenever images are added or removed, the whitening changes, and with it all whitened
+    vectors: an index over them has to be fitted again, and a threshold to be calibrated again.
 
     Args:
         vectors: (N, D) float32, all that are stored, as the embedder made them.
@@ -205,7 +204,7 @@ def whitening_for(vectors: np.ndarray, search: Search, folder: Path) -> Whitenin
         folder: where it was saved, if it was.
 
     Returns:
-        None where the settings ask for none.
+        None where none is configured.
 
     Raises:
         UserError: as `Whitening.fit`.
@@ -220,7 +219,7 @@ def whitening_for(vectors: np.ndarray, search: Search, folder: Path) -> Whitenin
         reason = f"{folder / FILE_NAME}: of other vectors or settings"
     except UserError as error:
         reason = str(error)
-    logger.info("%s: fitting the projection anew", reason)
+    logger.info("%s: fitting the whitening again", reason)
     return Whitening.fit(vectors, *settings)
 
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from cbir_tf.commands.cli import main
-from cbir_tf.commands.extract import folder_images, split_images
 from cbir_tf.features.store import FeatureStore
+from cbir_tf.retrieval.extraction import folder_images, split_images
 from cbir_tf.run import Run
 
 pytestmark = pytest.mark.slow

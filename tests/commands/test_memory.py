@@ -22,7 +22,7 @@ PROGRAM = """
 import sys
 if sys.argv.pop(1) == "keras":
     sys.modules["onnxruntime"] = None
-from cbir_tf.commands import pictures
+from cbir_tf.retrieval import pictures
 from cbir_tf.commands.cli import main
 pictures.MAPPED = 300  # reached by the fewer images, too
 assert main(sys.argv[1:]) == 0

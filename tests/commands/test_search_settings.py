@@ -17,7 +17,7 @@ from cbir_tf import Retriever
 from cbir_tf.commands.cli import main
 from cbir_tf.evaluation import per_query
 from cbir_tf.features.store import FeatureStore
-from cbir_tf.retrieval.calibration import NoMatch
+from cbir_tf.retrieval.calibration import Calibration
 from cbir_tf.search.annoy_back_end import AnnoyBackEnd
 from cbir_tf.search.faiss_back_end import FaissBackEnd
 from cbir_tf.types import Embeddings
@@ -107,11 +107,11 @@ def test_calibration_evaluation_and_comparison_see_the_same_vectors(projected, c
         chosen = [retriever.store.select(split=split) for split in splits]
         return retriever.embeddings.take(np.isin(ids, np.concatenate(chosen)))
 
-    expected = NoMatch.calibrate(
+    expected = Calibration.measure(
         of_splits("validation"), of_splits("train", "validation"), "cosine", 0.2
     )
-    assert retriever.no_match.threshold == expected.threshold
-    assert retriever.no_match.strangers == expected.strangers
+    assert retriever.gallery.calibration.threshold == expected.threshold
+    assert retriever.gallery.calibration.out_of_gallery == expected.out_of_gallery
     assert main(["search", "--run", str(projected), QUERY, "--json"]) == 0
 
     figures = per_query(of_splits("test"), k=(1, 2), metric="cosine")
@@ -162,7 +162,7 @@ def test_a_saved_index_is_used_again_only_with_its_projection(projected, fits):
         lambda: configure(projected, pca=None, whiten=False),
     ):
         change()
-        assert len(Retriever.open(projected).index) == 36
+        assert len(Retriever.open(projected).gallery) == 36
         assert fits.pop() == 36
     configure(projected, pca=3)
     assert Retriever.open(projected).search(QUERY, 5).ids.tolist() == expected.ids.tolist()
@@ -200,7 +200,7 @@ def test_a_gallery_that_grows_has_its_projection_fitted_anew(projected, tmp_path
     configure(projected, index="faiss")
     assert main(["calibrate", "--run", str(projected), "--false-match-rate", "0.2"]) == 0
     before = Retriever.open(projected)
-    assert before.no_match is not None
+    assert before.gallery.calibration is not None
     folder = tmp_path / "more"
     folder.mkdir()
     random = np.random.default_rng(0)
@@ -210,14 +210,14 @@ def test_a_gallery_that_grows_has_its_projection_fitted_anew(projected, tmp_path
     fits.clear()
     extract(projected, "--images", str(folder))
     assert fits == [41]
-    after = Retriever.open(projected)
-    assert fits == [41]
-    assert after.projection.digest != before.projection.digest
-    mean, _ = naive_space(projected, 3)
-    np.testing.assert_allclose(after.projection.mean, mean, atol=1e-6)
     with caplog.at_level(logging.WARNING):
-        assert after.no_match is None
-    assert "run calibrate again" in caplog.text
+        after = Retriever.open(projected)
+    assert fits == [41]
+    assert after.gallery.whitening.digest != before.gallery.whitening.digest
+    mean, _ = naive_space(projected, 3)
+    np.testing.assert_allclose(after.gallery.whitening.mean, mean, atol=1e-6)
+    assert after.gallery.calibration is None
+    assert "calibrate again" in caplog.text
 
 
 def test_more_components_than_stored_vectors_have_are_one_line(run_folder, capsys):
@@ -240,7 +240,7 @@ def test_a_minkowski_distance_is_the_same_everywhere(run_folder, capsys):
     found = retriever.search(QUERY, 5)
     assert found.ids[0].tolist() == retriever.embeddings.ids[np.argsort(distances)[1:6]].tolist()
     np.testing.assert_allclose(found.distances[0], np.sort(distances)[1:6], rtol=1e-5)
-    assert retriever.no_match.metric == "minkowski-3"
+    assert retriever.gallery.calibration.metric == "minkowski-3"
     command = ["search", "--run", str(run_folder), QUERY, "--json", "--re-ranking", "k_reciprocal"]
     assert main(command) == 0
     capsys.readouterr()
@@ -273,7 +273,7 @@ def test_annoys_trees_are_saved_and_used_again(run_folder, metric, fits, monkeyp
     assert fits == [36]
     assert (run_folder / "index" / "annoy.index").is_file()
     retriever = Retriever.open(run_folder)
-    assert fits == [36] and not retriever.index.is_exact
+    assert fits == [36] and not retriever.gallery.index.is_exact
     assert retriever.search(QUERY, 5).ids.tolist() == expected.ids.tolist()
     only_blue = retriever.search(QUERY, 5, where=["label=blue"])
     assert all(id_.startswith("blue/") for id_ in only_blue.ids[0])

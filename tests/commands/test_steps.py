@@ -14,7 +14,6 @@ from PIL import Image
 
 from cbir_tf import Retriever, Run
 from cbir_tf.commands.cli import main
-from cbir_tf.commands.evaluate import Task
 from cbir_tf.data.decode import decode_image
 from cbir_tf.errors import UserError
 from cbir_tf.evaluation import score_rankings
@@ -22,6 +21,7 @@ from cbir_tf.features.store import FeatureStore
 from cbir_tf.models import load_embedder
 from cbir_tf.retrieval.classifiers import fit_classifier
 from cbir_tf.retrieval.re_ranking import augmented
+from cbir_tf.retrieval.run_evaluation import EvaluationTask
 from cbir_tf.search import make_index
 
 pytestmark = pytest.mark.slow
@@ -79,7 +79,7 @@ def test_a_first_step_without_training_images_names_the_command_that_brings_them
     assert main(["extract", "--run", str(run_folder), "--split", "test"]) == 0
     stored = FeatureStore.open(run_folder / "features.db").records("test")[0].id
     command[3] = stored
-    assert f"run extract.py --run {run_folder} --split train" in error_of(capsys, *command)
+    assert "--split train" in error_of(capsys, *command)
     assert main(["extract", "--run", str(run_folder), "--split", "train"]) == 0
     assert output_of(capsys, *command)["class"] is not None
 
@@ -105,8 +105,9 @@ def test_the_first_step_is_learnt_from_the_training_split_alone(run_folder):
         ]
         store.describe(changed)
     expected = fit_classifier("svm", training, "cosine").probabilities(test.vectors)
-    task = Task.open(run, "train", None)
-    found = task.retriever.gate.classifier.probabilities(test.vectors)
+    task = EvaluationTask.open(run, "train", None)
+    router = task.retriever.gallery.router(run.config.search.two_step)
+    found = router.classifier.probabilities(test.vectors)
     np.testing.assert_array_equal(found, expected)
 
 
@@ -163,7 +164,7 @@ def test_moved_vectors_are_kept_with_the_index_and_made_anew_for_another_setting
     expected = Retriever(run)
     plain = make_index(metric="cosine").fit(expected.embeddings)
     moved = augmented(plain, expected.embeddings, 3)
-    np.testing.assert_allclose(expected.gallery.vectors, moved.vectors, atol=1e-6)
+    np.testing.assert_allclose(expected.gallery.index.gallery.vectors, moved.vectors, atol=1e-6)
     queries = expected.embeddings.vectors[:4]
     ours = expected.search(queries[0], 10)
     theirs = make_index(metric="cosine").fit(moved).search(queries[:1], 10)
@@ -171,7 +172,7 @@ def test_moved_vectors_are_kept_with_the_index_and_made_anew_for_another_setting
 
     calls = []
     monkeypatch.setattr(
-        "cbir_tf.retrieval.retriever.augmented",
+        "cbir_tf.retrieval.opening.augmented",
         lambda *arguments: calls.append(1) or augmented(*arguments),
     )
     assert Retriever(run).search(queries[0], 10).ids.tolist() == ours.ids.tolist()
@@ -179,7 +180,7 @@ def test_moved_vectors_are_kept_with_the_index_and_made_anew_for_another_setting
     other = configure(run_folder, database_augmentation=5)
     again = augmented(plain, expected.embeddings, 5)
     retriever = Retriever(other)
-    np.testing.assert_allclose(retriever.gallery.vectors, again.vectors, atol=1e-6)
+    np.testing.assert_allclose(retriever.gallery.index.gallery.vectors, again.vectors, atol=1e-6)
     theirs = make_index(metric="cosine").fit(again).search(queries[:1], 10)
     assert retriever.search(queries[0], 10).ids.tolist() == theirs.ids.tolist()
     assert calls == [1]
@@ -187,7 +188,7 @@ def test_moved_vectors_are_kept_with_the_index_and_made_anew_for_another_setting
     Retriever(run).search(queries[0], 10)
     assert calls == [1, 1]
     none = Retriever(configure(run_folder, database_augmentation=0))
-    assert none.gallery is none.embeddings
+    assert none.gallery.index.gallery is none.embeddings
     theirs = plain.search(queries[:1], 10)
     assert none.search(queries[0], 10).ids.tolist() == theirs.ids.tolist()
 
@@ -239,10 +240,10 @@ def test_gallery_and_queries_go_through_the_same_views(run_folder, photos, capsy
     mean = load_embedder(run.model).predict_on_batch(np.stack(views)).mean(axis=0)
     mean /= np.linalg.norm(mean)
     retriever = Retriever(run)
-    for query in (path, path.read_bytes(), *([] if augmentation == "crops" else [pixels])):
-        np.testing.assert_allclose(retriever.encode(query), mean, atol=1e-4)
+    for query in (path, path.read_bytes(), Image.open(path), np.asarray(Image.open(path))):
+        np.testing.assert_allclose(retriever.encode(query)[0], mean, atol=1e-4)
     larger = np.pad(pixels, ((8, 8), (8, 8), (0, 0)))
-    assert retriever.encode(larger).shape == mean.shape
+    assert retriever.encode([larger, path]).shape == (2, *mean.shape)
     row = np.searchsorted(retriever.embeddings.ids, "green/00.jpg")
     np.testing.assert_allclose(retriever.embeddings.vectors[row], mean, atol=1e-4)
     assert retriever.search(path.read_bytes(), 1).ids.tolist() == [["green/00.jpg"]]
@@ -275,8 +276,8 @@ def test_another_run_says_of_which_class_query_and_gallery_are(
     run = configure(run_folder, two_step={"name": "svm", "run": str(warmth)})
     command = ["search", "--run", run_folder]
     error = error_of(capsys, *command, "red/03.jpg")
-    assert f"run extract.py --run {warmth} --images {photos}" in error
-    assert "one of 18 such images" in error
+    assert f"extract --run {warmth} --images {photos}" in error
+    assert "17 other images" in error
     # What the message says is what mends it.
     assert main(["extract", "--run", str(warmth), "--images", str(photos)]) == 0
 
@@ -284,7 +285,7 @@ def test_another_run_says_of_which_class_query_and_gallery_are(
     assert found["search"] == "two-step svm of warmth hard"
     assert found["class"]["name"] == "warm"
     retriever, other = Retriever(run), Retriever.open(warmth)
-    classifier = other.fit_classifier(run.config.search.two_step)
+    classifier = other.gallery.fit_classifier(run.config.search.two_step)
     record_of = {record.digest: record.id for record in other.store.records()}
     vector_of = dict(zip(other.embeddings.ids.tolist(), other.embeddings.vectors, strict=True))
     class_of = {}
@@ -298,12 +299,12 @@ def test_another_run_says_of_which_class_query_and_gallery_are(
     outside = tmp_path / "outside.png"
     pixels = decode_image(photos / "blue" / "05.jpg", (48, 64), "stretch")
     Image.fromarray(pixels).save(outside)
-    shares = classifier.probabilities(other.encode(outside)[None])[0]
+    shares = classifier.probabilities(other.encode(outside))[0]
     for query in (outside, outside.read_bytes()):
-        prediction = retriever.find(query).prediction
+        prediction = retriever.search(query).prediction[0]
         assert prediction.name == "cold"
         assert prediction.probability == pytest.approx(shares.max())
-    with pytest.raises(UserError, match="a vector has no picture"):
+    with pytest.raises(UserError, match="not vectors"):
         retriever.search(retriever.embeddings.vectors[0])
     evaluated = output_of(capsys, "evaluate", "--run", run_folder)
     assert evaluated["search"] == "two-step svm of warmth hard"

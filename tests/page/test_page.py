@@ -74,7 +74,7 @@ def test_an_uploaded_picture_finds_what_the_retriever_finds(page, folder, photo)
     expect(page.get_by_role("heading", name="Search by picture")).to_be_visible()
     upload(page, photo)
     retriever = Retriever.open(folder)
-    right = retriever.find(photo.read_bytes(), 7).neighbours
+    right = retriever.search(photo.read_bytes(), 7)
     retriever.close()
     assert ids(page) == right.ids[0].tolist()
     assert [float(each) for each in texts(page, ".distance")] == pytest.approx(

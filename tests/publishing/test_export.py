@@ -11,13 +11,13 @@ from cbir_tf.release import export, export_report
 
 from cbir_tf import Run
 from cbir_tf.commands.cli import main
-from cbir_tf.commands.extract import split_images
 from cbir_tf.data.batches import inference_batches
 from cbir_tf.errors import UserError
 from cbir_tf.features.runtime import open_encoder
 from cbir_tf.models import load_embedder
 from cbir_tf.publishing.export import FORMATS, Format, Source
 from cbir_tf.publishing.export_report import _compare, export_all, format_exports
+from cbir_tf.retrieval.extraction import split_images
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (6, 2, 2, 3), dtype=np.uint8)
 VECTORS = np.random.default_rng(1).normal(size=(6, 16)).astype(np.float32)
