@@ -92,7 +92,7 @@ def made(folder: Path, images: Path, index: str) -> Run:
         with FeatureStore.create(run.features, maker, ["class"]) as store:
             ids = [f"image-{each:05d}" for each in range(STORED)]
             store.write([Record(id_, None, 0, "test", "digest") for id_ in ids], vectors)
-        Retriever(run).encoder(np.zeros((1, 224, 224, 3), np.uint8))  # exports the model
+        Retriever(run).encoder.of_pixels(np.zeros((1, 224, 224, 3), np.uint8))  # exports the model
     return Run.open(folder)
 
 
@@ -219,8 +219,8 @@ class Bare:
         """Pictures a second."""
         done, start = 0, time.perf_counter()
         for pixels in self._batches(way):
-            vectors = self.retriever.encoder(np.stack(pixels))
-            self.retriever.searcher.search(vectors, K)
+            vectors = self.retriever.encoder.of_pixels(np.stack(pixels))
+            self.retriever.engine().search(self.retriever.gallery.queries(vectors), K)
             done += len(pixels)
             if time.perf_counter() - start > seconds:
                 break

@@ -249,9 +249,9 @@ def drop_missing(run: Run, folder: Path, images: ImageSet) -> list[str]:
     return gone
 
 
-def fit_index(run: Run) -> Retriever:
+def fit_index(run: Run, encoder: Encoder | None = None) -> Retriever:
     """The run opened for searching, whitening and index fitted to what is stored now and saved."""
-    retriever = Retriever(run)
+    retriever = Retriever(run, encoder=encoder)
     retriever.save_index()
     return retriever
 

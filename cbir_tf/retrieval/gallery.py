@@ -103,6 +103,7 @@ class Gallery:
         rows = known_positions(ids, self.embeddings.ids, "search for one that is")
         two_step, shares = two_step or self.settings.two_step, None
         if self.external is not None and two_step.name != "none":
+            self.router(two_step)  # which first reports all images that the other run lacks
             shares = self.external.of_stored(ids, two_step)
         return QueryBatch(self.embeddings.vectors[rows], ids, candidates, shares)
 

@@ -7,20 +7,16 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
-from PIL import Image
 
 from cbir_tf.config.search import Search, TwoStep
-from cbir_tf.data.decode import decode_image, resized_pixels
 from cbir_tf.errors import UserError, nearest
-from cbir_tf.features.runtime import DESCRIPTORS, Encoder
+from cbir_tf.features.runtime import Encoder
 from cbir_tf.features.store import Record
-from cbir_tf.features.views import open_run_encoder, viewed
-from cbir_tf.parallel import blocks, in_parallel
 from cbir_tf.retrieval.external_classifier import ExternalClassifier
 from cbir_tf.retrieval.gallery import Gallery
+from cbir_tf.retrieval.image_encoder import ImageEncoder, Query, is_vector, listed
 from cbir_tf.retrieval.opening import gallery_of_store, open_store, save_gallery
 from cbir_tf.retrieval.query_engine import QueryEngine
 from cbir_tf.run import Run
@@ -28,15 +24,6 @@ from cbir_tf.storage.addresses import path_of
 from cbir_tf.storage.files import sha256
 from cbir_tf.storage.remote import fetch_missing, local
 from cbir_tf.types import Embeddings, QueryBatch, Results
-
-if TYPE_CHECKING:
-    import keras
-
-Query: TypeAlias = str | Path | bytes | np.ndarray | Image.Image
-"""Path or encoded bytes of an image, id of a stored one, uint8 (H, W, 3) RGB pixels of any size, an
-image of Pillow, or a float (D,) vector as the embedder makes it."""
-
-ENCODED_AT_ONCE = 32
 
 
 class Retriever:
@@ -48,8 +35,10 @@ class Retriever:
         run: the run; its features must have been extracted.
         search: how to search; the run's own configuration when not given.
         may_be_empty: open a store without images too.
+        encoder: the run's encoder of pixels, if it is open already.
 
     Attributes:
+        encoder: from images to vectors.
         gallery: what is searched; adding and removing images puts a new snapshot in its place.
 
     Raises:
@@ -57,12 +46,19 @@ class Retriever:
             fitted to them.
     """
 
-    def __init__(self, run: Run, search: Search | None = None, may_be_empty: bool = False) -> None:
+    def __init__(
+        self,
+        run: Run,
+        search: Search | None = None,
+        may_be_empty: bool = False,
+        encoder: Encoder | None = None,
+    ) -> None:
         self.run = run
         self.search_config = search or run.config.search
         self.store = open_store(run, self.search_config)
         self.other: Retriever | None = None
-        self._encoding, self._changing = threading.Lock(), threading.Lock()
+        self.encoder = ImageEncoder(run, self.search_config, encoder)
+        self._changing = threading.Lock()
         try:
             if self.search_config.two_step.run is not None:
                 self.other = Retriever.open(self.search_config.two_step.run)
@@ -121,7 +117,7 @@ class Retriever:
             UserError: no such image or id, an unreadable image, k beyond the gallery, or conditions
                 that no image meets.
         """
-        batch = self.query_batch(_listed(queries), self.select(where) if where else None)
+        batch = self.query_batch(listed(queries), self.select(where) if where else None)
         return self.described(self.engine().search(batch, k))
 
     def engine(self, settings: Search | None = None) -> QueryEngine:
@@ -149,7 +145,7 @@ class Retriever:
         shares: list[np.ndarray | None] = [None] * len(queries)
         gallery = self.gallery
         if foreign:
-            encoded = self.gallery.queries(self._vectors([queries[row] for row in foreign]))
+            encoded = self.gallery.queries(self.encoder([queries[row] for row in foreign]))
             probabilities = self.external_probabilities([queries[row] for row in foreign])
             for place, row in enumerate(foreign):
                 vectors[row] = encoded.vectors[place]
@@ -178,7 +174,7 @@ class Retriever:
         Raises:
             UserError: one cannot be read.
         """
-        return self.gallery.whitened(self._vectors(_listed(images)))
+        return self.gallery.whitened(self.encoder(listed(images)))
 
     def select(self, where: Sequence[str]) -> np.ndarray:
         """Ids of the stored images that meet all conditions.
@@ -253,26 +249,6 @@ class Retriever:
         images = all_images(self.run.config.data)
         return dict(zip(map(str, images.ids), images.sources, strict=True))
 
-    # --- the model ------------------------------------------------------------------------------
-
-    @cached_property
-    def model(self) -> keras.Model:
-        """The embedder in Keras: uint8 RGB (B, H, W, 3) of any size to float32 (B, D).
-
-        Raises:
-            UserError: the run has descriptors in its place; use `encoder`.
-        """
-        if self.run.model.suffix == DESCRIPTORS:
-            raise UserError(f"{self.run.model}: descriptors are no Keras model; use .encoder")
-        from cbir_tf.models import load_embedder
-
-        return load_embedder(self.run.model)
-
-    @cached_property
-    def encoder(self) -> Encoder:
-        """What embeds images of the configuration's size, or of another one, fastest."""
-        return open_run_encoder(self.run, self.search_config)
-
     # --- changes --------------------------------------------------------------------------------
 
     def add(
@@ -336,29 +312,6 @@ class Retriever:
         same = record is not None and record.id in self.gallery and sha256(file) == record.digest
         return record.id if record is not None and same else None
 
-    def _vectors(self, queries: Sequence[Query]) -> np.ndarray:
-        """(Q, D) as the embedder makes them."""
-        given = [np.asarray(each, np.float32) for each in queries if _is_vector(each)]
-        if len(given) == len(queries):
-            return np.stack(given)
-        pictures = [each for each in queries if not _is_vector(each)]
-        encoded = []
-        for rows in blocks(len(pictures), 1, ENCODED_AT_ONCE):
-            pixels = np.stack(list(in_parallel(self._pixels, pictures[rows])))
-            with self._encoding:  # Keras' predict is not safe from several threads
-                encoded.append(self.encoder(pixels))
-        from_pictures, from_given = iter(np.concatenate(encoded)), iter(given)
-        return np.stack(
-            [next(from_given if _is_vector(each) else from_pictures) for each in queries]
-        )
-
-    def _pixels(self, query: Query) -> np.ndarray:
-        data = viewed(self.run.config.data, self.search_config)
-        if isinstance(query, (np.ndarray, Image.Image)):
-            return resized_pixels(query, data.image_size, data.resize)
-        source = query if isinstance(query, bytes) else local(query)
-        return decode_image(source, data.image_size, data.resize)
-
     def external_probabilities(
         self, queries: Sequence[Query], two_step: TwoStep | None = None
     ) -> np.ndarray | None:
@@ -370,7 +323,7 @@ class Retriever:
         two_step = two_step or self.search_config.two_step
         if self.other is None or self.gallery.external is None or two_step.name == "none":
             return None
-        if any(map(_is_vector, queries)):
+        if any(map(is_vector, queries)):
             raise UserError(
                 f"search.two_step.run: {self.other.run.folder} can classify pictures, not vectors; "
                 "give the picture, or search without it"
@@ -388,17 +341,3 @@ class Retriever:
             self.store.digests(),
             lambda id_: self.record(id_).path,
         )
-
-
-def _is_vector(query: Query) -> bool:
-    return isinstance(query, np.ndarray) and query.ndim == 1
-
-
-def _listed(queries: Query | Sequence[Query]) -> Sequence[Query]:
-    """One query or many, as many."""
-    if isinstance(queries, (str, Path, bytes, Image.Image)):
-        return [queries]
-    if isinstance(queries, np.ndarray):
-        is_batch = queries.ndim == 4 or (queries.ndim == 2 and queries.dtype != np.uint8)
-        return list(queries) if is_batch else [queries]
-    return list(queries)

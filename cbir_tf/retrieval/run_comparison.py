@@ -177,7 +177,7 @@ def _images_per_second(task: EvaluationTask, images: ImageSet) -> float:
     data = viewed(config.data, config.search)
     mine = task.images.take(np.isin(task.images.ids, images.ids))
     start = time.perf_counter()
-    embed(task.retriever.encoder, mine, data)
+    embed(task.retriever.encoder.of_pixels, mine, data)
     return len(mine) / (time.perf_counter() - start)
 
 

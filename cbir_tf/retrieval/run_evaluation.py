@@ -76,8 +76,7 @@ class EvaluationTask:
         # Before the store is looked at, which takes a damaged model for another one.
         encoder = open_run_encoder(run, search)
         encode_into_store(run, images, encoder)
-        retriever = fit_index(run)
-        retriever.encoder = encoder
+        retriever = fit_index(run, encoder)
         images = images.take(np.isin(images.split, list(splits)))
         stored = retriever.embeddings
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -84,6 +85,9 @@ class AnnoyBackEnd:
             self._tune(prepared)
         trees = 0 if self.is_exact else self._forest.get_n_trees()
         log_recall(f"annoy, {trees} trees,", len(vectors), start, self.reached)
+
+    def copy(self) -> AnnoyBackEnd:
+        return copy.copy(self)  # a changed gallery gets a forest of its own
 
     def insert(self, vectors: np.ndarray, positions: np.ndarray) -> None:
         """Build the trees anew."""

@@ -33,6 +33,10 @@ class BackEnd(Protocol):
         """Take (N, D) float32 vectors, in place of any earlier ones."""
         ...
 
+    def copy(self) -> BackEnd:
+        """A back end of the same vectors: changing one leaves the other as it is."""
+        ...
+
     def insert(self, vectors: np.ndarray, positions: np.ndarray) -> None:
         """Take (N, D) vectors that are the earlier ones but for new ones at these positions."""
         ...

@@ -11,6 +11,7 @@ with everything is the faster way.
 
 from __future__ import annotations
 
+import copy
 import threading
 from pathlib import Path
 from types import ModuleType
@@ -67,6 +68,13 @@ class Cells:
         cells = cls(faiss, clustering.centroids)
         cells.add(vectors)
         return cells
+
+    def copy(self) -> Cells:
+        """Cells of the same vectors: adding to and removing from one leaves the other."""
+        other = copy.copy(self)
+        other._index = self._faiss.clone_index(self._index)
+        other._radii, other._lock = self._radii.copy(), threading.Lock()
+        return other
 
     def __len__(self) -> int:
         return int(self._index.ntotal)

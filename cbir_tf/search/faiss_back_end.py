@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import itertools
 import time
 from collections.abc import Iterator
@@ -75,6 +76,7 @@ class FaissBackEnd:
         check_recall(recall)
         self.kind, self.recall, self.seed = kind, recall, seed
         self.reached = 1.0
+        self._flat: Any = None
         self._approximate: Any = None
         self._cells: Cells | None = None
         self._effort, self._rescored = 0, RESCORED[0]
@@ -117,6 +119,16 @@ class FaissBackEnd:
         self._approximate = self._build(kind, self._stored)
         self._tune(self._stored)
         log_recall(f"faiss {'flat' if self.is_exact else kind}", len(vectors), start, self.reached)
+
+    def copy(self) -> FaissBackEnd:
+        other = copy.copy(self)
+        if self._flat is not None:
+            other._flat = self._faiss.clone_index(self._flat)
+        if self._approximate is not None:
+            other._approximate = self._faiss.clone_index(self._approximate)
+        if self._cells is not None:
+            other._cells = self._cells.copy()
+        return other
 
     def insert(self, vectors: np.ndarray, positions: np.ndarray) -> None:
         if len(vectors) > GROWN * self._fitted or self._kind_for(len(vectors)) != self._fitted_kind:

@@ -61,25 +61,21 @@ class Index(Finder, Protocol):
         """Make these the gallery, in place of any earlier one."""
         ...
 
-    def add(self, embeddings: Embeddings) -> None:
-        """Put more vectors into the gallery.
+    def with_added(self, embeddings: Embeddings) -> Self:
+        """An index of more vectors; this one stays as it is.
 
         Raises:
             UserError: an id is already there, or the vectors have another dimension.
         """
         ...
 
-    def remove(self, ids: Sequence[str] | np.ndarray) -> None:
-        """Take vectors out of the gallery.
+    def without(self, ids: Sequence[str] | np.ndarray) -> Self:
+        """An index of fewer vectors; this one stays as it is.
 
         Raises:
-            UserError: an id is not there; nothing is removed then.
+            UserError: an id is not there.
         """
         ...
-
-    def with_added(self, embeddings: Embeddings) -> Self: ...
-
-    def without(self, ids: Sequence[str] | np.ndarray) -> Self: ...
 
     def search(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,9 @@ class NearestNeighborsBackEnd:
     def fit(self, vectors: np.ndarray, metric: Metric) -> None:
         self._metric = metric
         self._take(metric.prepare(vectors))
+
+    def copy(self) -> NearestNeighborsBackEnd:
+        return copy.copy(self)  # arrays are replaced, never changed
 
     def insert(self, vectors: np.ndarray, positions: np.ndarray) -> None:
         new = self._metric.prepare(vectors[positions])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
@@ -74,53 +73,44 @@ class GalleryIndex:
             self.back_end.fit(self._gallery.vectors, self._metric)
         return self
 
-    def add(self, embeddings: Embeddings) -> None:
-        """Put more vectors into the gallery.
+    def with_added(self, embeddings: Embeddings) -> GalleryIndex:
+        """An index of more vectors; this one stays as it is.
 
         Raises:
             UserError: an id is already there, or the vectors have another dimension.
         """
         here, more = self._gallery, _by_id(embeddings)
+        other = GalleryIndex(self.back_end.copy(), self.metric)
         if not len(here):
-            self.fit(more)
-            return
+            return other.fit(more)
         there = np.flatnonzero(positions_of(more.ids, here.ids) >= 0)
         if len(there):
             known = str(more.ids[there[0]])
-            raise UserError(f"{known!r} is in the gallery already; remove it before adding it anew")
+            raise UserError(f"{known!r} is in the gallery already; remove it first")
         if here.vectors.shape[1] != more.vectors.shape[1]:
             raise UserError(
                 f"the vectors to add have dimension {more.vectors.shape[1]}, the gallery's have "
                 f"{here.vectors.shape[1]}; use the model that made the gallery"
             )
         positions = np.searchsorted(here.ids, more.ids)
-        self._gallery = joined(here, more)
-        self.back_end.insert(self._gallery.vectors, positions + np.arange(len(positions)))
+        other._gallery = joined(here, more)
+        other.back_end.insert(other._gallery.vectors, positions + np.arange(len(positions)))
+        return other
 
-    def remove(self, ids: Sequence[str] | np.ndarray) -> None:
-        """Take vectors out of the gallery.
+    def without(self, ids: Sequence[str] | np.ndarray) -> GalleryIndex:
+        """An index of fewer vectors; this one stays as it is.
 
         Raises:
-            UserError: an id is not there; nothing is removed then.
+            UserError: an id is not there.
         """
         advice = "remove only ids that are there"
         positions = np.unique(known_positions(ids, self._gallery.ids, advice))
         kept = np.ones(len(self), dtype=bool)
         kept[positions] = False
-        self._gallery = self._gallery.take(kept)
-        if len(self):
-            self.back_end.delete(self._gallery.vectors, positions)
-
-    def with_added(self, embeddings: Embeddings) -> GalleryIndex:
-        other = copy.copy(self)
-        other.back_end = copy.copy(self.back_end)
-        other.add(embeddings)
-        return other
-
-    def without(self, ids: Sequence[str] | np.ndarray) -> GalleryIndex:
-        other = copy.copy(self)
-        other.back_end = copy.copy(self.back_end)
-        other.remove(ids)
+        other = GalleryIndex(self.back_end.copy(), self.metric)
+        other._gallery = self._gallery.take(kept)
+        if len(other):
+            other.back_end.delete(other._gallery.vectors, positions)
         return other
 
     def search(

@@ -139,7 +139,7 @@ def test_the_python_interface_takes_pixels_of_any_size_and_has_no_keras_model(fi
     pixels = np.random.default_rng(0).integers(0, 256, (50, 60, 3), dtype=np.uint8)
     assert retriever.search(pixels, k=2).ids.shape == (1, 2)
     with pytest.raises(UserError, match=r"model\.npz: descriptors are no Keras model"):
-        _ = retriever.model
+        _ = retriever.encoder.model
 
 
 def test_evaluate_and_compare_with_a_trained_embedding(

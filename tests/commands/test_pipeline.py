@@ -115,7 +115,7 @@ def test_the_python_interface_takes_paths_bytes_pixels_ids_and_vectors(trained_f
     data = Config.load(trained_folder / "config.yaml").data
     path = photos / "green" / "00.jpg"
     pixels = decode_image(path, data.image_size, data.resize)
-    vector = retriever.model(pixels[None])[0].numpy()
+    vector = retriever.encoder.model(pixels[None])[0].numpy()
     for query in (path.read_bytes(), pixels, vector):
         neighbours = retriever.search(query, k=3)
         assert neighbours.ids[0, 0] == "green/00.jpg"

@@ -178,7 +178,7 @@ def test_a_saved_index_is_used_again_only_with_its_projection(projected, fits):
 
     configure(projected, whiten=True)
     other = Retriever.open(projected)
-    other.projection.save(projected / "index")
+    other.gallery.whitening.save(projected / "index")
     assert len(other.index) == 36
     assert fits.pop() == 36
     configure(projected, whiten=False)

@@ -225,15 +225,15 @@ def test_the_cosine_distance_of_a_zero_vector_is_one(name):
 def test_add_and_remove_leave_what_a_new_fit_would_give(name):
     everything = random_embeddings(60)
     index = make_index(name).fit(everything.take(slice(0, 40)))
-    index.add(everything.take(slice(40, 60)))
-    index.remove(everything.ids[5:15])
+    index = index.with_added(everything.take(slice(40, 60)))
+    index = index.without(everything.ids[5:15])
     kept = everything.take(np.r_[0:5, 15:60])
     assert len(index) == 50
     found = index.search(everything.vectors, 9)
     fresh = make_index(name).fit(kept).search(everything.vectors, 9)
     assert found.ids.tolist() == fresh.ids.tolist()
     assert found.distances.tolist() == fresh.distances.tolist()
-    index.add(everything.take(slice(5, 6)))
+    index = index.with_added(everything.take(slice(5, 6)))
     assert index.search(everything.vectors[5:6], 1).ids.tolist() == [[everything.ids[5]]]
 
 
@@ -241,11 +241,11 @@ def test_add_and_remove_leave_what_a_new_fit_would_give(name):
 def test_an_index_can_be_filled_by_add_and_emptied_by_remove(name):
     gallery = random_embeddings(5)
     index = make_index(name)
-    index.add(gallery)
+    index = index.with_added(gallery)
     assert len(index) == 5
-    index.remove(gallery.ids)
+    index = index.without(gallery.ids)
     assert len(index) == 0
-    index.add(random_embeddings(3, dimension=2))
+    index = index.with_added(random_embeddings(3, dimension=2))
     assert index.search(np.float32([[1, 1]]), 3).ids.shape == (1, 3)
 
 
@@ -254,11 +254,11 @@ def test_a_refused_change_changes_nothing(name):
     gallery = random_embeddings(5)
     index = make_index(name).fit(gallery)
     with pytest.raises(UserError, match="'00007' is in the gallery already"):
-        index.add(embeddings(["new", "00007"], np.ones((2, 8))))
+        index = index.with_added(embeddings(["new", "00007"], np.ones((2, 8))))
     with pytest.raises(UserError, match="dimension 3, the gallery's have 8"):
-        index.add(embeddings(["new"], np.ones((1, 3))))
+        index = index.with_added(embeddings(["new"], np.ones((1, 3))))
     with pytest.raises(UserError, match="'nobody' is not in the gallery"):
-        index.remove(["00007", "nobody"])
+        index = index.without(["00007", "nobody"])
     found = index.search(gallery.vectors, 1)
     assert found.ids[:, 0].tolist() == gallery.ids.tolist()
 
@@ -520,7 +520,7 @@ def test_the_default_is_exact_for_small_galleries_and_approximate_for_large_ones
     gallery = clustered(21_000, dimension=8)
     index = make_index("faiss", recall=0.9).fit(gallery.take(slice(0, 19_000)))
     assert index.is_exact
-    index.add(gallery.take(slice(19_000, None)))
+    index = index.with_added(gallery.take(slice(19_000, None)))
     assert not index.is_exact
     assert make_index("faiss", recall=1).fit(gallery).is_exact
     assert make_index("faiss", "manhattan").fit(gallery).is_exact
@@ -532,10 +532,10 @@ def test_annoy_is_exact_for_few_vectors_or_a_recall_of_one_and_then_grows_trees(
     gallery = clustered(1200, dimension=8)
     index = make_index("annoy", recall=0.9).fit(gallery.take(slice(0, 900)))
     assert index.is_exact
-    index.add(gallery.take(slice(900, None)))
+    index = index.with_added(gallery.take(slice(900, None)))
     assert not index.is_exact
     assert index.back_end.reached >= 0.9
-    index.remove(gallery.ids[:300])
+    index = index.without(gallery.ids[:300])
     assert index.is_exact
     assert make_index("annoy", recall=1).fit(gallery).is_exact
 
@@ -574,37 +574,41 @@ def test_any_sequence_of_changes_leaves_what_a_new_fit_would_give(name, data):
     """Everything is asked for, so that approximate indexes have to answer exactly as well."""
     everything = random_embeddings(120, dimension=4)
     index = make_index(name).fit(everything.take(slice(0, 60)))
+    first, before = index, index.search(everything.vectors, 60)
     inside = set(range(60))
     for _ in range(data.draw(st.integers(1, 5))):
         some = st.integers(0, len(everything) - 1)
         positions = sorted(data.draw(st.sets(some, min_size=1, max_size=40)))
         if data.draw(st.booleans()):
             new = [each for each in positions if each not in inside]
-            index.add(everything.take(np.array(new, dtype=int)))
+            index = index.with_added(everything.take(np.array(new, dtype=int)))
             inside |= set(new)
         else:
             gone = [each for each in positions if each in inside][: len(inside) - 1]
-            index.remove(everything.ids[gone])
+            index = index.without(everything.ids[gone])
             inside -= set(gone)
     kept = everything.take(np.array(sorted(inside)))
     found = index.search(everything.vectors, len(kept))
     expected = make_index("nearest_neighbors").fit(kept).search(everything.vectors, len(kept))
     assert found.ids.tolist() == expected.ids.tolist()
     assert found.distances.tolist() == expected.distances.tolist()
+    after = first.search(everything.vectors, 60)
+    assert after.ids.tolist() == before.ids.tolist()
+    assert after.distances.tolist() == before.distances.tolist()
 
 
 @approximate_index
 def test_a_damaged_index_file_is_refused_and_a_changed_gallery_survives_saving(name, tmp_path):
     gallery = clustered(600)
     index = make_index(name).fit(gallery)
-    index.remove(gallery.ids[100:140])
+    index = index.without(gallery.ids[100:140])
     index.save(tmp_path)
     kept = gallery.take(np.r_[0:100, 140:600])
     loaded = load_index(tmp_path, kept)
     assert not loaded.is_exact
     found, expected = loaded.search(gallery.vectors, 5), index.search(gallery.vectors, 5)
     assert found.ids.tolist() == expected.ids.tolist()
-    loaded.add(gallery.take(slice(100, 110)))
+    loaded = loaded.with_added(gallery.take(slice(100, 110)))
     assert not loaded.is_exact
     assert loaded.search(gallery.vectors[100:101], 1).ids[0, 0] == gallery.ids[100]
     file = tmp_path / index.back_end.files[0]

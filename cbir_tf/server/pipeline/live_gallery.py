@@ -83,7 +83,7 @@ class LiveGallery:
 
     def encode(self, pixels: Sequence[np.ndarray]) -> np.ndarray:
         """(B, D) vectors of B pictures, as the embedder makes them."""
-        return self.retriever.encoder(np.stack(pixels))
+        return self.retriever.encoder.of_pixels(np.stack(pixels))
 
     @property
     def side_by_side(self) -> OnnxEncoder | None:
@@ -91,7 +91,7 @@ class LiveGallery:
 
         None where several at once take less time.
         """
-        encoder = self.retriever.encoder
+        encoder = self.retriever.encoder.of_pixels
         return encoder if isinstance(encoder, OnnxEncoder) and self._is_large else None
 
     # --- searching ------------------------------------------------------------------------------
