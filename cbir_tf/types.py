@@ -279,6 +279,3 @@ class Results:
             Hit(id_, distance, names[label], self.metadata.get(id_, {}), self.paths.get(id_))
             for id_, distance, label in rows
         ]
-
-
-Neighbours = Results

@@ -8,7 +8,7 @@ import numpy as np
 
 from cbir_tf.errors import UserError
 from cbir_tf.search.index import positions_of
-from cbir_tf.types import UNLABELLED, Embeddings, Neighbours
+from cbir_tf.types import UNLABELLED, Embeddings, Results
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Mistake:
 
 
 def confusion_matrix(
-    neighbours: Neighbours, queries: Embeddings, gallery: Embeddings, classes: int
+    neighbours: Results, queries: Embeddings, gallery: Embeddings, classes: int
 ) -> np.ndarray:
     """How often a query of one class has its nearest neighbour in another.
 
@@ -52,7 +52,7 @@ def confusion_matrix(
     return np.bincount(pairs, minlength=classes * classes).reshape(classes, classes)
 
 
-def mistakes(neighbours: Neighbours, queries: Embeddings, gallery: Embeddings) -> list[Mistake]:
+def mistakes(neighbours: Results, queries: Embeddings, gallery: Embeddings) -> list[Mistake]:
     """Queries whose nearest neighbour is of another class, the worst first.
 
     Args:
@@ -80,7 +80,7 @@ def mistakes(neighbours: Neighbours, queries: Embeddings, gallery: Embeddings) -
     return sorted(wrong, key=lambda mistake: (mistake.distance, mistake.query))
 
 
-def _nearest_labels(neighbours: Neighbours, queries: Embeddings, gallery: Embeddings) -> np.ndarray:
+def _nearest_labels(neighbours: Results, queries: Embeddings, gallery: Embeddings) -> np.ndarray:
     """(Q,) labels of the nearest neighbours."""
     if len(neighbours) != len(queries):
         raise ValueError(f"{len(neighbours)} rows of neighbours for {len(queries)} queries")

@@ -19,7 +19,7 @@ import numpy as np
 from cbir_tf.errors import UserError
 from cbir_tf.evaluation.rankings import normalized_gain, score_rankings
 from cbir_tf.storage.files import replacing
-from cbir_tf.types import UNLABELLED, Embeddings, Neighbours
+from cbir_tf.types import UNLABELLED, Embeddings, Results
 
 Judgements = Mapping[str, Mapping[str, int]]
 """Relevance by query and item; above 0 is relevant."""
@@ -33,7 +33,7 @@ _SAFE = "/:;,.!?*'()[]{}@&=+$~#|^<>\\\"`"
 
 
 def write_trec_run(
-    path: Path, query_ids: Sequence[str] | np.ndarray, neighbours: Neighbours, name: str = "cbir"
+    path: Path, query_ids: Sequence[str] | np.ndarray, neighbours: Results, name: str = "cbir"
 ) -> None:
     """Write rankings as a run file.
 

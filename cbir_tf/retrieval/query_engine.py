@@ -27,7 +27,7 @@ from cbir_tf.retrieval.class_router import weigh
 from cbir_tf.retrieval.gallery import Gallery
 from cbir_tf.retrieval.re_ranking import k_reciprocal, query_expansion
 from cbir_tf.search.index import check_search, positions_of
-from cbir_tf.types import QueryBatch, Results
+from cbir_tf.types import UNLABELLED, QueryBatch, Results
 
 EXPANSION = 10  # neighbours that take part in query expansion
 BLOCK_CANDIDATES = 2**21
@@ -96,7 +96,7 @@ class QueryEngine:
         searched = self.gallery.index.gallery
         missing = positions < 0
         ids, labels = searched.ids[positions], searched.labels[positions]
-        ids[missing], labels[missing] = "", -1
+        ids[missing], labels[missing] = "", UNLABELLED
         calibration = self.gallery.calibration if is_plain(self.settings) else None
         return Results(
             ids,

@@ -9,7 +9,7 @@ from typing import Protocol, Self
 import numpy as np
 
 from cbir_tf.errors import UserError
-from cbir_tf.types import Embeddings, Neighbours
+from cbir_tf.types import Embeddings, Results
 
 
 class Finder(Protocol):
@@ -83,7 +83,7 @@ class Index(Finder, Protocol):
         k: int,
         query_ids: Sequence[str] | np.ndarray | None = None,
         where: Sequence[str] | np.ndarray | None = None,
-    ) -> Neighbours:
+    ) -> Results:
         """The k nearest of the gallery for every query, by (distance, id).
 
         Args:

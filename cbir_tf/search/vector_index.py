@@ -22,7 +22,7 @@ from cbir_tf.search.distances import (
 from cbir_tf.search.index import check_search, known_positions, positions_of
 from cbir_tf.search.manifest import Manifest
 from cbir_tf.search.recall import SAMPLE_K
-from cbir_tf.types import Embeddings, Neighbours
+from cbir_tf.types import UNLABELLED, Embeddings, Results
 
 CANDIDATES_BEYOND_K = 8
 BLOCK_VALUES, CACHED_VALUES = 2**21, 2**18  # the second is what a processor's cache holds
@@ -119,7 +119,7 @@ class GalleryIndex:
         k: int,
         query_ids: Sequence[str] | np.ndarray | None = None,
         where: Sequence[str] | np.ndarray | None = None,
-    ) -> Neighbours:
+    ) -> Results:
         """The k nearest of the gallery for every query, by (distance, id).
 
         Args:
@@ -137,9 +137,9 @@ class GalleryIndex:
         """
         checked = check_search(self._gallery, vectors, k, query_ids, where)
         found, distances = self.find(*checked)
-        ids = self._gallery.ids[found]
-        ids[found < 0] = ""
-        return Neighbours(ids, distances)
+        ids, labels = self._gallery.ids[found], self._gallery.labels[found]
+        ids[found < 0], labels[found < 0] = "", UNLABELLED
+        return Results(ids, distances, labels)
 
     def save(self, folder: str | Path) -> None:
         """Write the index into a folder; `cbir_tf.search.load_index` reads it.

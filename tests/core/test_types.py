@@ -8,7 +8,7 @@ import pytest
 from cbir_tf.config import Config
 from cbir_tf.errors import UserError
 from cbir_tf.run import Run
-from cbir_tf.types import Embeddings, ImageSet, Neighbours
+from cbir_tf.types import Embeddings, ImageSet, Results
 
 
 def image_set(**changes) -> ImageSet:
@@ -64,11 +64,11 @@ def test_bad_embeddings_are_refused(vectors, message):
 )
 def test_neighbours_out_of_order_are_refused(ids, distances, message):
     with pytest.raises(ValueError, match=message):
-        Neighbours(ids, distances)
+        Results(ids, distances)
 
 
 def test_missing_neighbours_are_empty_and_infinitely_far():
-    Neighbours([["a", "", ""]], [[0.5, np.inf, np.inf]])
+    Results([["a", "", ""]], [[0.5, np.inf, np.inf]])
 
 
 def test_a_run_of_another_configuration_is_refused_naming_the_key(tmp_path):

@@ -9,11 +9,11 @@ from sklearn.metrics import confusion_matrix as reference_confusion
 from cbir_tf.errors import UserError
 from cbir_tf.evaluation import Mistake, confusion_matrix, mistakes
 from cbir_tf.search import make_index
-from cbir_tf.types import Embeddings, Neighbours
+from cbir_tf.types import Embeddings, Results
 
 GALLERY = Embeddings(["z", "m", "a"], np.eye(3), [2, 1, 0])
 QUERIES = Embeddings(["q1", "q2", "q3", "q0"], np.ones((4, 3)), [0, 2, 1, 1])
-FOUND = Neighbours(
+FOUND = Results(
     [["a", "m"], ["m", "z"], ["a", "m"], ["z", "m"]],
     [[0.1, 0.2], [0.3, 0.4], [0.25, 0.5], [0.3, 0.9]],
 )
