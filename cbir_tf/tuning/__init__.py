@@ -1,1 +1,1 @@
-"""Hyper-parameter search: the space of configurations, and the study of the trials."""
+"""Hyper-parameter tuning: a search space, an Optuna study, and a training for each trial."""
