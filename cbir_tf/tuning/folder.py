@@ -18,7 +18,7 @@ from cbir_tf.config import Config
 from cbir_tf.config.ranges import Space
 from cbir_tf.errors import UserError
 from cbir_tf.run import Run
-from cbir_tf.storage.files import write_text
+from cbir_tf.storage.files import cannot_write, write_text
 from cbir_tf.tuning.study import DATABASE, TrialRow
 
 BEST = "best.yaml"
@@ -44,16 +44,22 @@ def exclusive(folder: Path) -> Iterator[None]:
     """Keep other processes from tuning in a folder; the lock ends with the process.
 
     Raises:
-        UserError: another process is tuning there.
+        UserError: another process is tuning there, or the folder cannot be written to.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / _LOCK)
     try:
-        with FileLock(folder / _LOCK, timeout=0):
-            yield
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=0)
     except Timeout:
         raise UserError(
             f"{folder}: another process is tuning here; wait for it, or choose another --run folder"
         ) from None
+    except OSError as error:
+        raise cannot_write(folder, error) from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def clear(folder: Path, config: Config) -> None:

@@ -40,6 +40,7 @@ from cbir_tf.tuning.study import (
     overrides_of,
     record_failure,
     record_result,
+    reporting_storage_errors,
     should_prune,
     trial_rows,
 )
@@ -115,7 +116,7 @@ def tune(
         KeyboardInterrupt: on Ctrl-C; the same call continues from there.
 
     Example:
-        >>> from cbir_tf.tuning.from_config import tune
+        >>> from cbir_tf.tuning import tune
         >>> ranges = ["loss.margin=0.1..0.5", "model.pooling=max|gem"]
         >>> result = tune("configs/digits.yaml", ranges, trials=2)  # doctest: +SKIP
         >>> result.trials[result.best]["parameters"]  # doctest: +SKIP
@@ -134,7 +135,7 @@ def tune(
         keep_models,
     )
     check_folder(setup.folder)
-    with exclusive(setup.folder):
+    with exclusive(setup.folder), reporting_storage_errors(setup.folder):
         if restart:
             clear(setup.folder, base)
         study = open_study(setup.folder, base, setup.space, prune)

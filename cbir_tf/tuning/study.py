@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import sqlite3
 import warnings
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
@@ -57,6 +57,42 @@ def check_installed() -> None:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 
+@contextmanager
+def reporting_storage_errors(folder: Path) -> Iterator[None]:
+    """Turn the errors of the study's database into one line each.
+
+    Only a damaged database is to be replaced; one that is locked, read-only or without room is
+    not.
+
+    Raises:
+        UserError: the database is damaged, or could not be read or written.
+    """
+    import optuna
+    from sqlalchemy.exc import SQLAlchemyError
+
+    path = folder / DATABASE
+    try:
+        yield
+    except (SQLAlchemyError, sqlite3.Error, optuna.exceptions.StorageInternalError) as error:
+        reason = _sqlite_error(error)
+        if isinstance(reason, sqlite3.OperationalError):
+            raise UserError(
+                f"{path}: could not be read or written ({first_line(reason)}); check its "
+                "permissions and the free room, then repeat the command"
+            ) from None
+        raise UserError(
+            f"{path}: is damaged ({first_line(reason)}); use --restart to begin again"
+        ) from None
+
+
+def _sqlite_error(error: BaseException) -> Exception:
+    """The error of SQLite behind those that SQLAlchemy and Optuna wrap it in."""
+    inner: BaseException | None = error
+    while inner is not None and not isinstance(inner, sqlite3.Error):
+        inner = getattr(inner, "orig", None) or inner.__cause__
+    return inner if isinstance(inner, Exception) else Exception(str(error))
+
+
 def open_study(folder: Path, config: Config, space: Space, prune: bool) -> optuna.Study:
     """The study in a folder: a new one, or that of the same configuration and space.
 
@@ -67,10 +103,9 @@ def open_study(folder: Path, config: Config, space: Space, prune: bool) -> optun
         prune: end trials that are worse than the median of the others.
 
     Raises:
-        UserError: the study is of another configuration or space, or damaged.
+        UserError: the study is of another configuration or space, or of another Optuna.
     """
     import optuna
-    from sqlalchemy.exc import SQLAlchemyError
 
     path = folder / DATABASE
 
@@ -86,7 +121,6 @@ def open_study(folder: Path, config: Config, space: Space, prune: bool) -> optun
         if prune
         else optuna.pruners.NopPruner()
     )
-    damaged = (SQLAlchemyError, sqlite3.Error, optuna.exceptions.OptunaError, RuntimeError)
     try:
         # By a function, as not every path can be written as a URL.
         storage = optuna.storages.RDBStorage("sqlite:///", engine_kwargs={"creator": connect})
@@ -97,7 +131,7 @@ def open_study(folder: Path, config: Config, space: Space, prune: bool) -> optun
             direction="minimize" if lower_is_better(config) else "maximize",
             pruner=pruner,
         )
-    except damaged as error:
+    except RuntimeError as error:  # of an Optuna whose files this one does not read
         raise UserError(
             f"{path}: could not be read ({first_line(error)}); use --restart to begin again"
         ) from None

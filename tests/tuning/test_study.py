@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -20,12 +21,14 @@ from cbir_tf.tuning.study import (
     overrides_of,
     record_failure,
     record_result,
+    reporting_storage_errors,
     should_prune,
     trial_rows,
 )
 
 optuna = pytest.importorskip("optuna")
 
+ROOT = Path(__file__).parents[2]
 MONITOR = "val_recall@1"
 SPACE = (
     Range("loss.margin", 0.0, 1.0, None, False, False),
@@ -162,17 +165,59 @@ def test_another_search_is_refused(tmp_path, config):
         open_study(tmp_path, other, SPACE, True)
 
 
-def test_a_damaged_study_is_one_clear_line(tmp_path, config):
+def test_a_damaged_study_is_one_line_that_says_how_to_begin_again(tmp_path, config):
     (tmp_path / "study.db").write_bytes(b"no database" * 500)
-    with pytest.raises(UserError, match="could not be read") as error:
+    with pytest.raises(UserError, match="damaged") as error, reporting_storage_errors(tmp_path):
         open_study(tmp_path, config, SPACE, True)
+    assert "--restart" in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_a_study_that_cannot_be_opened_is_not_to_be_replaced(tmp_path, config):
+    (tmp_path / "study.db").mkdir()
+    with pytest.raises(UserError, match="could not") as error, reporting_storage_errors(tmp_path):
+        open_study(tmp_path, config, SPACE, True)
+    assert "--restart" not in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_full_disk_in_the_middle_is_one_line_and_keeps_the_trials(tmp_path, config):
+    study = open_study(tmp_path, config, SPACE, True)
+    record_result(study, next_trial(study, SPACE, 0, 9), report(0.5), MONITOR)
+    # The kernel refuses to let a file grow, as it does when the disk is full.
+    program = f"""
+import resource, signal, sys
+sys.path.insert(0, {str(ROOT / "tests" / "tuning")!r})
+from pathlib import Path
+from test_study import SPACE, Config, next_trial, open_study, reporting_storage_errors
+folder = Path({str(tmp_path)!r})
+config = Config.check({{"data": {{"source": "digits"}}, "training": {{"epochs": 8}}}})
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1, 1))
+with reporting_storage_errors(folder):
+    next_trial(open_study(folder, config, SPACE, True), SPACE, 0, 9)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    last = done.stderr.strip().splitlines()[-1]
+    assert "UserError" in last
+    assert "could not" in last
+    assert "--restart" not in last
+    rows = trial_rows(open_study(tmp_path, config, SPACE, True), SPACE)
+    assert [row["value"] for row in rows] == [0.5]
 
 
 def test_the_study_is_read_while_it_is_written(tmp_path, config):
     open_study(tmp_path, config, SPACE, True)
     with sqlite3.connect(tmp_path / "study.db") as reader:
         assert reader.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
+    (tmp_path / "in the way").write_text("a file")
+    with pytest.raises(UserError, match="in the way"), exclusive(tmp_path / "in the way" / "run"):
+        pass
 
 
 def test_one_process_searches_at_a_time_and_a_killed_one_is_none(tmp_path):
