@@ -1,4 +1,4 @@
-"""The images of a search for duplicates: which files are looked at, and what a group tells."""
+"""The images of a search for duplicates: the files it compares, and the members of its groups."""
 
 from __future__ import annotations
 

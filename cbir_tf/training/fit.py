@@ -31,7 +31,7 @@ from cbir_tf.types import ImageSet
 
 @dataclass(frozen=True)
 class FitResult:
-    """What training.json tells of the epochs.
+    """The result of the epochs, as training.json holds it.
 
     Attributes:
         epochs: trained in all, earlier processes' included.
