@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from cbir_tf.retrieval.retriever import Retriever
     from cbir_tf.retrieval.run_evaluation import evaluate
     from cbir_tf.run import Run
+    from cbir_tf.training.from_config import train
     from cbir_tf.types import Embeddings, ImageSet, QueryBatch, Results
+    from cbir_tf.version import __version__
 
 __all__ = [
     "Config",
@@ -25,8 +27,10 @@ __all__ = [
     "Retriever",
     "Run",
     "UserError",
+    "__version__",
     "evaluate",
     "extract",
+    "train",
 ]
 
 _HOME = {
@@ -39,8 +43,10 @@ _HOME = {
     "Retriever": "retrieval.retriever",
     "Run": "run",
     "UserError": "errors",
+    "__version__": "version",
     "evaluate": "retrieval.run_evaluation",
     "extract": "retrieval.extraction",
+    "train": "training.from_config",
 }
 
 

@@ -1,5 +1,5 @@
 """`python -m cbir_tf` is the cbir program."""
 
-from cbir_tf.startup import script
+from cbir_tf.commands.cli import script
 
 script()

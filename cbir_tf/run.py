@@ -13,60 +13,134 @@ from cbir_tf.storage.remote import local
 
 @dataclass(frozen=True)
 class Run:
-    """A folder with everything one run made, and the configuration that made it."""
+    """A folder with everything one training made, and the configuration that made it.
+
+    Attributes:
+        folder: of the run; the properties are the paths of its files, present or not.
+        config: as resolved, every key with its value.
+
+    Example:
+        >>> config = Config.check({"name": "digits", "data": {"source": "digits"}})
+        >>> run = Run(Path("runs/digits"), config)
+        >>> run.history.as_posix(), run.trained
+        ('runs/digits/history.csv', False)
+    """
 
     folder: Path
     config: Config
 
-    config_file = property(lambda self: self.folder / "config.yaml")
-    images = property(lambda self: self.folder / "images.csv")
-    checkpoints = property(lambda self: self.folder / "checkpoints")
-    model = property(
-        lambda self: self.folder / ("model.npz" if self.config.descriptors else "model.keras")
-    )
-    classifier = property(lambda self: self.folder / "classifier.keras")
-    autoencoder = property(lambda self: self.folder / "autoencoder.keras")
-    history = property(lambda self: self.folder / "history.csv")
-    training = property(lambda self: self.folder / "training.json")
-    features = property(lambda self: self.folder / "features.db")
-    index = property(lambda self: self.folder / "index")
-    added = property(lambda self: self.folder / "added")
-    metrics = property(lambda self: self.folder / "metrics.json")
-    classification = property(lambda self: self.folder / "classification.json")
-    no_match = property(lambda self: self.folder / "no_match.json")
-    plots = property(lambda self: self.folder / "plots")
-    logs = property(lambda self: self.folder / "logs")
+    @property
+    def config_file(self) -> Path:
+        """config.yaml: the configuration, every key with its value."""
+        return self.folder / "config.yaml"
+
+    @property
+    def images(self) -> Path:
+        """images.csv: id, split, label and findings of the inspection, a row for each image."""
+        return self.folder / "images.csv"
+
+    @property
+    def checkpoints(self) -> Path:
+        """checkpoints: what an interrupted training resumes from; gone once it has ended."""
+        return self.folder / "checkpoints"
+
+    @property
+    def model(self) -> Path:
+        """model.keras, the embedder with its preprocessing; of descriptors model.npz."""
+        return self.folder / ("model.npz" if self.config.descriptors else "model.keras")
+
+    @property
+    def classifier(self) -> Path:
+        """classifier.keras: from images to class probabilities, of loss: cross_entropy."""
+        return self.folder / "classifier.keras"
+
+    @property
+    def autoencoder(self) -> Path:
+        """autoencoder.keras: from images to images, of loss: reconstruction."""
+        return self.folder / "autoencoder.keras"
+
+    @property
+    def history(self) -> Path:
+        """history.csv: loss, validation metrics and learning rate, a row for each epoch."""
+        return self.folder / "history.csv"
+
+    @property
+    def training(self) -> Path:
+        """training.json: best epoch and its metrics, class names, damaged images, duplicates."""
+        return self.folder / "training.json"
+
+    @property
+    def features(self) -> Path:
+        """features.db: the feature store: id, embedding, label and metadata of each image."""
+        return self.folder / "features.db"
+
+    @property
+    def index(self) -> Path:
+        """index: the search index over the feature store."""
+        return self.folder / "index"
+
+    @property
+    def added(self) -> Path:
+        """added: images added to the gallery through the service."""
+        return self.folder / "added"
+
+    @property
+    def metrics(self) -> Path:
+        """metrics.json: retrieval metrics with their intervals, for each pair of splits."""
+        return self.folder / "metrics.json"
+
+    @property
+    def classification(self) -> Path:
+        """classification.json: metrics of the classifiers fitted to the embeddings."""
+        return self.folder / "classification.json"
+
+    @property
+    def calibration(self) -> Path:
+        """no_match.json: the threshold beyond which a query counts as out of the gallery."""
+        return self.folder / "no_match.json"
+
+    @property
+    def plots(self) -> Path:
+        """plots: every picture."""
+        return self.folder / "plots"
+
+    @property
+    def logs(self) -> Path:
+        """logs: TensorBoard logs."""
+        return self.folder / "logs"
 
     @classmethod
     def at(cls, folder: Path, config: Config, replace: bool = False) -> Run:
-        """The run of a configuration in a folder, which must be new, empty or its own.
+        """The run of a configuration in a folder that is new, empty, or this run already.
+
+        Nothing is written.
 
         Args:
-            folder: where the run is, or is to be.
+            folder: of the run.
             config: of the run.
-            replace: let the folder hold a run of another configuration.
+            replace: accept a folder that holds a run of another configuration.
 
         Raises:
-            UserError: the folder holds something else, or a run of another configuration.
+            UserError: the folder holds other files, or a run of another configuration.
         """
         is_run = (folder / "config.yaml").is_file()
         if not is_run and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise UserError(f"{folder}: exists and is no run; choose another --run folder")
+            raise UserError(f"{folder}: holds files but no run; choose another --run folder")
         if is_run and not replace:
             differences = config.differences(cls.open(folder).config)
             if differences:
                 raise UserError(
                     f"{folder}: holds a run of another configuration ({differences[0]}); choose "
-                    "another --run folder, or --restart to replace it"
+                    "another --run folder, or replace it with --restart"
                 )
         return cls(folder, config)
 
     @classmethod
     def open(cls, folder: str | Path) -> Run:
-        """The run in a folder.
+        """The run in a folder, or at an address of S3.
 
         Raises:
-            UserError: there is none, or its configuration cannot be read.
+            UserError: there is no run, or its configuration could not be read.
         """
         folder = local(folder, missing_ok=True)
         if not (folder / "config.yaml").is_file():
@@ -77,12 +151,12 @@ class Run:
 
     @property
     def trained(self) -> bool:
-        """Whether training came to its end."""
+        """Whether the training has finished: the model is written last."""
         return bool(self.model.is_file())
 
     def clear(self) -> None:
-        """Delete what the run has made, and nothing else that lies in its folder."""
-        # The configuration goes last: while it is there, the folder is known as a run.
+        """Delete the files of the run, and no other file of its folder."""
+        # The configuration is deleted last: the folder is recognised as a run by it.
         for path in (
             *(self.model.with_suffix(suffix) for suffix in (".keras", ".onnx", ".npz")),
             self.classifier,
@@ -94,7 +168,7 @@ class Run:
             *self.folder.glob("features.db-*"),
             self.metrics,
             self.classification,
-            self.no_match,
+            self.calibration,
             self.config_file,
         ):
             path.unlink(missing_ok=True)

@@ -1,4 +1,7 @@
-"""The first seconds of a program: imports, TensorFlow's without its noise, and Ctrl-C in them."""
+"""The first seconds of a program: imports, TensorFlow's without its noise, and Ctrl-C in them.
+
+This module imports nothing that takes time.
+"""
 
 from __future__ import annotations
 
@@ -7,43 +10,35 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from types import FrameType
 
-
-def program(verb: str | None = None) -> int:
-    """Run the command line; returns its exit status. This module imports nothing that takes time.
-
-    Args:
-        verb: of train.py and the like; None: the first argument names it.
-    """
-    with quitting_at_once():
-        from cbir_tf.commands.cli import main
-    return main(verb=verb)
-
-
-def script() -> None:
-    """Entry point of the installed `cbir` program."""
-    raise SystemExit(program())
+IN_PROGRAM: ContextVar[bool] = ContextVar("IN_PROGRAM", default=False)
+"""Whether this process is the cbir program, which Ctrl-C may end, and not a user's own program or
+notebook, which it may not."""
 
 
 @contextmanager
 def quitting_at_once() -> Iterator[None]:
-    """Let Ctrl-C end the process at once, with one word, while there is nothing to lose.
+    """In the cbir program, let Ctrl-C end the process at once, while there is nothing to lose.
 
-    For imports only: an exception in the midst of one comes out as whatever a C extension makes of
-    it, with a traceback or worse. Does nothing outside the main thread, which gets the signals.
+    For imports only: an exception in the middle of one comes out as whatever a C extension makes
+    of it, with a traceback or worse. Does nothing in a user's own program, nor outside the main
+    thread, which gets the signals.
     """
-    terminal = os.dup(2)  # import_tensorflow sends standard error elsewhere
+    terminal = os.dup(2)  # import_tensorflow redirects standard error
 
     def quit_(number: int, frame: FrameType | None) -> None:
         os.write(terminal, b"\ninterrupted\n")
         os._exit(1)
 
+    before = None
     try:
-        before = signal.signal(signal.SIGINT, quit_)
-    except ValueError:  # not in the main thread
-        before = None
-    try:
+        if IN_PROGRAM.get():
+            try:
+                before = signal.signal(signal.SIGINT, quit_)
+            except ValueError:  # not in the main thread
+                before = None
         yield
     finally:
         if before is not None:
@@ -52,10 +47,10 @@ def quitting_at_once() -> Iterator[None]:
 
 
 def import_tensorflow() -> None:
-    """Import TensorFlow; a verb does so once it has seen that its arguments are in order.
+    """Import TensorFlow without its start-up lines; call it once the user's input is checked.
 
-    Keeps TensorFlow's start-up lines, which look like errors, from what the user has to read:
-    C++ writes them to the file descriptor, some of them whatever the log level.
+    Those lines look like errors; C++ writes them to the file descriptor, some of them whatever the
+    log level. If the import fails, they are shown.
     """
     import tempfile
 

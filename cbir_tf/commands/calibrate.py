@@ -34,4 +34,4 @@ def main(arguments: argparse.Namespace) -> None:
         f"class for {calibration.false_match_rate:.0%} of the {queries} validation images, "
         f"and the nearest of any class for {matched:.0%}"
     )
-    print(run.no_match)
+    print(run.calibration)

@@ -1,4 +1,8 @@
-"""The command line: one verb, its arguments, and how a failure is told."""
+"""The command line: one verb, its arguments, and how a failure is reported.
+
+Whatever takes time to import is imported within functions, so that Ctrl-C ends a program in its
+first seconds with one word.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +13,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from cbir_tf.errors import UserError
-from cbir_tf.progress import log_to_standard_error
-from cbir_tf.startup import quitting_at_once
-from cbir_tf.storage.addresses import as_addresses
-from cbir_tf.storage.files import user_errno
-from cbir_tf.storage.remote import synchronized
+from cbir_tf.startup import IN_PROGRAM, quitting_at_once
 
 # Verb -> what it does; the module of the same name in cbir_tf.commands does it.
 VERBS = {
@@ -23,12 +22,12 @@ VERBS = {
     "extract": "embed images into the run's feature store, fit the index, draw the embedding map",
     "search": "find the images most like one image",
     "serve": "answer searches over HTTP, with a page to search from",
-    "calibrate": "set the distance from which on search says that nothing matches",
+    "calibrate": "set the distance threshold beyond which a query counts as out of the gallery",
     "evaluate": "measure retrieval: recall, precision, mAP, MAP@R with intervals; draw mistakes",
-    "duplicates": "list images that are there again, in the same bytes or scaled; draw them",
+    "duplicates": "list copies among images, the same bytes or scaled pictures; draw them",
     "classify": "fit classifiers to the run's vectors and measure them on the test split",
     "compare": "several runs in one table: quality with intervals, size, speed, differences",
-    "release": "pack a run's weights to be published; list, fetch, check and export them",
+    "release": "pack a run's weights for publication; list, fetch, check and export releases",
 }
 
 # Arguments whose files a command makes or changes.
@@ -36,19 +35,33 @@ RUNS = ("run", "runs")
 OUTPUTS = ("grid", "out", "trec", "to")
 
 
+def script() -> None:
+    """Entry point of the installed `cbir` program."""
+    raise SystemExit(program())
+
+
+def program(verb: str | None = None) -> int:
+    """Run the command line as a program of its own; returns its exit status.
+
+    Args:
+        verb: of train.py and the like; None: the first argument names it.
+    """
+    IN_PROGRAM.set(True)
+    return main(verb=verb)
+
+
 def main(argv: Sequence[str] | None = None, verb: str | None = None) -> int:
     """Run one verb; returns the exit status: 0 done, 2 wrong input, 1 anything else."""
+    argv = sys.argv[1:] if argv is None else argv
     with quitting_at_once():
-        parser = _parser(verb)
+        from cbir_tf.errors import UserError
+        from cbir_tf.progress import log_to_standard_error
+        from cbir_tf.storage.files import user_errno
+
+        parser = _program_parser(argv) if verb is None else _script_parser(verb)
     log_to_standard_error()
     try:
-        arguments, rest = parser.parse_known_args(argv)
-        if rest and not hasattr(arguments, "overrides"):
-            parser.error(f"unrecognized arguments: {' '.join(rest)}")
-        arguments.overrides = rest
-        with synchronized(_given(arguments, RUNS), _given(arguments, OUTPUTS)):
-            arguments.action(arguments)
-            sys.stdout.flush()
+        _run(parser, argv)
     except UserError as error:
         return _fail(str(error))
     except KeyboardInterrupt as interruption:
@@ -64,7 +77,21 @@ def main(argv: Sequence[str] | None = None, verb: str | None = None) -> int:
     return 0
 
 
+def _run(parser: argparse.ArgumentParser, argv: Sequence[str]) -> None:
+    from cbir_tf.storage.remote import synchronized
+
+    arguments, rest = parser.parse_known_args(argv)
+    if rest and not hasattr(arguments, "overrides"):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    arguments.overrides = rest
+    with synchronized(_given(arguments, RUNS), _given(arguments, OUTPUTS)):
+        arguments.action(arguments)
+        sys.stdout.flush()
+
+
 def _fail(message: str) -> int:
+    from cbir_tf.storage.addresses import as_addresses
+
     print(f"error: {as_addresses(' '.join(message.split()))}", file=sys.stderr)
     return 2
 
@@ -75,15 +102,23 @@ def _given(arguments: argparse.Namespace, names: Sequence[str]) -> list[Path]:
     return [path for each in values for path in ([each] if isinstance(each, Path) else each)]
 
 
-def _parser(verb: str | None) -> argparse.ArgumentParser:
-    if verb is not None:
-        parser = argparse.ArgumentParser(description=_sentence(VERBS[verb]), prog=f"{verb}.py")
-        _fill(parser, verb)
-        return parser
+def _script_parser(verb: str) -> argparse.ArgumentParser:
+    """The parser of train.py and the like."""
+    parser = argparse.ArgumentParser(description=_sentence(VERBS[verb]), prog=f"{verb}.py")
+    parser.add_argument("--version", action=_Version)
+    _fill(parser, verb)
+    return parser
+
+
+def _program_parser(argv: Sequence[str]) -> argparse.ArgumentParser:
+    """The parser of cbir. Only the module of the verb in `argv` is imported, which saves time."""
     parser = argparse.ArgumentParser(prog="cbir", description="Image retrieval with Keras.")
+    parser.add_argument("--version", action=_Version)
     verbs = parser.add_subparsers(title="verbs", required=True, metavar="VERB")
-    for name, summary in VERBS.items():
-        _fill(verbs.add_parser(name, help=summary, description=_sentence(summary)), name)
+    for verb, summary in VERBS.items():
+        inner = verbs.add_parser(verb, help=summary, description=_sentence(summary))
+        if verb in argv[:1]:
+            _fill(inner, verb)
     return parser
 
 
@@ -96,3 +131,16 @@ def _fill(parser: argparse.ArgumentParser, verb: str) -> None:
 
 def _sentence(text: str) -> str:
     return text[0].upper() + text[1:] + "."
+
+
+class _Version(argparse.Action):
+    """Prints the version and ends; it is looked up only when asked for."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str) -> None:
+        super().__init__(option_strings, dest, nargs=0, help="show the version and exit")
+
+    def __call__(self, parser: argparse.ArgumentParser, *arguments: object) -> None:
+        from cbir_tf.version import __version__
+
+        print(f"cbir-tf {__version__}")
+        parser.exit()

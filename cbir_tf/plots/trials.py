@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
+from cbir_tf.config.ranges import Choices, Parameter, Space
 from cbir_tf.plots.curves import rate_name
 from cbir_tf.plots.style import (
     INK,
@@ -25,7 +26,6 @@ from cbir_tf.plots.style import (
     save,
     shortened,
 )
-from cbir_tf.tuning.space import Choices, Parameter, Space
 
 COLUMNS = 3
 _CHOICE_LENGTH = 16

@@ -129,14 +129,14 @@ def _calibration(
     run: Run, search: Search, fingerprint: str, whitening: Whitening | None
 ) -> Calibration | None:
     """The calibrated threshold; None where there is none for these vectors and this metric."""
-    if not run.no_match.is_file():
+    if not run.calibration.is_file():
         return None
-    calibration = Calibration.load(run.no_match)
+    calibration = Calibration.load(run.calibration)
     digest = "" if whitening is None else whitening.digest
     if (calibration.model, calibration.whitening) != (fingerprint, digest):
         what = "model" if calibration.model != fingerprint else "whitening, or of other images"
         logger.warning(
-            "%s: the threshold is of another %s; run cbir calibrate again", run.no_match, what
+            "%s: the threshold is of another %s; run cbir calibrate again", run.calibration, what
         )
         return None
     return calibration if calibration.metric == search.metric else None

@@ -54,7 +54,7 @@ def calibrate(run: Run, rate: float = 0.05) -> tuple[Calibration, float, int]:
         found = QueryEngine(replace(among, calibration=calibration)).search(
             among.stored_queries(validation.ids), k=1
         )
-    calibration.save(run.no_match)
+    calibration.save(run.calibration)
     assert found.is_match is not None
     return calibration, float(found.is_match.mean()), len(validation)
 

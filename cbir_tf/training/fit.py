@@ -1,90 +1,49 @@
-"""The training itself: epochs to the end or to the early stop, from wherever a checkpoint is."""
+"""The epochs of a training, from its last checkpoint to the end or the early stop."""
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
-from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
 
+import keras
 import numpy as np
 
 from cbir_tf.config import Config
-from cbir_tf.config.training import Optimizer, Triplets
-from cbir_tf.errors import UserError
+from cbir_tf.config.training import Triplets
+from cbir_tf.data.batches import inference_batches, training_batches
+from cbir_tf.models import frozen_batch_norm_digest
 from cbir_tf.progress import logger
 from cbir_tf.run import Run
 from cbir_tf.storage.files import replacing
-from cbir_tf.types import UNLABELLED
-
-if TYPE_CHECKING:
-    import keras
-
-    from cbir_tf.training.callbacks import Checkpoint, ScheduledRate
-    from cbir_tf.training.objectives import Objective
-    from cbir_tf.types import ImageSet
+from cbir_tf.training.callbacks import (
+    Checkpoint,
+    CollapseAlarm,
+    EpochProgress,
+    RetrievalMetrics,
+    ValidationPass,
+)
+from cbir_tf.training.objectives import Objective
+from cbir_tf.training.pictures import draw_curves, draw_reconstructions
+from cbir_tf.training.plan import Plan, has_pairs
+from cbir_tf.types import ImageSet
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What follows from the configuration and the number of training images."""
+class FitResult:
+    """The result of the epochs, as training.json holds it.
 
-    optimizer: keras.optimizers.Optimizer
-    schedule: ScheduledRate | None
-    steps_per_epoch: int
-    epochs: int
-
-
-def make_plan(config: Config, training: ImageSet) -> Plan:
-    """Optimizer, schedule and length of a training.
-
-    Raises:
-        UserError: TensorBoard is not installed, or there is nothing to make batches of.
+    Attributes:
+        epochs: trained in all, earlier processes' included.
+        best_epoch: from 1.
+        best: the logs of the best epoch, by name.
+        seconds: since this process began to train.
     """
-    from cbir_tf.data.sampling import steps_per_epoch
-    from cbir_tf.training.callbacks import BiTHyperRule, build_schedule
 
-    if config.training.tensorboard and not find_spec("tensorboard"):
-        raise UserError(
-            "training.tensorboard: TensorBoard is not installed; pip install 'cbir-tf[tensorboard]'"
-        )
-    batch = config.data.batch
-    steps = config.training.steps_per_epoch or steps_per_epoch(training.labels, batch)
-    size = batch.size if batch.sampler == "shuffled" else batch.classes * batch.images_per_class
-    schedule = build_schedule(
-        config.schedule,
-        peak=config.optimizer.learning_rate,
-        steps_per_epoch=steps,
-        epochs=config.training.epochs,
-        images=len(training),
-        batch_size=size,
-    )
-    if isinstance(schedule, BiTHyperRule):
-        if schedule.mixup:
-            logger.info("bit_hyperrule: MixUp mixes classes and is left out")
-        epochs = math.ceil(schedule.total_steps / steps)
-        return Plan(schedule.optimizer(), schedule, steps, epochs)
-    return Plan(_optimizer(config.optimizer), schedule, steps, config.training.epochs)
-
-
-def _optimizer(config: Optimizer) -> keras.optimizers.Optimizer:
-    import keras
-
-    makers: dict[str, Callable[..., keras.optimizers.Optimizer]] = {
-        "adam": keras.optimizers.Adam,
-        "adamw": keras.optimizers.AdamW,
-        "sgd": partial(keras.optimizers.SGD, momentum=config.momentum),
-        "rmsprop": partial(keras.optimizers.RMSprop, momentum=config.momentum),
-    }
-    options: dict[str, Any] = {"global_clipnorm": config.clip_norm}
-    if config.weight_decay is not None:
-        options["weight_decay"] = config.weight_decay
-    if config.average is not None:
-        options |= {"use_ema": True, "ema_momentum": config.average}
-    return makers[config.name](config.learning_rate, **options)
+    epochs: int
+    best_epoch: int
+    best: dict[str, float]
+    seconds: float
 
 
 def fit(
@@ -92,75 +51,66 @@ def fit(
     objective: Objective,
     images: ImageSet,
     plan: Plan,
-    further: Sequence[keras.callbacks.Callback] = (),
-) -> dict[str, Any]:
-    """Train to the end or to the early stop; leaves the embedder with its best weights.
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+) -> FitResult:
+    """Train to the end or to the early stop; the embedder then has the weights of the best epoch.
 
-    A classifier or auto-encoder is saved beside where the embedder goes.
+    Writes history.csv, the curves and, for a classifier or auto-encoder, its own model file.
 
     Args:
-        run: where to.
+        run: where checkpoints and results go.
         objective: of the training.
         images: of all splits.
         plan: of the training.
-        further: callbacks that come after the checkpoint.
+        callbacks: further ones, which come after the checkpoint.
 
-    Returns:
-        Number of epochs, the best one and its figures, seconds since this process began to train.
+    Raises:
+        UserError: the training diverges, no epoch has a finite monitor, or the disk is full.
     """
-    from cbir_tf.models import frozen_batch_norm_digest
-    from cbir_tf.training.pictures import draw_curves, draw_reconstructions
-
     started = time.monotonic()
     frozen = frozen_batch_norm_digest(objective.embedder)
     # Built here, since variables made in the first step have the step traced twice.
-    plan.optimizer.build(objective.twin.trainable_variables)
-    objective.twin.compile(plan.optimizer, objective.loss, jit_compile=False)
-    checkpoint = _run_epochs(run, objective, images, plan, further)
-    best_epoch = checkpoint.load_best(objective.twin)
+    plan.optimizer.build(objective.model.trainable_variables)
+    objective.model.compile(plan.optimizer, objective.loss, jit_compile=False)
+    checkpoint = _train_epochs(run, objective, images, plan, callbacks)
+    best_epoch = checkpoint.load_best(objective.model)
     if frozen_batch_norm_digest(objective.embedder) != frozen:
         raise RuntimeError("frozen batch normalisation changed while training")
     checkpoint.write_history(run.history)
     draw_curves(run, checkpoint.history, plan.schedule, plan.steps_per_epoch)
-    if objective.companion is not None:
-        with replacing(run.folder / f"{objective.companion.name}.keras") as temporary:
-            objective.companion.save(temporary)
-        if objective.companion.name == "autoencoder":
+    if objective.saved_model is not None:
+        with replacing(run.folder / f"{objective.saved_model.name}.keras") as temporary:
+            objective.saved_model.save(temporary)
+        if objective.saved_model.name == "autoencoder":
             draw_reconstructions(run, images.of_split("validation"), objective)
-    best = {k: v for k, v in checkpoint.history[best_epoch - 1].items() if k != "epoch"}
-    return {
-        "epochs": len(checkpoint.history),
-        "best_epoch": best_epoch,
-        "best": best,
-        "seconds": round(time.monotonic() - started, 1),
-    }
+    logs = checkpoint.history[best_epoch - 1]
+    return FitResult(
+        epochs=len(checkpoint.history),
+        best_epoch=best_epoch,
+        best={name: value for name, value in logs.items() if name != "epoch"},
+        seconds=round(time.monotonic() - started, 1),
+    )
 
 
-def _run_epochs(
+def _train_epochs(
     run: Run,
     objective: Objective,
     images: ImageSet,
     plan: Plan,
     further: Sequence[keras.callbacks.Callback],
 ) -> Checkpoint:
-    """The epochs that are still to do."""
-    import keras
-
-    from cbir_tf.data.batches import training_batches
-    from cbir_tf.training.callbacks import Checkpoint
-    from cbir_tf.training.callbacks.progress import EpochProgress
-
+    """Train the epochs that remain after the last checkpoint."""
     config = run.config
     stopping = config.training.early_stopping
     checkpoint = Checkpoint(
         run.checkpoints, config.training.monitor, stopping.patience, stopping.min_delta
     )
-    first_epoch = checkpoint.restore(objective.twin)
+    first_epoch = checkpoint.restore(objective.model)
     if checkpoint.stopped or first_epoch == plan.epochs:
         return checkpoint
     if first_epoch:
-        logger.info("going on after epoch %d", first_epoch)
-    callbacks = _watching(config, objective, images.of_split("validation"))
+        logger.info("resuming after epoch %d", first_epoch)
+    callbacks = _validation_callbacks(config, objective, images.of_split("validation"))
     if plan.schedule is not None:
         callbacks.append(plan.schedule)
     if config.training.tensorboard:
@@ -176,13 +126,13 @@ def _run_epochs(
         steps=plan.steps_per_epoch,
     )
     try:
-        objective.twin.fit(
+        objective.model.fit(
             objective.batches(batches, config.seed, first_epoch * plan.steps_per_epoch),
             initial_epoch=first_epoch,
             epochs=plan.epochs,
             steps_per_epoch=plan.steps_per_epoch,
             callbacks=callbacks,
-            shuffle=False,  # the data set brings its order
+            shuffle=False,  # the data set is in its order already
             verbose=0,
         )
     finally:
@@ -190,33 +140,24 @@ def _run_epochs(
     return checkpoint
 
 
-def _watching(
+def _validation_callbacks(
     config: Config, objective: Objective, validation: ImageSet
 ) -> list[keras.callbacks.Callback]:
-    """What looks at the validation split after every epoch."""
-    from cbir_tf.data.batches import inference_batches
-    from cbir_tf.training.callbacks import CollapseAlarm, RetrievalMetrics, ValidationPass
-
+    """What measures the validation split after every epoch."""
     order = np.random.default_rng(config.seed).permutation(len(validation))
     validation = validation.take(order)
-    # A classifier of classes that it never saw has neither loss nor accuracy.
+    # A classifier has neither loss nor accuracy over classes that it is not trained on.
     unseen = config.loss.name == "cross_entropy" and config.data.split.by == "class"
-    seen = ValidationPass(
-        objective.observed,
+    validation_pass = ValidationPass(
+        objective.validation_model,
         validation,
         lambda: inference_batches(validation, config.data),
-        (lambda *batch: {}) if unseen else objective.figures,
+        (lambda images, labels, outputs: {}) if unseen else objective.batch_metrics,
     )
-    callbacks: list[keras.callbacks.Callback] = [seen]
+    callbacks: list[keras.callbacks.Callback] = [validation_pass]
     if has_pairs(validation):
-        metrics = RetrievalMetrics(lambda model: seen.latest(), config.search.metric)
+        metrics = RetrievalMetrics(lambda model: validation_pass.latest(), config.search.metric)
         callbacks.append(metrics)
         if isinstance(config.loss, Triplets):
             callbacks.append(CollapseAlarm(metrics, config.loss.margin, config.loss.distance))
     return callbacks
-
-
-def has_pairs(images: ImageSet) -> bool:
-    """Whether some class has two images, so that one can find the other."""
-    _, counts = np.unique(images.labels[images.labels != UNLABELLED], return_counts=True)
-    return bool((counts > 1).any())

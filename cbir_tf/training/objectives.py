@@ -1,4 +1,4 @@
-"""What an embedder is trained for: its twin with a loss, and the targets that the loss takes."""
+"""What an embedder is trained for: a model over it, a loss, and the targets of that loss."""
 
 from __future__ import annotations
 
@@ -23,99 +23,106 @@ Tensor = Any
 
 @dataclass(frozen=True)
 class Objective:
-    """A twin: a model over the embedder's own layers, and what it is trained towards.
+    """A model over the embedder's own layers, and the loss it is trained by.
 
-    Training the twin trains the embedder, which stays free of optimizer, loss and whatever the
-    twin has on top.
+    Training the model trains the embedder, which itself stays free of optimizer, loss and head.
 
     Attributes:
-        twin: uint8 RGB (B, H, W, 3) -> float32 outputs: embeddings, logits or pixels.
+        model: uint8 RGB (B, H, W, 3) -> float32 outputs: embeddings, logits or pixels.
         embedder: the same images -> embeddings.
         loss: of (targets, outputs).
-        targets: (uint8 images, integer labels) -> what the loss holds the outputs against.
-        companion: a model to be saved beside the embedder, under its own name: `classifier`, from
-            images to the probability of each class, or `autoencoder`, to pixels in 0..1.
-        noise: standard deviation of the noise on the images that the twin is trained on, of
-            pixels in 0..1.
-        has_classes: whether the outputs are the logits of the classes.
+        targets: (uint8 images, integer labels) -> targets of the loss.
+        saved_model: saved beside the embedder, under its own name: `classifier`, from images to
+            the probability of each class, or `autoencoder`, to pixels in 0..1; None for triplets.
+        noise: standard deviation of the Gaussian noise on the training images, of pixels in 0..1.
+        is_classifier: whether the outputs are the logits of the classes.
     """
 
-    twin: keras.Model
+    model: keras.Model
     embedder: keras.Model
     loss: keras.losses.Loss
     targets: Callable[[Tensor, Tensor], Tensor] = lambda images, labels: labels
-    companion: keras.Model | None = None
+    saved_model: keras.Model | None = None
     noise: float = 0.0
-    has_classes: bool = False
+    is_classifier: bool = False
 
     @cached_property
-    def observed(self) -> keras.Model:
-        """The same images -> [embeddings, outputs]."""
-        outputs = [self.embedder.outputs[0], self.twin.outputs[0]]
-        observed = keras.Model(self.embedder.inputs, outputs)
-        observed.jit_compile = False  # as the embedder's
-        return observed
+    def validation_model(self) -> keras.Model:
+        """The same images -> [embeddings, outputs], so that one pass gives both."""
+        outputs = [self.embedder.outputs[0], self.model.outputs[0]]
+        model = keras.Model(self.embedder.inputs, outputs)
+        model.jit_compile = False  # as the embedder's
+        return model
 
     def batches(self, batches: tf.data.Dataset, seed: int, first: int = 0) -> tf.data.Dataset:
-        """Training batches as the twin takes them.
+        """Training batches as the model takes them.
 
         Args:
             batches: of uint8 images and integer labels.
-            seed: of the noise; with the number of a batch it decides it.
+            seed: of the noise, together with the number of the batch.
             first: number of the first batch, counted from the beginning of the training.
 
         Returns:
-            A dataset of uint8 images, disturbed where there is noise, and targets.
+            A dataset of uint8 images, with noise if the objective has any, and targets.
         """
 
-        @tf.autograph.experimental.do_not_convert
-        def one(number: tf.Tensor, batch: tuple[tf.Tensor, tf.Tensor]) -> tuple[Tensor, Tensor]:
+        def prepared(
+            number: tf.Tensor, batch: tuple[tf.Tensor, tf.Tensor]
+        ) -> tuple[Tensor, Tensor]:
             images, labels = batch
-            targets = self.targets(images, labels)
-            return disturbed(images, self.noise, seed, number), targets
+            return with_noise(images, self.noise, seed, number), self.targets(images, labels)
 
-        return batches.enumerate(first).map(one, num_parallel_calls=tf.data.AUTOTUNE)
+        function = tf.autograph.experimental.do_not_convert(prepared)
+        return batches.enumerate(first).map(function, num_parallel_calls=tf.data.AUTOTUNE)
 
-    def figures(self, images: np.ndarray, labels: np.ndarray, outputs: Tensor) -> dict[str, float]:
-        """What one batch is measured by, each the mean over its images; undisturbed ones.
+    def batch_metrics(
+        self, images: np.ndarray, labels: np.ndarray, outputs: Tensor
+    ) -> dict[str, float]:
+        """Loss, and accuracy of a classifier, each the mean over one batch without noise.
 
         Args:
             images: (B, H, W, 3) uint8.
             labels: (B,) integers.
-            outputs: the twin's.
+            outputs: of the model.
         """
-        found = {"loss": float(self.loss(self.targets(images, labels), outputs))}
-        if self.has_classes:
-            found["accuracy"] = float(np.mean(np.argmax(outputs, axis=1) == labels))
-        return found
+        metrics = {"loss": float(self.loss(self.targets(images, labels), outputs))}
+        if self.is_classifier:
+            metrics["accuracy"] = float(np.mean(np.argmax(outputs, axis=1) == labels))
+        return metrics
 
 
 def build_objective(
     embedder: keras.Model, settings: Config, classes: int, seed: int = 0
 ) -> Objective:
-    """The objective that a configuration's `loss` section names.
+    """The objective of a configuration's `loss` section.
 
     Args:
         embedder: to be trained.
-        settings: `loss`, and `data.image_size`, which a decoder makes.
-        classes: number of classes, which a classifier tells apart.
-        seed: of the random weights of what the twin has on top.
+        settings: `loss`, and `data.image_size`, the size of a decoder's images.
+        classes: number of classes of a classifier.
+        seed: of the initial weights of the layers over the embedder.
     """
     with initial_weights_from(seed):
         return OBJECTIVES[settings.loss.name](embedder, settings, classes)
 
 
-def disturbed(images: Tensor, noise: float, seed: int, number: Tensor = 0) -> Tensor:
-    """Images with Gaussian noise, each pixel cut to what a pixel can be; without noise themselves.
+def with_noise(images: Tensor, noise: float, seed: int, number: Tensor = 0) -> Tensor:
+    """Images with Gaussian noise, rounded and clipped to 0..255.
 
     Args:
         images: uint8 (B, H, W, 3).
-        noise: standard deviation, of pixels in 0..1.
+        noise: standard deviation, of pixels in 0..1; 0 returns the images themselves.
         seed: not negative.
         number: of the batch; the same seed and number give the same noise.
 
     Returns:
         uint8 (B, H, W, 3).
+
+    Example:
+        >>> gray = np.full((1, 2, 2, 3), 128, np.uint8)
+        >>> noisy = with_noise(gray, 0.1, seed=0, number=7)
+        >>> bool((np.asarray(noisy) == np.asarray(with_noise(gray, 0.1, seed=0, number=7))).all())
+        True
     """
     if not noise:
         return images
@@ -126,14 +133,14 @@ def disturbed(images: Tensor, noise: float, seed: int, number: Tensor = 0) -> Te
 
 
 def as_pixels(images: Tensor) -> Tensor:
-    """uint8 0..255 as float32 0..1."""
+    """uint8 0..255 as float32 0..1, any shape."""
     return ops.cast(images, "float32") / 255
 
 
 def _triplets(embedder: keras.Model, settings: Config, classes: int) -> Objective:
     assert isinstance(settings.loss, Triplets)
-    twin = keras.Model(embedder.inputs, embedder.outputs[0])
-    return Objective(twin, embedder, build_loss(settings.loss))
+    model = keras.Model(embedder.inputs, embedder.outputs[0])
+    return Objective(model, embedder, build_loss(settings.loss))
 
 
 def _classification(embedder: keras.Model, settings: Config, classes: int) -> Objective:
@@ -148,7 +155,7 @@ def _classification(embedder: keras.Model, settings: Config, classes: int) -> Ob
         ),
         lambda images, labels: ops.one_hot(labels, classes, dtype="float32"),
         keras.Model(embedder.inputs, probabilities, name="classifier"),
-        has_classes=True,
+        is_classifier=True,
     )
 
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
+import tensorflow as tf
 
 from cbir_tf.data.augment import augment
 from cbir_tf.data.decode import decode_image
@@ -13,11 +12,9 @@ from cbir_tf.plots.curves import learning_rate_curve, loss_curves
 from cbir_tf.plots.grids import augmentation_grid, reconstruction_grid, sample_grid
 from cbir_tf.plots.layout import spread
 from cbir_tf.run import Run
+from cbir_tf.training.callbacks import ScheduledRate
+from cbir_tf.training.objectives import Objective, as_pixels, with_noise
 from cbir_tf.types import ImageSet
-
-if TYPE_CHECKING:
-    from cbir_tf.training.callbacks import ScheduledRate
-    from cbir_tf.training.objectives import Objective
 
 SAMPLES = 20
 AUGMENTED_IMAGES = 4
@@ -34,8 +31,6 @@ def draw_classes(run: Run, images: ImageSet) -> None:
 
 def draw_samples(run: Run, training: ImageSet) -> None:
     """Some training images as the model sees them, and, with an embedder, augmented variants."""
-    import tensorflow as tf
-
     data = run.config.data
     chosen = training.take(spread(training.labels, SAMPLES, run.config.seed))
     images = [decode_image(each, data.image_size, data.resize) for each in chosen.sources]
@@ -59,7 +54,7 @@ def draw_curves(
     schedule: ScheduledRate | None,
     steps_per_epoch: int,
 ) -> None:
-    """Loss, validation figures and learning rate over the epochs."""
+    """Loss, validation metrics and learning rate over the epochs."""
     columns = {name: [row[name] for row in history] for name in history[0]}
     loss = LOSSES.get(run.config.loss.name, "triplet loss")
     loss_curves(run.plots / "loss.png", columns, run.config.training.monitor, loss)
@@ -72,15 +67,13 @@ def draw_curves(
 
 
 def draw_reconstructions(run: Run, validation: ImageSet, objective: Objective) -> None:
-    """Some validation images above what the auto-encoder makes of them."""
-    from cbir_tf.training.objectives import as_pixels, disturbed
-
+    """Some validation images, with their reconstructions by the auto-encoder below them."""
     data = run.config.data
     chosen = validation.take(spread(validation.labels, RECONSTRUCTIONS, run.config.seed))
     pictures = [decode_image(each, data.image_size, data.resize) for each in chosen.sources]
     originals = np.stack(pictures)
-    seen = np.asarray(disturbed(originals, objective.noise, run.config.seed))
-    made = np.asarray(objective.twin.predict_on_batch(seen))
+    seen = np.asarray(with_noise(originals, objective.noise, run.config.seed))
+    made = np.asarray(objective.model.predict_on_batch(seen))
     errors = np.mean((made - np.asarray(as_pixels(originals))) ** 2, axis=(1, 2, 3))
     rows = {"original": list(originals)}
     if objective.noise:

@@ -1,31 +1,27 @@
-"""The configurations that a search chooses from: ranges and choices of keys, checked beforehand."""
+"""The search space of a tuning: ranges and choices of keys, checked before any training."""
 
 from __future__ import annotations
 
 import itertools
 import json
-import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
 from cbir_tf.config import Config
 from cbir_tf.config.parsing import flat, read_yaml
+from cbir_tf.config.ranges import Choices, Parameter, Range, Space
 from cbir_tf.errors import UserError, nearest
 
-EXAMPLES = 50
-"""So many values of a range are checked before anything is trained."""
 COMBINATIONS = 200
-"""So many combinations of the ends of ranges and the choices, too."""
+"""Most combinations of ends and choices that are checked before anything is trained."""
 SYNTAX = "write low..high, 'low..high log', 'low..high step N' or a|b|c"
 
 _NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
 _RANGE = re.compile(rf"\s*({_NUMBER})\s*\.\.\s*({_NUMBER})(?:\s+(\S.*?))?\s*")
 
-# What the trials are measured by is the same for all, or the best would be the one measured best.
+# The trials are compared by their validation metrics, so these keys are the same for all.
 _MEASURED_BY = (
     "name",
     "seed",
@@ -38,159 +34,92 @@ _MEASURED_BY = (
     "training.monitor",
 )
 _AFTERWARDS = ("descriptors", "search", "evaluation", "plots")
-_IN_TRAINING = "search.metric"  # validation figures are measured with it
+_IN_TRAINING = "search.metric"  # the distance of the validation metrics
 
 Load = Callable[[Sequence[str]], Config]
 """`section.key=value` overrides -> the configuration with them."""
 
 
-@dataclass(frozen=True)
-class Range:
-    """All numbers from low to high, both included.
-
-    Attributes:
-        key: of the configuration, dotted.
-        low, high: the ends; low < high.
-        step: from one number to the next; None: any number, any whole one where whole.
-        log: every factor is as likely as any other, not every difference.
-        whole: whole numbers only.
-    """
-
-    key: str
-    low: float
-    high: float
-    step: float | None
-    log: bool
-    whole: bool
-
-    @property
-    def count(self) -> float:
-        """How many values there are."""
-        if self.step is None and not self.whole:
-            return math.inf
-        return round((self.high - self.low) / (self.step or 1)) + 1
-
-    def examples(self) -> list[str]:
-        """Both ends and values between them, as the configuration file has them."""
-        count = int(min(self.count, EXAMPLES))
-        places = [number / (count - 1) for number in range(count)]
-        if self.count > EXAMPLES:
-            values = [self.low + place * (self.high - self.low) for place in places]
-        else:
-            values = [self.low + number * (self.step or 1) for number in range(count)]
-        values[-1] = self.high
-        return [str(round(each)) if self.whole else repr(each) for each in values]
-
-    def ends(self) -> list[str]:
-        """The lowest and the highest value."""
-        return [self.examples()[0], self.examples()[-1]]
-
-    def __str__(self) -> str:
-        step = "" if self.step is None else f" step {self.step}"
-        return f"{self.low}..{self.high}{step}{' log' * self.log}"
-
-
-@dataclass(frozen=True)
-class Choices:
-    """Some values, written as the configuration file has them.
-
-    Attributes:
-        key: of the configuration, dotted.
-        values: YAML of each; all different.
-    """
-
-    key: str
-    values: tuple[str, ...]
-
-    @property
-    def count(self) -> float:
-        """How many values there are."""
-        return len(self.values)
-
-    def examples(self) -> list[str]:
-        """All of them."""
-        return list(self.values)
-
-    ends = examples
-
-    def __str__(self) -> str:
-        return "|".join(self.values)
-
-
-Parameter = Range | Choices
-Space = tuple[Parameter, ...]
-
-
 def split_overrides(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Those of `section.key=...` that say what to search, and those that set one value."""
-    searched = [each for each in overrides if _is_searched(each.partition("=")[2])]
-    return searched, [each for each in overrides if each not in searched]
+    """Those of `section.key=...` that give a range or choices, and those that set one value.
+
+    Example:
+        >>> split_overrides(["loss.margin=0.1..0.5", "model.pooling=max|gem", "seed=3"])
+        (['loss.margin=0.1..0.5', 'model.pooling=max|gem'], ['seed=3'])
+    """
+    tuned = [each for each in overrides if _is_space(each.partition("=")[2])]
+    return tuned, [each for each in overrides if each not in tuned]
 
 
-def _is_searched(text: str) -> bool:
+def _is_space(text: str) -> bool:
     return "|" in text or _RANGE.fullmatch(text) is not None
 
 
 def written_space(
-    searched: Sequence[str], fixed: Sequence[str], file: Path | None
+    tuned: Sequence[str], fixed: Sequence[str], file: Path | None
 ) -> dict[str, list[str] | str]:
-    """What is to be searched, by key: from the command line and a YAML file.
+    """The ranges and choices by key, as written on the command line and in a YAML file.
 
-    In the file a range is text as on the command line, and choices are that or a list.
+    In the file a range is text as on the command line, and choices are such text or a list.
+
+    Args:
+        tuned: `section.key=range or choices`.
+        fixed: `section.key=value`, of other keys.
+        file: `section.key: range or choices`.
 
     Raises:
         UserError: an unusable file, or a key given twice.
     """
-    written: dict[str, Any] = {}
+    written: dict[str, list[str] | str] = {}
     if file is not None:
         for key, value in flat(read_yaml(file)).items():
             if isinstance(value, list):
                 written[key] = [each if isinstance(each, str) else _yaml(each) for each in value]
-            elif isinstance(value, str) and _is_searched(value):
+            elif isinstance(value, str) and _is_space(value):
                 written[key] = value
             else:
                 raise UserError(
-                    f"{file}: {key}: {_yaml(value)} is no range and no choice; {SYNTAX}, or a "
-                    "list; a single value is set with section.key=value or in the configuration"
+                    f"{file}: {key}: {_yaml(value)} is neither a range nor choices; {SYNTAX}, or "
+                    "a list; set a single value with section.key=value or in the configuration"
                 )
-    for override in searched:
+    for override in tuned:
         key, _, text = override.partition("=")
         if key in written:
-            raise UserError(f"{override!r}: {key} is to be searched already; name it once")
+            raise UserError(f"{override!r}: {key} is tuned already; give it once")
         written[key] = text
     for override in fixed:
         key = override.partition("=")[0]
         if key in written:
-            raise UserError(f"{override!r}: {key} is to be searched; leave one of the two out")
+            raise UserError(f"{override!r}: {key} is tuned; leave one of the two out")
     return written
 
 
-def _yaml(value: Any) -> str:
-    """A value on one line; what is JSON is YAML."""
+def _yaml(value: object) -> str:
+    """A value in YAML on one line, which JSON is."""
     return json.dumps(value, ensure_ascii=False)
 
 
 def make_space(written: Mapping[str, list[str] | str], load: Load) -> Space:
-    """Ranges and choices by key, each of which the configuration takes.
+    """The search space, every range and choice of which is valid in the configuration.
 
     Args:
-        written: what `written_space` returned.
+        written: of `written_space`.
         load: makes the configuration with overrides.
 
     Returns:
-        In order of the keys, so that a section comes before what is within it.
+        In order of the keys, so that a section comes before the keys within it.
 
     Raises:
         UserError: an unknown key, an impossible value or combination, a malformed range, or a key
-            that the trials would be measured by.
+            that the trials are compared by.
     """
     if not written:
-        raise UserError(f"nothing to search; {SYNTAX} after section.key=")
+        raise UserError(f"nothing to tune; {SYNTAX} after section.key=")
     base = load([])
     if base.descriptors:
         raise UserError(
-            "descriptors: nothing is trained by epochs and watched on the validation split; give "
-            "visual_words several words to choose from instead"
+            "descriptors: are fitted without epochs, which tuning needs; give visual_words several "
+            "vocabulary sizes to choose from instead"
         )
     space = tuple(_parameter(key, written[key], load) for key in sorted(written))
     for parameter in space:
@@ -209,7 +138,7 @@ def make_space(written: Mapping[str, list[str] | str], load: Load) -> Space:
 
 
 def _check_key(key: str, base: Config) -> None:
-    """Raise a UserError for a key that cannot be searched by what is watched in training."""
+    """Raise a UserError for a key that cannot be tuned by validation metrics."""
 
     def within(sections: Sequence[str]) -> bool:
         return any(f"{key}.".startswith(f"{each}.") for each in sections) or any(
@@ -218,29 +147,29 @@ def _check_key(key: str, base: Config) -> None:
 
     if within(_MEASURED_BY):
         raise UserError(
-            f"{key}: it decides what the trials are measured by, so it is the same for all; set "
-            "it to one value"
+            f"{key}: decides what the trials are measured by, so it is the same for all; set it to "
+            "one value"
         )
     if key != _IN_TRAINING and within(_AFTERWARDS):
-        raise UserError(f"{key}: plays no part in training; set it to one value")
+        raise UserError(f"{key}: has no effect on training; set it to one value")
     monitor = base.training.monitor
     if monitor == "val_loss" and within(("loss",)) and key != "loss.noise":
         raise UserError(
-            f"{key}: cannot be searched by val_loss, which is another quantity with each; set "
-            "training.monitor, as to val_map_at_r"
+            f"{key}: cannot be tuned by val_loss, which measures something else with each value; "
+            "set training.monitor, for instance to val_map_at_r"
         )
 
 
 def _check_candidate(candidate: Config, base: Config, overrides: Sequence[str]) -> None:
-    """Raise a UserError for a configuration that is valid, but no trial."""
+    """Raise a UserError for a configuration that is valid, but not as a trial."""
     monitors = [each.training.monitor for each in (base, candidate)]
     if monitors[0] != monitors[1]:
         raise UserError(
-            f"{' '.join(overrides)}: training would be watched by {monitors[1]}, elsewhere by "
-            f"{monitors[0]}; set training.monitor to one of them"
+            f"{' '.join(overrides)}: training.monitor would be {monitors[1]}, but {monitors[0]} "
+            "for other values; set it to one of them"
         )
     if candidate.training.epochs == 0:
-        raise UserError("training.epochs: 0 trains nothing; search among more")
+        raise UserError("training.epochs: 0 trains nothing; give 1 or more")
 
 
 def _parameter(key: str, written: list[str] | str, load: Load) -> Parameter:
@@ -254,7 +183,7 @@ def _parameter(key: str, written: list[str] | str, load: Load) -> Parameter:
     if "" in values:
         raise UserError(f"{where!r}: a choice is empty; write null for none")
     if len(set(values)) < max(len(values), 2):
-        raise UserError(f"{where!r}: choose among two or more, each named once")
+        raise UserError(f"{where!r}: give two choices or more, each once")
     for value in values:
         load([f"{key}={value}"])
     return Choices(key, values)
@@ -268,16 +197,18 @@ def _range(key: str, low: str, high: str, rest: str, load: Load) -> Range:
         step = words[1]
     elif words and not log:
         hint = "choose log or step" if "log" in words else nearest(words[0], ["log", "step"])
-        raise UserError(f"{where!r}: after a range comes 'log' or 'step N', not {rest!r}; {hint}")
+        raise UserError(
+            f"{where!r}: expected 'log' or 'step N' after a range, got {rest!r}; {hint}"
+        )
     start, end = Fraction(low), Fraction(high)
     if start >= end:
-        raise UserError(f"{where!r}: the range should go up, from less to more")
+        raise UserError(f"{where!r}: the range should start below its end")
     if log and start <= 0:
-        raise UserError(f"{where!r}: a range with log starts above 0")
+        raise UserError(f"{where!r}: a range with log should start above 0")
     for each in (low, high):
         load([f"{key}={each}"])
     integral = start.denominator == end.denominator == 1
-    # Whether 0..1 means two numbers or all between them is for the key to say.
+    # Whether 0..1 means two integers or all numbers between them depends on the key.
     whole = integral and not _takes(load, f"{key}={float(start) + 0.5}")
     if step is not None:
         _check_step(where, start, end, Fraction(step), whole)
@@ -287,11 +218,11 @@ def _range(key: str, low: str, high: str, rest: str, load: Load) -> Range:
 
 def _check_step(where: str, start: Fraction, end: Fraction, step: Fraction, whole: bool) -> None:
     if step <= 0 or (whole and step.denominator > 1):
-        kind = "a whole number from 1 up" if whole else "above 0"
+        kind = "a whole number above 0" if whole else "above 0"
         raise UserError(f"{where!r}: the step should be {kind}")
     if (end - start) % step:
         last = float(start + (end - start) // step * step)
-        raise UserError(f"{where!r}: the steps do not meet the end; end it at {last:g}")
+        raise UserError(f"{where!r}: the steps miss the end of the range; end it at {last:g}")
 
 
 def _takes(load: Load, override: str) -> bool:

@@ -1,36 +1,55 @@
-"""The trials of a search, kept by Optuna in an SQLite file beside them."""
+"""The trials of a tuning, kept by Optuna in an SQLite file beside their runs."""
 
 from __future__ import annotations
 
 import math
 import sqlite3
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 
 import numpy as np
 
 from cbir_tf.config import Config
+from cbir_tf.config.ranges import Choices, Parameter, Space
 from cbir_tf.errors import UserError, first_line
-from cbir_tf.tuning.space import Choices, Parameter, Space
 
 if TYPE_CHECKING:
     import optuna
 
 DATABASE = "study.db"
-_LOCK = ".lock"
 _NAME = "tune"
 UNPRUNED_TRIALS = 5
-"""Trials before the first that can be ended early: a median of fewer says little."""
+"""Trials before the first that can be pruned: a median of fewer says little."""
 UNPRUNED_SHARE = 4
-"""A trial is not ended in the first such part of its epochs."""
+"""A trial is not pruned in the first quarter of its epochs."""
+
+
+class TrialRow(TypedDict):
+    """One trial, ready for JSON."""
+
+    number: int
+    state: str
+    """complete, pruned, failed or running."""
+    value: float | None
+    """The best of training.monitor."""
+    parameters: dict[str, str | float]
+    """By key; choices as written."""
+    epochs: NotRequired[int]
+    """This and the next two: where the trial was trained."""
+    best_epoch: NotRequired[int]
+    seconds: NotRequired[float]
+    repeats: NotRequired[int]
+    """Number of the earlier trial of the same values."""
+    reason: NotRequired[str]
+    """Why the trial failed."""
 
 
 def check_installed() -> None:
-    """Raise a UserError unless Optuna is there."""
+    """Raise a UserError unless Optuna is installed."""
     try:
         import optuna
     except ImportError:
@@ -39,41 +58,60 @@ def check_installed() -> None:
 
 
 @contextmanager
-def sole_use(folder: Path) -> Iterator[None]:
-    """Keep other processes from searching in a folder; the lock ends with the process.
+def reporting_storage_errors(folder: Path) -> Iterator[None]:
+    """Turn the errors of the study's database into one line each.
+
+    Only a damaged database is to be replaced; one that is locked, read-only or without room is
+    not.
 
     Raises:
-        UserError: another one does.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = sqlite3.connect(folder / _LOCK, timeout=0, isolation_level=None)
-    try:
-        try:
-            lock.execute("BEGIN EXCLUSIVE")
-        except sqlite3.OperationalError:
-            raise UserError(
-                f"{folder}: another process searches here; wait for it, or choose another --run "
-                "folder"
-            ) from None
-        yield
-    finally:
-        lock.close()
-
-
-def open_study(folder: Path, config: Config, space: Space, prune: bool) -> optuna.Study:
-    """The study in a folder, new or of this very search.
-
-    Raises:
-        UserError: it is of another configuration or space, or damaged.
+        UserError: the database is damaged, or could not be read or written.
     """
     import optuna
     from sqlalchemy.exc import SQLAlchemyError
 
     path = folder / DATABASE
+    try:
+        yield
+    except (SQLAlchemyError, sqlite3.Error, optuna.exceptions.StorageInternalError) as error:
+        reason = _sqlite_error(error)
+        if isinstance(reason, sqlite3.OperationalError):
+            raise UserError(
+                f"{path}: could not be read or written ({first_line(reason)}); check its "
+                "permissions and the free room, then repeat the command"
+            ) from None
+        raise UserError(
+            f"{path}: is damaged ({first_line(reason)}); use --restart to begin again"
+        ) from None
+
+
+def _sqlite_error(error: BaseException) -> Exception:
+    """The error of SQLite behind those that SQLAlchemy and Optuna wrap it in."""
+    inner: BaseException | None = error
+    while inner is not None and not isinstance(inner, sqlite3.Error):
+        inner = getattr(inner, "orig", None) or inner.__cause__
+    return inner if isinstance(inner, Exception) else Exception(str(error))
+
+
+def open_study(folder: Path, config: Config, space: Space, prune: bool) -> optuna.Study:
+    """The study in a folder: a new one, or that of the same configuration and space.
+
+    Args:
+        folder: of the tuning.
+        config: without the tuned values.
+        space: of the tuned keys.
+        prune: end trials that are worse than the median of the others.
+
+    Raises:
+        UserError: the study is of another configuration or space, or of another Optuna.
+    """
+    import optuna
+
+    path = folder / DATABASE
 
     def connect() -> sqlite3.Connection:
         connection = sqlite3.connect(path, timeout=30)
-        connection.execute("PRAGMA journal_mode = WAL")  # it may be looked at meanwhile
+        connection.execute("PRAGMA journal_mode = WAL")  # so that it can be read meanwhile
         return connection
 
     pruner = (
@@ -83,9 +121,8 @@ def open_study(folder: Path, config: Config, space: Space, prune: bool) -> optun
         if prune
         else optuna.pruners.NopPruner()
     )
-    damaged = (SQLAlchemyError, sqlite3.Error, optuna.exceptions.OptunaError, RuntimeError)
     try:
-        # By a function, as not every path can be put into an address.
+        # By a function, as not every path can be written as a URL.
         storage = optuna.storages.RDBStorage("sqlite:///", engine_kwargs={"creator": connect})
         study = optuna.create_study(
             storage=storage,
@@ -94,16 +131,16 @@ def open_study(folder: Path, config: Config, space: Space, prune: bool) -> optun
             direction="minimize" if lower_is_better(config) else "maximize",
             pruner=pruner,
         )
-    except damaged as error:
+    except RuntimeError as error:  # of an Optuna whose files this one does not read
         raise UserError(
-            f"{path}: cannot be read ({first_line(error)}); --restart searches anew"
+            f"{path}: could not be read ({first_line(error)}); use --restart to begin again"
         ) from None
     _identify(study, folder, config, space)
     return study
 
 
 def _identify(study: optuna.Study, folder: Path, config: Config, space: Space) -> None:
-    """Note what a new study searches; refuse one that searches something else."""
+    """Record what a new study tunes; refuse a study of something else."""
     ours = {each.key: str(each) for each in space}
     if "space" not in study.user_attrs:
         study.set_user_attr("config", config.model_dump(mode="json"))
@@ -111,28 +148,28 @@ def _identify(study: optuna.Study, folder: Path, config: Config, space: Space) -
         return
     theirs = study.user_attrs["space"]
     differences = [
-        f"{key}: {ours.get(key, 'not searched')} here, {theirs.get(key, 'not searched')} there"
+        f"{key}: {ours.get(key, 'not tuned')} here, {theirs.get(key, 'not tuned')} there"
         for key in sorted(ours.keys() | theirs.keys())
         if ours.get(key) != theirs.get(key)
     ] or config.differences(Config.check(study.user_attrs["config"], str(folder / DATABASE)))
     if differences:
         raise UserError(
-            f"{folder}: holds another search ({differences[0]}); choose another --run folder, or "
-            "--restart to replace it"
+            f"{folder}: holds another tuning ({differences[0]}); choose another --run folder, or "
+            "replace it with --restart"
         )
 
 
 def lower_is_better(config: Config) -> bool:
-    """Whether the monitored value is a loss."""
+    """Whether training.monitor is a loss."""
     return config.training.monitor.endswith("loss")
 
 
 def next_trial(study: optuna.Study, space: Space, seed: int, trials: int) -> optuna.Trial | None:
-    """The interrupted trial, else a new one; None where there are as many as wanted.
+    """The interrupted trial, else a new one; None once there are as many as wanted.
 
-    What a trial tries follows from the seed, its number and the trials before it, whether or not
-    the search was interrupted. A space with no more combinations than wanted trials is tried out
-    in order, each of them once.
+    The values of a trial follow from the seed, its number and the trials before it, whether or not
+    the tuning was interrupted. A space with no more combinations than wanted trials is tried
+    exhaustively, in order.
     """
     import optuna
 
@@ -151,12 +188,12 @@ def next_trial(study: optuna.Study, space: Space, seed: int, trials: int) -> opt
     number = interrupted[0].number if interrupted else started
     if not interrupted and not waiting and started >= min(trials, combinations):
         return None
-    # A sampler's state is not stored: each trial has one of its own.
+    # The state of a sampler is not stored, so each trial has a sampler of its own.
     seeds = np.random.SeedSequence([seed, number]).generate_state(1)
     study.sampler = optuna.samplers.TPESampler(seed=int(seeds[0]))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        # Optuna has no other way back to a trial that is running.
+        # Optuna has no public way to continue a trial that is running.
         trial = optuna.Trial(study, interrupted[0]._trial_id) if interrupted else study.ask()
         for parameter in space:
             _suggest(trial, parameter)
@@ -170,7 +207,7 @@ def _typed(parameter: Parameter, value: str) -> str | float:
 
 
 def _suggest(trial: optuna.Trial, parameter: Parameter) -> None:
-    """Have a value chosen; a trial that has one already keeps it."""
+    """Let the sampler choose a value; a trial that has one already keeps it."""
     if isinstance(parameter, Choices):
         trial.suggest_categorical(parameter.key, parameter.values)
     elif parameter.whole:
@@ -187,16 +224,16 @@ def _suggest(trial: optuna.Trial, parameter: Parameter) -> None:
         )
 
 
-def overrides(trial: optuna.Trial, space: Space) -> list[str]:
-    """The trial's values as `section.key=value`."""
+def overrides_of(trial: optuna.Trial, space: Space) -> list[str]:
+    """The values of the trial as `section.key=value`."""
     return [f"{each.key}={trial.params[each.key]}" for each in space]
 
 
-def take_over_repeated(study: optuna.Study, trial: optuna.Trial) -> int | None:
-    """End a trial of values that were tried before with what came of them.
+def copy_repeated(study: optuna.Study, trial: optuna.Trial) -> int | None:
+    """End a trial whose values were tried before with the result of the earlier trial.
 
     Returns:
-        The number of the earlier trial; None where there is none, and the trial goes on.
+        The number of the earlier trial; None where there is none, and the trial is to be trained.
     """
     for earlier in study.get_trials(deepcopy=False):
         if earlier.number != trial.number and earlier.state.is_finished():
@@ -209,34 +246,42 @@ def take_over_repeated(study: optuna.Study, trial: optuna.Trial) -> int | None:
                 trial.report(value, step)
             complete = earlier.values if earlier.state.name == "COMPLETE" else None
             study.tell(trial, complete, state=earlier.state)
-            return first
+            return int(first)
     return None
 
 
-def hopeless(trial: optuna.Trial, epoch: int, value: float, goes_on: bool) -> bool:
-    """Note the value of an epoch, counted from 0; whether the trial is to end with it.
+def should_prune(trial: optuna.Trial, epoch: int, value: float, continues: bool) -> bool:
+    """Record the value of an epoch, and decide whether the trial is to end with it.
 
-    A trial once found hopeless stays so, should the process have been killed before it ended.
+    A decision to end is kept, in case the process is killed before the trial has ended.
+
+    Args:
+        trial: in training.
+        epoch: from 0.
+        value: of training.monitor.
+        continues: whether the training would continue.
     """
     if "pruned_after" in trial.user_attrs:
         return True
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # an epoch trained again after a kill is noted already
+        warnings.simplefilter("ignore")  # an epoch repeated after a kill is recorded already
         trial.report(value, epoch)
-    if not goes_on or not trial.should_prune():
+    if not continues or not trial.should_prune():
         return False
     trial.set_user_attr("pruned_after", epoch + 1)
     return True
 
 
-def finish(study: optuna.Study, trial: optuna.Trial, report: dict[str, Any], monitor: str) -> None:
-    """Note what came of a trained trial.
+def record_result(
+    study: optuna.Study, trial: optuna.Trial, report: Mapping[str, Any], monitor: str
+) -> None:
+    """Record the result of a trained trial.
 
     Args:
         study: of the trial.
-        trial: that was trained.
-        report: of its training.json.
-        monitor: name of what is searched by.
+        trial: trained to its end, or pruned.
+        report: the content of its training.json.
+        monitor: training.monitor.
     """
     from optuna.trial import TrialState
 
@@ -250,8 +295,8 @@ def finish(study: optuna.Study, trial: optuna.Trial, report: dict[str, Any], mon
         study.tell(trial, value)
 
 
-def fail(study: optuna.Study, trial: optuna.Trial, reason: str) -> None:
-    """Note that a trial could not be trained, and why."""
+def record_failure(study: optuna.Study, trial: optuna.Trial, reason: str) -> None:
+    """Record that a trial could not be trained, and why."""
     from optuna.trial import TrialState
 
     trial.set_user_attr("reason", reason)
@@ -259,37 +304,35 @@ def fail(study: optuna.Study, trial: optuna.Trial, reason: str) -> None:
 
 
 def best_number(study: optuna.Study) -> int | None:
-    """Number of the best trial, the first of equals; None where none has come to its end."""
+    """Number of the best trial, the first of equals; None while none is complete."""
     with suppress(ValueError):
         best = study.best_trial
         return int(best.user_attrs.get("repeats", best.number))
     return None
 
 
-def trial_rows(study: optuna.Study, space: Space) -> list[dict[str, Any]]:
-    """A row for every trial, ready for JSON.
-
-    number; state (complete, pruned, failed, running); value, the best of the monitored figure, or
-    null; parameters by key, choices as written; epochs, best_epoch and seconds, where it was
-    trained; repeats, the earlier trial of the same values; reason, why it failed.
-    """
-    states = {"FAIL": "failed"}
+def trial_rows(study: optuna.Study, space: Space) -> list[TrialRow]:
+    """A row for every trial that has begun, in order of their numbers."""
     return [
-        {
-            "number": each.number,
-            "state": states.get(each.state.name, each.state.name.lower()),
-            "value": each.user_attrs.get("value"),
-            "parameters": {
-                parameter.key: each.params[parameter.key]
-                for parameter in space
-                if parameter.key in each.params
-            },
-            **{
-                name: each.user_attrs[name]
-                for name in ("epochs", "best_epoch", "seconds", "repeats", "reason")
-                if name in each.user_attrs
-            },
-        }
+        _row(each, space)
         for each in study.get_trials(deepcopy=False)
         if each.state.name != "WAITING"
     ]
+
+
+def _row(trial: optuna.trial.FrozenTrial, space: Space) -> TrialRow:
+    known = trial.user_attrs
+    parameters = {each.key: trial.params[each.key] for each in space if each.key in trial.params}
+    row: TrialRow = {
+        "number": trial.number,
+        "state": "failed" if trial.state.name == "FAIL" else trial.state.name.lower(),
+        "value": known.get("value"),
+        "parameters": parameters,
+    }
+    if "epochs" in known:
+        row["epochs"] = known["epochs"]
+        row["best_epoch"] = known["best_epoch"]
+    for name in ("seconds", "repeats", "reason"):
+        if name in known:
+            row[name] = known[name]
+    return row

@@ -37,7 +37,7 @@ def test_mistakes_are_one_line_and_leave_nothing(config_file, tmp_path, capsys):
     folder = tmp_path / "search"
     command = ["tune", "--config", str(config_file), "--run", str(folder)]
     for overrides, words in {
-        (): "nothing to search",
+        (): "nothing to tune",
         ("loss.margn=0..1",): "did you mean 'margin'",
         (SPACE[0], "training.epoch=3"): "did you mean 'epochs'",
     }.items():
@@ -49,7 +49,7 @@ def test_mistakes_are_one_line_and_leave_nothing(config_file, tmp_path, capsys):
     folder.mkdir()
     (folder / "letter.txt").write_text("mine")
     assert main([*command, *SPACE]) == 2
-    assert "exists and is no search" in capsys.readouterr().err
+    assert "no tuning" in capsys.readouterr().err
 
 
 def test_without_optuna_it_says_what_to_install(config_file, monkeypatch, capsys):
@@ -81,7 +81,7 @@ def test_a_search_killed_and_started_again_is_the_search_that_was_not(
 
     assert main([*command, str(killed), "--trials", "2"]) == 0
     captured = capsys.readouterr()
-    assert "going on after epoch" in captured.err
+    assert "resuming after epoch" in captured.err
     assert captured.err.count("trial 0:") == 0
     whole = tmp_path / "whole"
     assert main([*command, str(whole), "--trials", "2", "--keep-models", "--json"]) == 0
@@ -108,7 +108,7 @@ def test_a_search_killed_and_started_again_is_the_search_that_was_not(
         assert (killed / "trial-000" / "model.keras").stat().st_mtime_ns == first_model.st_mtime_ns
 
     assert main([*command, str(killed), "model.pooling=max|gem"]) == 2
-    assert "another search" in capsys.readouterr().err
+    assert "another tuning" in capsys.readouterr().err
     (killed / "notes.txt").write_text("mine")
     again = [*command, str(killed), "optimizer.momentum=0.1..0.9", "--restart", "--trials", "1"]
     assert main(again) == 0

@@ -84,7 +84,7 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path):
     (tmp_path / "holiday.txt").write_text("mine")
     config = Config.check({"data": {"source": "digits"}})
     for replace in (False, True):
-        with pytest.raises(UserError, match="is no run"):
+        with pytest.raises(UserError, match="no run"):
             Run.at(tmp_path, config, replace)
     with pytest.raises(UserError, match="no run there"):
         Run.open(tmp_path)

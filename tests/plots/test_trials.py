@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cbir_tf.config.ranges import Choices, Range
 from cbir_tf.plots.style import RIGHT
 from cbir_tf.plots.trials import trials_plot
-from cbir_tf.tuning.space import Choices, Range
 
 SPACE = (
     Range("optimizer.learning_rate", 1e-5, 1e-2, None, True, False),

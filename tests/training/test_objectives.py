@@ -13,7 +13,7 @@ from cbir_tf.config import Config
 from cbir_tf.models import build_embedder, frozen_batch_norm_digest, load_classifier
 from cbir_tf.models.decoder import build_decoder
 from cbir_tf.training.callbacks import Checkpoint
-from cbir_tf.training.objectives import OBJECTIVES, Objective, build_objective, disturbed
+from cbir_tf.training.objectives import OBJECTIVES, Objective, build_objective, with_noise
 
 SIDE, CLASSES = 12, 3
 NEW = ["cross_entropy", "reconstruction"]
@@ -63,33 +63,33 @@ def naive_cross_entropy(logits: np.ndarray, labels: np.ndarray, smoothing: float
 def test_the_loss_of_the_classifier_is_the_cross_entropy_of_its_logits(smoothing):
     trained = objective({"name": "cross_entropy", "label_smoothing": smoothing})
     pixels, labels = images()
-    logits = trained.twin.predict_on_batch(pixels)
-    figures = trained.figures(pixels, labels, logits)
-    assert figures["loss"] == pytest.approx(
+    logits = trained.model.predict_on_batch(pixels)
+    metrics = trained.batch_metrics(pixels, labels, logits)
+    assert metrics["loss"] == pytest.approx(
         naive_cross_entropy(logits, labels, smoothing), rel=1e-5
     )
-    assert figures["accuracy"] == sum(np.argmax(logits, axis=1) == labels) / len(labels)
+    assert metrics["accuracy"] == sum(np.argmax(logits, axis=1) == labels) / len(labels)
 
 
 def test_the_loss_of_the_auto_encoder_is_the_mean_squared_error_of_its_pixels():
     trained = objective("reconstruction")
     pixels, labels = images()
-    made = trained.twin.predict_on_batch(pixels)
+    made = trained.model.predict_on_batch(pixels)
     assert made.shape == pixels.shape
     assert made.min() >= 0
     assert made.max() <= 1
     differences = (made.astype(float) - pixels / 255).ravel().tolist()
     naive = sum(each**2 for each in differences) / len(differences)
-    assert trained.figures(pixels, labels, made) == {"loss": pytest.approx(naive, rel=1e-5)}
+    assert trained.batch_metrics(pixels, labels, made) == {"loss": pytest.approx(naive, rel=1e-5)}
 
 
 @pytest.mark.parametrize("normalize", [True, False])
 def test_the_classifier_stands_on_the_vector_before_it_is_normalised(normalize):
     trained = objective("cross_entropy", normalize=normalize)
     pixels, _ = images()
-    embeddings, logits = trained.observed.predict_on_batch(pixels)
+    embeddings, logits = trained.validation_model.predict_on_batch(pixels)
     raw = build_embedder(settings("cross_entropy", normalize=False).model).predict_on_batch(pixels)
-    kernel, bias = (np.asarray(each) for each in trained.twin.get_layer("logits").weights)
+    kernel, bias = (np.asarray(each) for each in trained.model.get_layer("logits").weights)
     np.testing.assert_allclose(logits, raw @ kernel + bias, atol=1e-4)
     norms = np.linalg.norm(raw, axis=1, keepdims=True) if normalize else 1
     np.testing.assert_allclose(embeddings, raw / norms, atol=1e-5)
@@ -99,7 +99,7 @@ def test_dense_dropout_softmax_is_the_last_hidden_layer_without_the_dropout():
     trained = objective("cross_entropy", hidden=[7], dropout=0.5, embedding_size=None)
     pixels, _ = images()
     assert trained.embedder.output_shape == (None, 7)
-    assert [layer.name for layer in trained.twin.layers][-3:] == ["hidden_1", "dropout", "logits"]
+    assert [layer.name for layer in trained.model.layers][-3:] == ["hidden_1", "dropout", "logits"]
     same = trained.embedder.predict_on_batch(pixels)
     np.testing.assert_array_equal(trained.embedder.predict_on_batch(pixels), same)
 
@@ -109,24 +109,24 @@ def test_outputs_and_loss_are_float32_whatever_the_policy(name, policy):
     policy("mixed_bfloat16")
     trained = objective(name)
     pixels, labels = images()
-    outputs = trained.twin(pixels)
+    outputs = trained.model(pixels)
     assert outputs.dtype == "float32"
     assert trained.loss(trained.targets(pixels, labels), outputs).dtype == "float32"
-    assert all(variable.dtype == "float32" for variable in trained.twin.trainable_variables)
+    assert all(variable.dtype == "float32" for variable in trained.model.trainable_variables)
 
 
 def test_saved_beside_the_embedder_they_give_the_same_again(tmp_path):
     pixels, _ = images()
     classification, reconstruction = objective("cross_entropy"), objective("reconstruction")
-    classification.companion.save(tmp_path / "classifier.keras")
+    classification.saved_model.save(tmp_path / "classifier.keras")
     probabilities = load_classifier(tmp_path / "classifier.keras", CLASSES).predict_on_batch(pixels)
-    logits = classification.twin.predict_on_batch(pixels).astype(float)
+    logits = classification.model.predict_on_batch(pixels).astype(float)
     exponents = np.exp(logits)
     expected = exponents / exponents.sum(axis=1, keepdims=True)
     np.testing.assert_allclose(probabilities, expected, atol=1e-6)
-    reconstruction.companion.save(tmp_path / "autoencoder.keras")
+    reconstruction.saved_model.save(tmp_path / "autoencoder.keras")
     again = keras.saving.load_model(tmp_path / "autoencoder.keras")
-    expected = reconstruction.twin.predict_on_batch(pixels)
+    expected = reconstruction.model.predict_on_batch(pixels)
     np.testing.assert_array_equal(again.predict_on_batch(pixels), expected)
 
 
@@ -139,7 +139,7 @@ def test_noise_is_on_what_goes_in_and_not_on_what_is_to_come_out():
     added = (seen.numpy().astype(float) - gray) / 255
     assert added.std() == pytest.approx(0.1, rel=0.02)
     assert abs(added.mean()) < 0.002
-    white = disturbed(np.full((1, 64, 64, 3), 255, np.uint8), 0.1, seed=2**40).numpy()
+    white = with_noise(np.full((1, 64, 64, 3), 255, np.uint8), 0.1, seed=2**40).numpy()
     assert white.max() == 255  # a pixel too bright does not turn dark
     assert white.min() > 100
 
@@ -160,10 +160,10 @@ def test_resumed_training_ends_where_uninterrupted_training_does(name, tmp_path)
 
     def train(folder, epochs, seed=0):
         trained = objective(loss, seed, hidden=[6], dropout=0.3)
-        trained.twin.compile(keras.optimizers.SGD(0.05, momentum=0.9), trained.loss)
+        trained.model.compile(keras.optimizers.SGD(0.05, momentum=0.9), trained.loss)
         checkpoint = Checkpoint(tmp_path / folder, monitor="loss")
-        first = checkpoint.restore(trained.twin)
-        trained.twin.fit(
+        first = checkpoint.restore(trained.model)
+        trained.model.fit(
             trained.batches(batches(epochs - first), 0, 2 * first),
             initial_epoch=first,
             epochs=epochs,
@@ -171,7 +171,7 @@ def test_resumed_training_ends_where_uninterrupted_training_does(name, tmp_path)
             callbacks=[checkpoint],
             verbose=0,
         )
-        return trained.twin, checkpoint.history
+        return trained.model, checkpoint.history
 
     whole, expected = train("whole", 4)
     train("halves", 2)
@@ -190,8 +190,8 @@ def test_frozen_batch_normalisation_stays_while_the_embedder_learns(name):
     frozen = frozen_batch_norm_digest(trained.embedder)
     pixels, _ = images()
     before = trained.embedder.predict_on_batch(pixels)
-    trained.twin.compile(keras.optimizers.Adam(0.01), trained.loss)
-    trained.twin.fit(trained.batches(batches(3), seed=0), verbose=0)
+    trained.model.compile(keras.optimizers.Adam(0.01), trained.loss)
+    trained.model.fit(trained.batches(batches(3), seed=0), verbose=0)
     assert frozen_batch_norm_digest(trained.embedder) == frozen
     assert (trained.embedder.predict_on_batch(pixels) != before).any()
 

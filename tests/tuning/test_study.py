@@ -5,27 +5,30 @@ from __future__ import annotations
 import sqlite3
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from cbir_tf.config import Config
+from cbir_tf.config.ranges import Choices, Range
 from cbir_tf.errors import UserError
-from cbir_tf.tuning.space import Choices, Range
+from cbir_tf.tuning.folder import exclusive
 from cbir_tf.tuning.study import (
     best_number,
-    fail,
-    finish,
-    hopeless,
+    copy_repeated,
     next_trial,
     open_study,
-    overrides,
-    sole_use,
-    take_over_repeated,
+    overrides_of,
+    record_failure,
+    record_result,
+    reporting_storage_errors,
+    should_prune,
     trial_rows,
 )
 
 optuna = pytest.importorskip("optuna")
 
+ROOT = Path(__file__).parents[2]
 MONITOR = "val_recall@1"
 SPACE = (
     Range("loss.margin", 0.0, 1.0, None, False, False),
@@ -55,7 +58,7 @@ def report(value: float, epochs: int = 4) -> dict:
 
 def searched(study, trials: int, space=SPACE, seed: int = 3) -> list[dict]:
     while (trial := next_trial(study, space, seed, trials)) is not None:
-        finish(study, trial, report(quality(trial.params)), MONITOR)
+        record_result(study, trial, report(quality(trial.params)), MONITOR)
     return [row["parameters"] for row in trial_rows(study, space)]
 
 
@@ -88,8 +91,8 @@ def test_few_combinations_are_each_tried_once(tmp_path, config):
     study = open_study(tmp_path, config, FEW, True)
     tried = []
     while (trial := next_trial(study, FEW, 0, 20)) is not None:
-        tried.append(overrides(trial, FEW))
-        finish(study, trial, report(trial.number / 10), MONITOR)
+        tried.append(overrides_of(trial, FEW))
+        record_result(study, trial, report(trial.number / 10), MONITOR)
     assert tried == [
         [f"model.pooling={pooling}", f"training.epochs={epochs}"]
         for pooling in ("average", "max")
@@ -104,9 +107,9 @@ def test_what_was_tried_before_is_taken_over(tmp_path, config):
         study.enqueue_trial({"model.pooling": "max", "training.epochs": 2})
         trial = next_trial(study, FEW, 0, 3)
         if value is not None:
-            assert take_over_repeated(study, trial) is None
-            finish(study, trial, report(value), MONITOR)
-    assert take_over_repeated(study, trial) == 0
+            assert copy_repeated(study, trial) is None
+            record_result(study, trial, report(value), MONITOR)
+    assert copy_repeated(study, trial) == 0
     first, second = trial_rows(study, FEW)
     assert second["value"] == first["value"] == 0.5
     assert (second["state"], second["repeats"]) == ("complete", 0)
@@ -118,19 +121,19 @@ def test_a_trial_below_the_median_is_ended_and_stays_so(tmp_path, config):
     for _ in range(5):
         trial = next_trial(study, SPACE, 0, 9)
         for epoch in range(8):
-            assert not hopeless(trial, epoch, 0.8, epoch < 7)
-        finish(study, trial, report(0.8), MONITOR)
+            assert not should_prune(trial, epoch, 0.8, epoch < 7)
+        record_result(study, trial, report(0.8), MONITOR)
     trial = next_trial(study, SPACE, 0, 9)
     # A quarter of the epochs, two, are left in peace, and so is a trial that has ended anyway.
-    assert [hopeless(trial, epoch, 0.1, True) for epoch in range(3)] == [False, False, True]
+    assert [should_prune(trial, epoch, 0.1, True) for epoch in range(3)] == [False, False, True]
     study = open_study(tmp_path, config, SPACE, True)
     again = next_trial(study, SPACE, 0, 9)
     assert again.number == trial.number
-    assert hopeless(again, 3, 0.99, True)
-    finish(study, again, report(0.1, epochs=3), MONITOR)
+    assert should_prune(again, 3, 0.99, True)
+    record_result(study, again, report(0.1, epochs=3), MONITOR)
     assert trial_rows(study, SPACE)[-1]["state"] == "pruned"
     last = next_trial(study, SPACE, 0, 9)
-    assert not hopeless(last, 5, 0.1, False)
+    assert not should_prune(last, 5, 0.1, False)
 
 
 def test_without_pruning_and_by_a_loss(tmp_path):
@@ -138,14 +141,14 @@ def test_without_pruning_and_by_a_loss(tmp_path):
     study = open_study(tmp_path, Config.check(values), SPACE, False)
     for value in (0.4, 0.2, 0.3, 0.5, 0.6, 0.7):
         trial = next_trial(study, SPACE, 0, 9)
-        assert not hopeless(trial, 5, value, True)
-        finish(study, trial, report(0) | {"best": {"val_loss": value}}, "val_loss")
+        assert not should_prune(trial, 5, value, True)
+        record_result(study, trial, report(0) | {"best": {"val_loss": value}}, "val_loss")
     assert best_number(study) == 1
 
 
 def test_a_failed_trial_is_told_of_and_never_the_best(tmp_path, config):
     study = open_study(tmp_path, config, SPACE, True)
-    fail(study, next_trial(study, SPACE, 0, 2), "diverged")
+    record_failure(study, next_trial(study, SPACE, 0, 2), "diverged")
     assert best_number(study) is None
     assert trial_rows(study, SPACE)[0]["reason"] == "diverged"
     assert next_trial(study, SPACE, 0, 2).number == 1
@@ -154,19 +157,55 @@ def test_a_failed_trial_is_told_of_and_never_the_best(tmp_path, config):
 def test_another_search_is_refused(tmp_path, config):
     open_study(tmp_path, config, SPACE, True)
     with pytest.raises(
-        UserError, match=r"another search \(model.embedding_size: not searched here, 32"
+        UserError, match=r"another tuning \(model.embedding_size: not tuned here, 32"
     ):
         open_study(tmp_path, config, (*FEW, SPACE[0]), True)
     other = config.model_copy(update={"seed": 5})
-    with pytest.raises(UserError, match=r"another search \(seed: 5 here, 0 there\)"):
+    with pytest.raises(UserError, match=r"another tuning \(seed: 5 here, 0 there\)"):
         open_study(tmp_path, other, SPACE, True)
 
 
-def test_a_damaged_study_is_one_clear_line(tmp_path, config):
+def test_a_damaged_study_is_one_line_that_says_how_to_begin_again(tmp_path, config):
     (tmp_path / "study.db").write_bytes(b"no database" * 500)
-    with pytest.raises(UserError, match="cannot be read") as error:
+    with pytest.raises(UserError, match="damaged") as error, reporting_storage_errors(tmp_path):
         open_study(tmp_path, config, SPACE, True)
+    assert "--restart" in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_a_study_that_cannot_be_opened_is_not_to_be_replaced(tmp_path, config):
+    (tmp_path / "study.db").mkdir()
+    with pytest.raises(UserError, match="could not") as error, reporting_storage_errors(tmp_path):
+        open_study(tmp_path, config, SPACE, True)
+    assert "--restart" not in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_full_disk_in_the_middle_is_one_line_and_keeps_the_trials(tmp_path, config):
+    study = open_study(tmp_path, config, SPACE, True)
+    record_result(study, next_trial(study, SPACE, 0, 9), report(0.5), MONITOR)
+    # The kernel refuses to let a file grow, as it does when the disk is full.
+    program = f"""
+import resource, signal, sys
+sys.path.insert(0, {str(ROOT / "tests" / "tuning")!r})
+from pathlib import Path
+from test_study import SPACE, Config, next_trial, open_study, reporting_storage_errors
+folder = Path({str(tmp_path)!r})
+config = Config.check({{"data": {{"source": "digits"}}, "training": {{"epochs": 8}}}})
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1, 1))
+with reporting_storage_errors(folder):
+    next_trial(open_study(folder, config, SPACE, True), SPACE, 0, 9)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    last = done.stderr.strip().splitlines()[-1]
+    assert "UserError" in last
+    assert "could not" in last
+    assert "--restart" not in last
+    rows = trial_rows(open_study(tmp_path, config, SPACE, True), SPACE)
+    assert [row["value"] for row in rows] == [0.5]
 
 
 def test_the_study_is_read_while_it_is_written(tmp_path, config):
@@ -175,11 +214,17 @@ def test_the_study_is_read_while_it_is_written(tmp_path, config):
         assert reader.execute("PRAGMA journal_mode").fetchone() == ("wal",)
 
 
+def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
+    (tmp_path / "in the way").write_text("a file")
+    with pytest.raises(UserError, match="in the way"), exclusive(tmp_path / "in the way" / "run"):
+        pass
+
+
 def test_one_process_searches_at_a_time_and_a_killed_one_is_none(tmp_path):
     program = f"""
 from pathlib import Path
-from cbir_tf.tuning.study import sole_use
-with sole_use(Path({str(tmp_path)!r})):
+from cbir_tf.tuning.folder import exclusive
+with exclusive(Path({str(tmp_path)!r})):
     print("locked", flush=True)
     input()
 """
@@ -187,9 +232,9 @@ with sole_use(Path({str(tmp_path)!r})):
         [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     assert other.stdout.readline() == "locked\n"
-    with pytest.raises(UserError, match="another process searches here"), sole_use(tmp_path):
+    with pytest.raises(UserError, match="another process"), exclusive(tmp_path):
         pass
     other.kill()
     other.wait()
-    with sole_use(tmp_path):
+    with exclusive(tmp_path):
         pass

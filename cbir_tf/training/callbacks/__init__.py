@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from cbir_tf.config.training import Schedule
 from cbir_tf.training.callbacks.averaging import averaged_weights
 from cbir_tf.training.callbacks.checkpoint import Checkpoint
 from cbir_tf.training.callbacks.collapse_alarm import CollapseAlarm
@@ -16,6 +15,7 @@ from cbir_tf.training.callbacks.schedules import (
     ScheduledRate,
     WarmupCosine,
     WarmupDecay,
+    build_schedule,
 )
 from cbir_tf.training.callbacks.validation_pass import ValidationPass
 
@@ -36,37 +36,3 @@ __all__ = [
     "build_schedule",
     "should_stop",
 ]
-
-
-def build_schedule(
-    schedule: Schedule,
-    *,
-    peak: float,
-    steps_per_epoch: int,
-    epochs: int,
-    images: int,
-    batch_size: int,
-) -> ScheduledRate | None:
-    """The callback of a configured schedule, or None for a constant rate.
-
-    Args:
-        schedule: `config.schedule`.
-        peak: Highest rate of warmup_cosine; the others bring their own.
-        steps_per_epoch: Updates in one epoch.
-        epochs: Epochs at most.
-        images: Number of training images.
-        batch_size: Images in a batch.
-    """
-    options = schedule.model_dump(exclude={"name"})
-    schedules = {
-        "constant": lambda: None,
-        "warmup_decay": lambda: WarmupDecay(**options, steps_per_epoch=steps_per_epoch),
-        "warmup_cosine": lambda: WarmupCosine(
-            peak,
-            total_steps=epochs * steps_per_epoch,
-            warm_up_steps=round(options["warm_up"] * steps_per_epoch),
-            final=options["final"],
-        ),
-        "bit_hyperrule": lambda: BiTHyperRule(images, batch_size, **options),
-    }
-    return schedules[schedule.name]()

@@ -1,4 +1,4 @@
-"""Resumable training: a run killed at any moment goes on as if it had not been."""
+"""Resumable training: killed at any moment, it resumes as if it had not been interrupted."""
 
 from __future__ import annotations
 
@@ -18,35 +18,42 @@ from cbir_tf.training.callbacks.averaging import averaged_weights
 from cbir_tf.training.callbacks.early_stopping import best_epoch, should_stop
 
 
-class Checkpoint(keras.callbacks.Callback):
+class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]  # Keras is untyped
     """Saves the whole state of training after every epoch, keeps the best weights, stops early.
 
     The folder holds last.npz, from which training resumes bit for bit: every variable of the
     model (the seeds of its dropout layers too) and of the optimizer, and the history; and
     best-<epoch>.npz, the model's variables after its best epoch, averaged where the optimizer
-    averages them. Each file appears whole or not at all, and the best one first, so last.npz
-    never speaks of one that is not there. Place it last in the list of callbacks; the order of
-    batches and augmentation, being the data's, is not kept here.
+    averages them. Each file is written whole or not at all, and the best one first, so last.npz
+    never refers to a missing one. Place it last in the list of callbacks, as it saves their logs.
+    The order of batches and the augmentation are not saved here: they follow from the data's seed.
 
     Args:
-        folder: Made when missing.
-        monitor: Name in the epoch's logs; lower is better if it ends in "loss", else higher.
-        patience: Epochs without improvement after which to stop; None: never.
-        min_delta: Smallest change that counts as improvement.
+        folder: made when missing.
+        monitor: name in the epoch's logs; lower is better if it ends in "loss", else higher.
+        patience: epochs without improvement after which to stop; None: never.
+        min_delta: smallest change that counts as improvement.
 
     Attributes:
-        history: A row for every epoch: "epoch", from 1, and the epoch's logs.
+        history: a row for every epoch: "epoch", from 1, and the epoch's logs.
 
     Raises:
         UserError: at the end of an epoch, when the monitor is not in the logs, or the folder
             cannot be written to or is full; the checkpoint before it stays.
 
     Example:
-        checkpoint = Checkpoint(folder, monitor="val_recall@1", patience=3)
-        first_epoch = checkpoint.restore(model)
-        if not checkpoint.stopped:
-            model.fit(batches, initial_epoch=first_epoch, epochs=20, callbacks=[checkpoint])
-        checkpoint.load_best(model)
+        >>> import tempfile
+        >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+        >>> model.compile("sgd", "mse")
+        >>> x, y = np.ones((4, 2)), np.ones((4, 1))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     checkpoint = Checkpoint(Path(folder), monitor="loss", patience=3)
+        ...     epoch = checkpoint.restore(model)
+        ...     history = model.fit(
+        ...         x, y, initial_epoch=epoch, epochs=2, callbacks=[checkpoint], verbose=0
+        ...     )
+        ...     checkpoint.load_best(model)
+        2
     """
 
     def __init__(
@@ -74,15 +81,15 @@ class Checkpoint(keras.callbacks.Callback):
         return should_stop(self.history, self.monitor, self.patience, self.min_delta)
 
     def restore(self, model: keras.Model) -> int:
-        """Put a compiled model back where the last checkpoint left it.
+        """Give a compiled model, and its optimizer, the state of the last checkpoint.
 
         Returns:
-            Number of epochs done, which is `initial_epoch` for `fit`; 0 without a checkpoint.
+            Number of finished epochs, the `initial_epoch` of `fit`; 0 without a checkpoint.
 
         Raises:
-            UserError: the checkpoint is damaged, or of another model or optimizer.
+            UserError: the checkpoint is damaged, or belongs to another model or optimizer.
         """
-        # What a kill in the middle of saving left behind.
+        # Left behind by a kill in the middle of saving.
         for leftover in self.folder.glob(".*.npz"):
             leftover.unlink()
         if not self._last.is_file():
@@ -95,13 +102,14 @@ class Checkpoint(keras.callbacks.Callback):
         """Give the model the weights of the best epoch, and return that epoch's number, from 1.
 
         Raises:
-            UserError: no epoch was any good, or the file is damaged, gone or of another model.
+            UserError: no epoch has a finite monitor, or the file is damaged, missing or of another
+                model.
         """
         best = self.best_epoch
         if best is None:
             raise UserError(
                 f"{self.folder}: no epoch has a finite {self.monitor}; lower the learning rate, "
-                "or look at the validation split"
+                "or check the validation split"
             )
         _load(self._best(best), model.variables)
         return best
@@ -110,7 +118,7 @@ class Checkpoint(keras.callbacks.Callback):
         """Write the history as CSV, a row an epoch.
 
         Raises:
-            UserError: the place cannot be written to, or is full.
+            UserError: the path cannot be written to, or the disk is full.
         """
         columns = dict.fromkeys(name for row in self.history for name in row)
         text = io.StringIO()
@@ -121,7 +129,7 @@ class Checkpoint(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float]) -> None:
         if self.monitor not in logs:
-            raise UserError(f"no {self.monitor!r} to monitor: {nearest(self.monitor, logs)}")
+            raise UserError(f"no {self.monitor!r} to monitor; {nearest(self.monitor, logs)}")
         row = {"epoch": epoch + 1} | {name: float(value) for name, value in logs.items()}
         self.history.append(row)
         best = self.best_epoch
@@ -144,7 +152,7 @@ class Checkpoint(keras.callbacks.Callback):
 
 
 def _state(model: keras.Model) -> list[keras.Variable]:
-    """Everything that training changes, in an order that only the architecture decides.
+    """Every variable that training changes, in an order that depends on the architecture alone.
 
     Keras's own weight files leave out the seeds of dropout layers.
     """
@@ -169,13 +177,13 @@ def _load(path: Path, variables: Sequence[keras.Variable]) -> str:
             arrays = [stored[str(position)] for position in range(len(stored.files) - 1)]
             note = str(stored["note"])
     except FileNotFoundError:
-        raise UserError(f"{path}: no such checkpoint; train again with --restart") from None
+        raise UserError(f"{path}: was not found; train again with --restart") from None
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path}: damaged ({error}); train again with --restart") from error
+        raise UserError(f"{path}: is damaged ({error}); train again with --restart") from error
     if [array.shape for array in arrays] != [tuple(variable.shape) for variable in variables]:
         raise UserError(
-            f"{path}: a checkpoint of another model or optimizer; go back to the configuration "
-            "it was made with, or train again with --restart"
+            f"{path}: is a checkpoint of another model or optimizer; use the configuration it was "
+            "made with, or train again with --restart"
         )
     for variable, array in zip(variables, arrays, strict=True):
         variable.assign(array)

@@ -1,4 +1,4 @@
-"""Warns when every image is embedded at the same place."""
+"""A warning when all images are embedded at one point."""
 
 from __future__ import annotations
 
@@ -11,24 +11,40 @@ from cbir_tf.progress import logger
 from cbir_tf.training.callbacks.retrieval_metrics import RetrievalMetrics
 from cbir_tf.types import Embeddings
 
-LARGEST_SAMPLE = 1024
+SAMPLE_SIZE = 1024
+"""Validation images measured after every epoch, at most."""
+COLLAPSE_THRESHOLD = 0.1
+"""Mean distance between classes, as a share of the margin, below which a model has collapsed."""
 
 
-class CollapseAlarm(keras.callbacks.Callback):
-    """Logs how far apart the validation images lie, and warns once when they have collapsed.
+class CollapseAlarm(keras.callbacks.Callback):  # type: ignore[misc]  # Keras is untyped
+    """Logs distances between the validation images, and warns once when they have collapsed.
 
     Adds val_positive_distance, val_negative_distance, val_active_fraction and val_spread to the
-    logs of every epoch, of at most 1,024 images; see `cbir_tf.losses.statistics`.
+    logs of every epoch, over at most 1,024 images; see `cbir_tf.losses.statistics`.
 
-    Collapsed means that different classes are on average less than a tenth of the margin apart:
-    as no distance is below zero, the loss of a triplet, d(anchor, positive) - d(anchor, negative)
-    + margin, then averages above nine tenths of the margin and cannot leave it. It is a known end
-    of triplet training with hard negatives (Schroff et al., "FaceNet", CVPR 2015, section 3.2).
+    An embedding has collapsed when images of different classes are on average less than a tenth of
+    the margin apart: no distance is below zero, so the loss of a triplet, d(anchor, positive) -
+    d(anchor, negative) + margin, then averages above nine tenths of the margin. It is a known
+    outcome of training with hard negatives (Schroff et al., "FaceNet", CVPR 2015, section 3.2).
 
     Args:
-        retrieval: Has the embeddings of the epoch; place it before this one.
-        margin: The loss's.
-        distance_metric: The loss's.
+        retrieval: gives the embeddings of the epoch; place it before this callback.
+        margin: of the loss.
+        distance_metric: of the loss.
+
+    Example:
+        >>> from cbir_tf.losses import TripletSemiHardLoss
+        >>> points, labels = np.eye(8, dtype=np.float32), np.arange(8) % 2
+        >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(2)])
+        >>> model.compile("sgd", TripletSemiHardLoss(margin=0.2))
+        >>> retrieval = RetrievalMetrics(
+        ...     lambda model: Embeddings(list("abcdefgh"), model.predict_on_batch(points), labels)
+        ... )
+        >>> callbacks = [retrieval, CollapseAlarm(retrieval, margin=0.2)]
+        >>> history = model.fit(points, labels, batch_size=8, callbacks=callbacks, verbose=0)
+        >>> "val_spread" in history.history
+        True
     """
 
     def __init__(
@@ -44,26 +60,26 @@ class CollapseAlarm(keras.callbacks.Callback):
         self._warned = False
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float]) -> None:
-        sample = sample_of_every_class(self.retrieval.latest(), LARGEST_SAMPLE)
+        sample = sample_of_every_class(self.retrieval.latest(), SAMPLE_SIZE)
         statistics = triplet_statistics(
             sample.labels, sample.vectors, self.margin, self.distance_metric
         )
         logs |= {f"val_{name}": value for name, value in statistics.items()}
-        apart = statistics["negative_distance"]
-        if apart < self.margin / 10 and not self._warned:
+        between_classes = statistics["negative_distance"]
+        if between_classes < COLLAPSE_THRESHOLD * self.margin and not self._warned:
             self._warned = True
             logger.warning(
                 "epoch %d: the embedding has collapsed: images of different classes are %.2g "
-                "apart, spread %.2g, and the loss can hardly fall any more; lower the learning "
-                "rate, warm up longer, or use loss.name=triplet_semi_hard",
+                "apart (spread %.2g), so the loss can hardly fall; lower the learning rate, warm "
+                "up longer, or use loss.name=triplet_semi_hard",
                 epoch + 1,
-                apart,
+                between_classes,
                 statistics["spread"],
             )
 
 
 def sample_of_every_class(embeddings: Embeddings, size: int) -> Embeddings:
-    """At most `size` embeddings: of every class the same number of first ones, at least two."""
+    """At most `size` embeddings: the first ones of every class, as many of each, at least two."""
     order = np.argsort(embeddings.labels, kind="stable")
     _, first, counts = np.unique(embeddings.labels[order], return_index=True, return_counts=True)
     rank_in_class = np.arange(len(order)) - np.repeat(first, counts)

@@ -1,4 +1,4 @@
-"""A loss that is no longer a number ends the training."""
+"""The end of a training whose loss is no longer a finite number."""
 
 from __future__ import annotations
 
@@ -9,7 +9,12 @@ from cbir_tf.errors import UserError
 
 
 class Diverged(UserError):
-    """A training that came to nothing; another configuration may do better."""
+    """The training diverged; another configuration may not.
+
+    Args:
+        epoch: from 0.
+        sign: what shows it, such as "the loss is nan".
+    """
 
     def __init__(self, epoch: int, sign: str) -> None:
         super().__init__(
@@ -18,7 +23,7 @@ class Diverged(UserError):
         )
 
 
-def refuse_divergence(epoch: int, logs: Mapping[str, float]) -> None:
+def check_finite(epoch: int, logs: Mapping[str, float]) -> None:
     """Raise Diverged unless the loss of this epoch, counted from 0, is a finite number."""
     if not math.isfinite(logs["loss"]):
         raise Diverged(epoch, f"the loss is {logs['loss']}")

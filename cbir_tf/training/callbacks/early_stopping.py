@@ -1,6 +1,7 @@
-"""Which epoch is the best and when to stop: pure functions of the history.
+"""The best epoch and the early stop: pure functions of the history.
 
-A history is a list of rows, one an epoch: {"epoch": 1, "loss": ..., "val_recall@1": ..., ...}.
+A history is a list of rows, one for each epoch:
+{"epoch": 1, "loss": ..., "val_recall@1": ..., ...}.
 """
 
 from __future__ import annotations
@@ -12,10 +13,10 @@ History = Sequence[Mapping[str, float]]
 
 
 def best_epoch(history: History, monitor: str, min_delta: float = 0.0) -> int | None:
-    """The last epoch that improved on all before it by more than min_delta.
+    """The last epoch that improved on all epochs before it by more than min_delta; from 1.
 
-    Lower is better for a monitor that ends in "loss", higher for any other. NaN never improves;
-    None where nothing did.
+    Lower is better for a monitor that ends in "loss", higher for any other. NaN is no improvement;
+    None where no epoch improved.
 
     Example:
         >>> history = [{"epoch": 1, "val_loss": 0.5}, {"epoch": 2, "val_loss": 0.6}]
@@ -34,7 +35,13 @@ def best_epoch(history: History, monitor: str, min_delta: float = 0.0) -> int | 
 def should_stop(
     history: History, monitor: str, patience: int | None, min_delta: float = 0.0
 ) -> bool:
-    """Whether the last `patience` epochs brought no improvement; never with patience None."""
+    """Whether the last `patience` epochs brought no improvement; never with patience None.
+
+    Example:
+        >>> history = [{"epoch": 1, "val_loss": 0.5}, {"epoch": 2, "val_loss": 0.6}]
+        >>> should_stop(history, "val_loss", patience=1), should_stop(history, "val_loss", None)
+        (True, False)
+    """
     if patience is None or not history:
         return False
     best = best_epoch(history, monitor, min_delta) or 0

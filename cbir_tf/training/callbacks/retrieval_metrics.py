@@ -8,23 +8,35 @@ import keras
 
 from cbir_tf.evaluation import evaluate
 from cbir_tf.training.callbacks.averaging import averaged_weights
-from cbir_tf.training.callbacks.divergence import refuse_divergence
+from cbir_tf.training.callbacks.divergence import check_finite
 from cbir_tf.types import Embeddings
 
 
-class RetrievalMetrics(keras.callbacks.Callback):
+class RetrievalMetrics(keras.callbacks.Callback):  # type: ignore[misc]  # Keras is untyped
     """Adds val_recall@1 and val_map_at_r (leave-one-out) to the logs of every epoch.
 
-    Place it before whatever reads them: early stopping, checkpoints, TensorBoard. Where the
-    optimizer averages the weights, the averages are what is measured.
+    Place it before callbacks that read them: early stopping, checkpoints, TensorBoard. Where the
+    optimizer averages the weights, the averaged model is measured.
 
     Args:
-        embed: Embeds the validation split with the model as it is.
-        metric: Distance, under the names of `config.search.metric`.
+        embed: from the model, in its present state, to the embeddings of the validation split.
+        metric: distance, by the names of `config.search.metric`.
 
     Raises:
         UserError: at the end of an epoch, when the loss is no longer a finite number, or no
             class has two validation images.
+
+    Example:
+        >>> import numpy as np
+        >>> points, labels = np.eye(4, dtype=np.float32), np.array([0, 0, 1, 1])
+        >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+        >>> model.compile("sgd", "mse")
+        >>> retrieval = RetrievalMetrics(
+        ...     lambda model: Embeddings(list("abcd"), model.predict_on_batch(points), labels)
+        ... )
+        >>> history = model.fit(points, np.ones((4, 2)), callbacks=[retrieval], verbose=0)
+        >>> sorted(history.history)
+        ['loss', 'val_map_at_r', 'val_recall@1']
     """
 
     def __init__(self, embed: Callable[[keras.Model], Embeddings], metric: str = "cosine") -> None:
@@ -34,19 +46,19 @@ class RetrievalMetrics(keras.callbacks.Callback):
         self._latest: Embeddings | None = None
 
     def latest(self) -> Embeddings:
-        """The validation split as embedded at the end of the last epoch, for other callbacks.
+        """The embeddings of the validation split after the last epoch, for other callbacks.
 
         Raises:
-            ValueError: there was no epoch yet: the other callback stands before this one.
+            ValueError: no epoch has ended: the other callback is placed before this one.
         """
         if self._latest is None:
             raise ValueError("RetrievalMetrics must come first in the list of callbacks")
         return self._latest
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float]) -> None:
-        refuse_divergence(epoch, logs)
+        check_finite(epoch, logs)
         with averaged_weights(self.model):
             self._latest = self.embed(self.model)
-        figures = evaluate(self._latest, None, k=(1,), metric=self.metric)["figures"]
-        logs["val_recall@1"] = figures["recall@1"]
-        logs["val_map_at_r"] = figures["map_at_r"]
+        metrics = evaluate(self._latest, None, k=(1,), metric=self.metric)["figures"]
+        logs["val_recall@1"] = metrics["recall@1"]
+        logs["val_map_at_r"] = metrics["map_at_r"]

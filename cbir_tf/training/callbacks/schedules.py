@@ -1,4 +1,4 @@
-"""Learning rates as pure functions of the optimizer's step, set before every batch."""
+"""Learning rate schedules: pure functions of the optimizer's step, applied before every batch."""
 
 from __future__ import annotations
 
@@ -8,11 +8,26 @@ from typing import Literal
 import keras
 import numpy as np
 
+from cbir_tf.config.training import (
+    BiTHyperRuleSchedule,
+    Schedule,
+    WarmupCosineSchedule,
+    WarmupDecaySchedule,
+)
 
-class ScheduledRate(keras.callbacks.Callback):
+
+class ScheduledRate(keras.callbacks.Callback):  # type: ignore[misc]  # Keras is untyped
     """Sets the optimizer's learning rate before every batch and logs it at the end of the epoch.
 
-    The step is the optimizer's own count of updates, so a resumed run goes on where it was.
+    The step is the optimizer's count of updates, so a resumed training continues the schedule.
+    Subclasses define `rate`.
+
+    Example:
+        >>> class Halving(ScheduledRate):
+        ...     def rate(self, step):
+        ...         return 0.1 / 2**step
+        >>> Halving().plan(3).tolist()
+        [0.1, 0.05, 0.025]
     """
 
     def rate(self, step: int) -> float:
@@ -41,14 +56,18 @@ class WarmupDecay(ScheduledRate):
         min + (max - min) * decay ** (e - ramp_up - sustain)    from there on.
 
     Args:
-        start: Rate of the first epoch.
-        max: Highest rate.
-        min: Rate the decay tends to.
-        ramp_up: Epochs from start to max.
-        sustain: Epochs at max.
-        decay: Factor by which the part above min shrinks each epoch.
+        start: rate of the first epoch.
+        max: highest rate.
+        min: rate the decay tends to.
+        ramp_up: epochs from start to max.
+        sustain: epochs at max.
+        decay: factor by which the part above min shrinks each epoch.
         per: "epoch" keeps the rate within an epoch; "step" reads all of the above in steps.
-        steps_per_epoch: Updates in one epoch; None: as many as `fit` announces.
+        steps_per_epoch: updates in one epoch; None: as many as `fit` announces.
+
+    Example:
+        >>> WarmupDecay(ramp_up=2, steps_per_epoch=1).plan(4).round(6).tolist()
+        [1e-05, 3e-05, 5e-05, 4.2e-05]
     """
 
     def __init__(
@@ -95,10 +114,14 @@ class WarmupCosine(ScheduledRate):
     """Linear rise to the peak, then half a cosine down (Loshchilov and Hutter, 2017).
 
     Args:
-        peak: Highest rate, reached by the last step of the rise.
-        total_steps: Updates until the end; the final rate holds beyond it.
-        warm_up_steps: Updates of the rise, the first at peak / warm_up_steps.
-        final: Share of the peak at the end.
+        peak: highest rate, reached by the last step of the rise.
+        total_steps: updates until the end; the final rate holds beyond it.
+        warm_up_steps: updates of the rise, the first at peak / warm_up_steps.
+        final: rate at the end, as a share of the peak.
+
+    Example:
+        >>> WarmupCosine(0.1, total_steps=4, warm_up_steps=2).plan(5).round(4).tolist()
+        [0.05, 0.1, 0.1, 0.0505, 0.001]
     """
 
     def __init__(
@@ -121,7 +144,7 @@ class WarmupCosine(ScheduledRate):
 
 
 class BiTHyperRule(ScheduledRate):
-    """BiT-HyperRule: everything about fine-tuning that follows from the size of the data set.
+    """BiT-HyperRule: the hyper-parameters of fine-tuning from the size of the data set alone.
 
     SGD with momentum 0.9; the rate rises linearly from 0 to 0.003 * batch_size / 512 until the
     first boundary and is divided by 10 after each of the next three. Source: Kolesnikov et al.,
@@ -129,16 +152,21 @@ class BiTHyperRule(ScheduledRate):
     google-research/big_transfer, bit_hyperrule.py.
 
     Args:
-        images: Number of training images.
-        batch_size: Images in a batch.
-        length: Steps in all; None: 500, 10,000 or 20,000 by the number of images. Another length
+        images: number of training images.
+        batch_size: images in a batch.
+        length: steps in all; None: 500, 10,000 or 20,000 by the number of images. Another length
             moves every boundary in proportion, the warm-up's too.
 
     Attributes:
-        boundaries: Five steps: end of the warm-up, the three decays, the end.
-        total_steps: The last of them; the last rate holds beyond it.
-        peak: Highest rate.
+        boundaries: five steps: end of the warm-up, the three decays, the end.
+        total_steps: the last of them; the last rate holds beyond it.
+        peak: highest rate.
         mixup: MixUp's alpha, 0 for none.
+
+    Example:
+        >>> rule = BiTHyperRule(images=3_000, batch_size=512)
+        >>> rule.boundaries, rule.peak, rule.mixup
+        ((100, 200, 300, 400, 500), 0.003, 0.0)
     """
 
     def __init__(self, images: int, batch_size: int, length: int | None = None) -> None:
@@ -171,4 +199,39 @@ class BiTHyperRule(ScheduledRate):
         warm_up, *decays, _ = self.boundaries
         if step < warm_up:
             return self.peak * step / warm_up
-        return self.peak / 10 ** sum(step > boundary for boundary in decays)
+        drops = sum(step > boundary for boundary in decays)
+        return float(self.peak / 10**drops)
+
+
+def build_schedule(
+    schedule: Schedule,
+    *,
+    peak: float,
+    steps_per_epoch: int,
+    epochs: int,
+    images: int,
+    batch_size: int,
+) -> ScheduledRate | None:
+    """The callback of a configured schedule, or None for a constant rate.
+
+    Args:
+        schedule: `config.schedule`.
+        peak: highest rate of warmup_cosine; the others have their own.
+        steps_per_epoch: updates in one epoch.
+        epochs: of the training, at most.
+        images: number of training images.
+        batch_size: images in a batch.
+    """
+    if isinstance(schedule, WarmupDecaySchedule):
+        options = schedule.model_dump(exclude={"name"})
+        return WarmupDecay(**options, steps_per_epoch=steps_per_epoch)
+    if isinstance(schedule, WarmupCosineSchedule):
+        return WarmupCosine(
+            peak,
+            total_steps=epochs * steps_per_epoch,
+            warm_up_steps=round(schedule.warm_up * steps_per_epoch),
+            final=schedule.final,
+        )
+    if isinstance(schedule, BiTHyperRuleSchedule):
+        return BiTHyperRule(images, batch_size, schedule.length)
+    return None
