@@ -83,7 +83,7 @@ model: {{backbone: small_cnn, weights: null, embedding_size: 8}}
 optimizer: {{learning_rate: 3e-3}}
 training: {{epochs: 4}}
 evaluation: {{bootstrap: 100, k: [1, 2]}}
-plots: {{projection: pca, queries: 3}}
+plots: {{layout: pca, queries: 3}}
 """,
         encoding="utf-8",
     )

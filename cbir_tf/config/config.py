@@ -27,6 +27,7 @@ from cbir_tf.config.parsing import (
     named,
     read_yaml,
 )
+from cbir_tf.config.renamed import rename_keys, rename_override
 from cbir_tf.config.search import Evaluation, Plots, Search
 from cbir_tf.config.section import Section
 from cbir_tf.config.server import Server
@@ -148,13 +149,17 @@ class Config(Section):
     def load(cls, path: str | Path, overrides: Sequence[str] = ()) -> Config:
         """Read a YAML file and apply `section.key=value` overrides, whose values are YAML.
 
+        Keys of older versions are read under their new names (`cbir_tf.config.renamed`).
+
         Raises:
             UserError: missing or unreadable file, unknown key, wrong type or impossible value.
         """
         path = local(path)
-        values = {"name": path.stem} | read_yaml(path)
+        values = {"name": path.stem} | rename_keys(read_yaml(path), str(path))
+        overrides = [rename_override(each) for each in overrides]
         for override in overrides:
             apply_override(values, override)
+            values = rename_keys(values, repr(override))  # as in server={seconds: 5}
         try:
             return cls.model_validate(values)
         except ValidationError as error:
@@ -172,7 +177,7 @@ class Config(Section):
             UserError: unknown key, wrong type or impossible value.
         """
         try:
-            return cls.model_validate(values)
+            return cls.model_validate(rename_keys(values, where))
         except ValidationError as error:
             raise UserError(f"{where}: {explain(error, cls)}") from None
 

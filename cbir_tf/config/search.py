@@ -109,7 +109,7 @@ class Evaluation(Section):
 
 
 class Plots(Section):
-    projection: Literal["umap", "tsne", "pca"] = "umap"
-    """How the embedding map is drawn."""
+    layout: Literal["umap", "tsne", "pca"] = "umap"
+    """Of the embedding map."""
     queries: int = Field(6, ge=1)
     """Rows of the query grid."""

@@ -27,7 +27,7 @@ MAPPED = 3000
 def draw_map(retriever: Retriever, ids: np.ndarray) -> list[Path]:
     """The embedding map of some stored images, still and interactive, and a grid of queries.
 
-    With `plots.projection: pca`, also what the principal components hold, and the first three. Of
+    With `plots.layout: pca`, also what the principal components hold, and the first three. Of
     more than `MAPPED` images a sample is shown, the classes taking turns: the page holds a
     thumbnail of each, and laying them out takes more than proportionally long.
     """
@@ -39,7 +39,7 @@ def draw_map(retriever: Retriever, ids: np.ndarray) -> list[Path]:
         positions, count = np.sort(positions[chosen]), f"{MAPPED} of {count}"
         logger.info("the embedding map shows %s, the classes taking turns", count)
     shown = retriever.embeddings.take(positions)
-    method = config.plots.projection
+    method = config.plots.layout
     points = project(shown.vectors, method, config.seed)
     title = f"{config.name}: {count}, {possible_method(shown.vectors, method)}"
     names = retriever.class_names

@@ -31,7 +31,7 @@ data:
 model: {{backbone: small_cnn, weights: null, embedding_size: 8}}
 training: {{epochs: 1}}
 evaluation: {{bootstrap: 0, k: [1, 4]}}
-plots: {{projection: pca, queries: 2}}
+plots: {{layout: pca, queries: 2}}
 """
     )
     run = folder / "run"

@@ -41,7 +41,7 @@ descriptors:
   - {{name: visual_words, words: [8, 16], grid: 4}}
   - color_histogram
 evaluation: {{bootstrap: 100, k: [1, 2]}}
-plots: {{projection: pca, queries: 3}}
+plots: {{layout: pca, queries: 3}}
 """,
         encoding="utf-8",
     )

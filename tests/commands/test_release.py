@@ -74,7 +74,7 @@ def test_verified_published_and_verified_from_there(s3, tmp_path, capsys):
 def test_the_quick_search_of_the_readme_finds_as_the_model_card_says(tmp_path, capsys):
     run = str(tmp_path / "ready")
     config = ["--config", str(ROOT / "configs" / "digits.yaml"), "--run", run]
-    ready = ["model.weights=release:digits@1.0.0", "training.epochs=0", "plots.projection=pca"]
+    ready = ["model.weights=release:digits@1.0.0", "training.epochs=0", "plots.layout=pca"]
     assert main(["train", *config, *ready]) == 0
     assert "backbone and head are those of release:digits@1.0.0" in capsys.readouterr().err
     assert main(["evaluate", "--run", run, "--json"]) == 0

@@ -24,7 +24,7 @@ data:
 model: {backbone: small_cnn, weights: null, embedding_size: 8}
 training: {epochs: 0}
 evaluation: {bootstrap: 0, k: [1]}
-plots: {projection: pca, queries: 2}
+plots: {layout: pca, queries: 2}
 """
 RUN = "s3://pictures/runs/digits"
 

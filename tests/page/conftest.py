@@ -86,7 +86,12 @@ def _opened(browser: Browser, address: str, expect: str = "$^", **options) -> It
         if not request.url.startswith((f"{address}/", f"blob:{address}/", "data:")):
             elsewhere.append(request.url)
 
+    def failed(request) -> None:
+        if request.failure == "csp":  # which the browser did not send
+            elsewhere.remove(request.url)
+
     page.on("request", asked)
+    page.on("requestfailed", failed)
     yield page
     context.close()
     assert elsewhere == []

@@ -461,3 +461,14 @@ def test_classes_have_the_colours_of_the_plots():
     text = (PAGE / "colours.js").read_text(encoding="utf-8")
     assert tuple(re.findall(r'^  "(#\w{6})",$', text, re.M)) == PALETTE
     assert f'UNLABELLED = "{UNLABELLED_COLOUR}"' in text
+
+
+@pytest.mark.parametrize(
+    ("address", "shown"), [("/docs", ".opblock-summary-path"), ("/redoc", "[id*=search]")]
+)
+def test_the_documentation_needs_no_other_address(browser, served, opened, folder, address, shown):
+    # ReDoc's own logo is elsewhere, and the page may not load it.
+    with served(folder) as service, opened(browser, service, "cdn.redoc.ly") as page:
+        page.goto(address)
+        page.wait_for_selector(shown)
+        assert "/search" in page.inner_text("body")

@@ -1,146 +1,143 @@
+"""What waits at the same time is worked on together."""
+
 from __future__ import annotations
 
+import asyncio
 import threading
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from cbir_tf.server.pipeline.batcher import Batch, Batcher
+from cbir_tf.server.pipeline.batcher import Batcher
 
-LONG = 10.0  # seconds: never reached, unless something is wrong
+LONG = 10.0  # seconds: reached only if something is wrong
 
 
 @pytest.fixture
-def pool():
+def pool() -> Iterator[ThreadPoolExecutor]:
     with ThreadPoolExecutor(1) as pool:
         yield pool
 
 
-def finish(pool: ThreadPoolExecutor, done: list, count: int) -> None:
-    """Wait until so many things are done, by the thread that does them."""
-    for _ in range(10_000):
-        if len(done) >= count:
-            return
-        pool.submit(int).result(LONG)
-    raise AssertionError(done)
+def run(work: Callable[[], Awaitable[None]]) -> None:
+    asyncio.run(asyncio.wait_for(work(), LONG))
 
 
-def test_what_comes_while_a_batch_is_worked_on_is_the_next_batch(pool):
+def test_what_arrives_while_a_batch_is_worked_on_is_the_next_batch(pool):
     batches: list[list[int]] = []
     begun, gate = threading.Event(), threading.Event()
 
-    def work(batch: Batch[int]) -> None:
-        batches.append(list(batch))
+    def double(items: list[int]) -> list[int]:
+        batches.append(items)
         begun.set()
         assert gate.wait(LONG)
+        return [2 * each for each in items]
 
-    batcher = Batcher(work, pool, most=4)
-    batcher.put([0])
-    assert begun.wait(LONG)
-    for each in range(1, 6):
-        batcher.put([each])
-    batcher.put([6, 7])
-    between = pool.submit(lambda: len(batches))
-    gate.set()
-    assert between.result(LONG) < 3  # the thread is not for batches alone
-    finish(pool, batches, 3)
+    async def ask() -> None:
+        batcher = Batcher(double, pool, max_size=4)
+        first = asyncio.create_task(batcher.submit(0))
+        await asyncio.to_thread(begun.wait, LONG)
+        others = [asyncio.create_task(batcher.submit(each)) for each in range(1, 8)]
+        await asyncio.sleep(0)
+        gate.set()
+        answers = await asyncio.gather(first, *others)
+        assert [result for result, _ in answers] == [0, 2, 4, 6, 8, 10, 12, 14]
+        assert all(seconds >= 0 for _, seconds in answers)
+
+    run(ask)
     assert batches == [[0], [1, 2, 3, 4], [5, 6, 7]]
 
 
-def test_those_announced_are_waited_for_unless_a_batch_is_full(pool):
-    batches: list[list[int]] = []
-    batcher = Batcher(lambda batch: batches.append(list(batch)), pool, most=3, patience=LONG)
-    batcher.put([1], announced=2)
-    batcher.put([2], announced=1)
-    assert not batches
-    batcher.put([])
-    finish(pool, batches, 1)
-    for each in (3, 4, 5):
-        batcher.put([each], announced=9)
-    finish(pool, batches, 2)
-    assert batches == [[1, 2], [3, 4, 5]]
+def test_an_item_alone_does_not_wait_for_others(pool):
+    async def ask() -> None:
+        batcher = Batcher(list, pool, max_size=4)
+        assert [(await batcher.submit(each))[0] for each in range(3)] == [0, 1, 2]
+
+    run(ask)
 
 
-def test_those_announced_are_not_waited_for_long(pool):
-    batches: list[list[int]] = []
-    batcher = Batcher(lambda batch: batches.append(list(batch)), pool, most=3, patience=0.01)
-    batcher.put([1], announced=1)
-    finish(pool, batches, 1)
-    assert batches == [[1]]
+def test_other_work_of_the_executor_goes_on_between_two_batches(pool):
+    order: list[object] = []
+
+    async def ask() -> None:
+        def work(items: list[int]) -> list[int]:
+            order.append(items)
+            return items
+
+        batcher = Batcher(work, pool, max_size=1)
+        searches = [asyncio.create_task(batcher.submit(each)) for each in range(3)]
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        change = asyncio.get_running_loop().run_in_executor(pool, order.append, "change")
+        await asyncio.gather(*searches, change)
+
+    run(ask)
+    assert order.index("change") < order.index([2])
 
 
-def test_the_last_ones_join_a_batch_that_has_begun(pool):
-    batches: list[list[int]] = []
-    begun = threading.Event()
+def test_an_exception_as_a_result_is_that_of_one_item(pool):
+    def work(items: list[str]) -> list[str | Exception]:
+        return [ValueError(each) if each == "bad" else each for each in items]
 
-    def work(batch: Batch[int]) -> None:
-        batches.append([next(batch)])
+    async def ask() -> None:
+        batcher = Batcher(work, pool, max_size=8)
+        answers = await asyncio.gather(
+            *map(batcher.submit, ["good", "bad", "better"]), return_exceptions=True
+        )
+        assert answers[0][0] == "good" and answers[2][0] == "better"
+        assert isinstance(answers[1], ValueError)
+
+    run(ask)
+
+
+def test_a_batch_that_fails_does_not_stop_the_next(pool):
+    def work(items: list[str]) -> list[str]:
+        if "bad" in items:
+            raise OSError("disk full")
+        return items
+
+    async def ask() -> None:
+        batcher = Batcher(work, pool, max_size=1)
+        answers = await asyncio.gather(
+            *map(batcher.submit, ["bad", "good", "bad", "after"]), return_exceptions=True
+        )
+        assert [isinstance(each, OSError) for each in answers] == [True, False, True, False]
+        assert (await batcher.submit("later"))[0] == "later"
+
+    run(ask)
+
+
+def test_a_request_that_is_given_up_does_not_hold_up_its_batch(pool):
+    begun, gate = threading.Event(), threading.Event()
+
+    def work(items: list[int]) -> list[int]:
         begun.set()
-        batches[-1] += batch
+        assert gate.wait(LONG)
+        return items
 
-    batcher = Batcher(work, pool, most=9, threads=3, patience=LONG)
-    batcher.put([1], announced=3)
-    batcher.put([2], announced=2)
-    assert begun.wait(LONG)
-    batcher.put([3], announced=1)
-    batcher.put([4, 5])
-    finish(pool, batches, 2)
-    assert batches == [[1, 2, 3, 4], [5]]
+    async def ask() -> None:
+        batcher = Batcher(work, pool, max_size=8)
+        given_up, kept = (asyncio.create_task(batcher.submit(each)) for each in (1, 2))
+        await asyncio.to_thread(begun.wait, LONG)
+        given_up.cancel()
+        gate.set()
+        assert (await kept)[0] == 2
 
-
-@pytest.mark.parametrize(("announced", "patience"), [(0, 6 * LONG), (1, 0.01)])
-def test_no_thread_waits_long_for_one_who_was_announced_and_does_not_come(
-    pool, announced, patience
-):
-    batches: list[list[int]] = []
-    begun = threading.Event()
-
-    def work(batch: Batch[int]) -> None:
-        first = next(batch)
-        with ThreadPoolExecutor(2) as sharing:
-            others = [sharing.submit(list, batch) for _ in range(2)]
-            begun.set()
-        batches.append([first, *others[0].result(), *others[1].result()])
-
-    batcher = Batcher(work, pool, most=9, threads=3, patience=patience)
-    batcher.put([1], announced=2)
-    assert begun.wait(LONG)
-    batcher.put([], announced)
-    finish(pool, batches, 1)
-    assert batches == [[1]]
+    run(ask)
 
 
-@pytest.mark.parametrize("threads", [1, 4])
-def test_nothing_put_by_many_threads_is_lost_or_doubled(pool, threads):
-    done: list[int] = []
+def test_nothing_is_lost_or_doubled(pool):
     sizes: list[int] = []
 
-    def work(batch: Batch[int]) -> None:
-        with ThreadPoolExecutor(threads) as sharing:
-            for each in [sharing.submit(list, batch) for _ in range(threads)]:
-                done.extend(each.result())
-        sizes.append(len(batch.taken))
+    def work(items: list[int]) -> list[int]:
+        sizes.append(len(items))
+        return items
 
-    batcher = Batcher(work, pool, most=3, threads=threads)
-    with ThreadPoolExecutor(8) as putting:
-        for each in range(500):
-            putting.submit(batcher.put, [each], announced=each % 6)
-    batcher.put([])
-    finish(pool, done, 500)
-    assert sorted(done) == list(range(500)) and max(sizes) <= 3
+    async def ask() -> None:
+        batcher = Batcher(work, pool, max_size=3)
+        answers = await asyncio.gather(*(batcher.submit(each) for each in range(500)))
+        assert [result for result, _ in answers] == list(range(500))
 
-
-def test_work_that_fails_does_not_keep_what_comes_after(pool):
-    done: list[str] = []
-
-    def work(batch: Batch[str]) -> None:
-        items = list(batch)
-        if "bad" in items:
-            raise OSError("no more")
-        done.extend(items)
-
-    batcher = Batcher(work, pool, most=1)
-    for each in ("bad", "good", "bad", "after"):
-        batcher.put([each])
-    finish(pool, done, 2)
-    assert done == ["good", "after"]
+    run(ask)
+    assert sum(sizes) == 500 and max(sizes) <= 3

@@ -68,7 +68,7 @@ def test_the_service_is_published_on_loopback_only_and_drains():
     compose = yaml.safe_load((DEPLOY / "compose.yaml").read_text(encoding="utf-8"))
     service = compose["services"]["search"]
     assert all(port.startswith("127.0.0.1:") for port in service["ports"])
-    assert int(service["stop_grace_period"].rstrip("s")) > 30  # server.seconds
+    assert int(service["stop_grace_period"].rstrip("s")) > 30  # server.request_timeout
     container = (DEPLOY.parent / service["build"]["dockerfile"]).read_text(encoding="utf-8")
     assert "STOPSIGNAL SIGINT" in container and re.search(r"^USER \d+", container, re.MULTILINE)
 

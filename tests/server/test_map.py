@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from cbir_tf.server.pipeline.embedding_map import EmbeddingMap, Layout
+from cbir_tf.server.pipeline.subprocess_worker import SubprocessWorker
 from cbir_tf.types import Embeddings
 
 
@@ -48,7 +49,7 @@ def test_a_map_is_made_once_and_kept_for_the_images_that_stay(tmp_path, monkeypa
 
     fewer = gallery.take(gallery.ids != images.ids[7])
     second = EmbeddingMap(tmp_path, "pca", 40, 0, "cosine")
-    monkeypatch.setattr(second._aside, "run", None)  # nothing is laid out again
+    monkeypatch.setattr(SubprocessWorker, "run", None)  # nothing is laid out again
     again, same = made(second, fewer)
     assert again.ids.tolist() == np.delete(images.ids, 7).tolist()
     assert np.array_equal(same, np.delete(points, 7, axis=0))
@@ -108,7 +109,7 @@ def test_a_match_is_explained_over_http(serving, folder, photos):
 
 
 def test_where_it_cannot_be_told_why_images_match_it_says_so(serving, folder, monkeypatch):
-    from cbir_tf.server import service
+    from cbir_tf.server.pipeline import service
 
     monkeypatch.setattr(service, "why_not", lambda config: "for a reason")
     with serving(folder) as client:

@@ -19,7 +19,6 @@ from cbir_tf import Retriever, Run
 from cbir_tf.commands.cli import main
 from cbir_tf.config import Config
 from cbir_tf.server.http.app import make_app
-from cbir_tf.server.http.routes import json_answer
 from cbir_tf.server.pipeline.service import Service
 
 
@@ -226,8 +225,3 @@ def test_what_fails_elsewhere_is_a_500_in_json_too(served_folder, monkeypatch):
         answer = client.delete("/images/red%2F00.jpg")
     assert answer.status_code == 500 and "failed" in answer.json()["error"]
     assert "x-request-id" in answer.headers
-
-
-def test_answers_are_json_whatever_the_numbers():
-    answer = json_answer({"value": float("nan"), "most": float("inf")})
-    assert json.loads(answer.body, parse_constant=pytest.fail) == {"value": None, "most": None}

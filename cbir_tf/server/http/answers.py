@@ -1,4 +1,4 @@
-"""What the service answers, as its documentation has it."""
+"""The answers of the service, as its documentation shows them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Answer(BaseModel):
-    """Fields of an answer; attribute docstrings are what the documentation says of them."""
+    """The fields of an answer; their docstrings are the documentation's."""
 
     model_config = ConfigDict(use_attribute_docstrings=True)
 
@@ -27,7 +27,7 @@ class Match(Answer):
     threshold: float
     """Largest distance of a match."""
     false_match_rate: float
-    """Share of photos of something else that come as near."""
+    """Share of out-of-gallery queries whose nearest image is as near."""
 
 
 class Neighbour(Answer):
@@ -44,26 +44,26 @@ class Neighbour(Answer):
 
 class SearchAnswer(Answer):
     query: str | None
-    """Id of the stored image that was searched for; null: a picture."""
+    """Id of the stored image that was the query; null: a picture."""
     search: str
-    """What the search did beyond finding the nearest vectors."""
+    """The steps of the search beyond the nearest vectors."""
     prediction: Class | None
-    """What the query was taken for, where the search has two steps."""
+    """Class of the query, where the search has two steps."""
     match: Match | None
-    """Null: never calibrated, or the search does more than finding the nearest vectors."""
+    """Null: never calibrated, or the search has steps beyond the nearest vectors."""
     neighbours: list[Neighbour]
     position: tuple[float, float] | None = None
-    """Where the query is on the map, if that was asked for and the map is ready."""
+    """Point of the query on the map, if asked for and the map is ready."""
     timings: dict[str, float]
-    """Milliseconds: read (the picture decoded), wait (for a batch), encode and search (of the
-    batch), total."""
+    """Milliseconds: read (decoding the picture), wait (for other batches), encode and search (of
+    the whole batch), total."""
 
 
 class Added(Answer):
     id: str
     label: str | None
     new: bool
-    """Whether it was not there before."""
+    """False: the same picture was there, and got this label and metadata."""
     images: int
     """In the gallery now."""
     image: str
@@ -84,7 +84,7 @@ class LabelCount(Answer):
     name: str | None
     """Null: unlabelled."""
     number: int
-    """Of the class, by which plots choose its colour and shape; -1: unlabelled."""
+    """Of the class, for its colour and shape in plots; -1: unlabelled."""
     images: int
 
 
@@ -92,30 +92,30 @@ class Info(Answer):
     run: str
     images: int
     dimension: int
-    """Of the vectors that are compared; 0 for an empty gallery."""
+    """Of the vectors as they are searched; 0 for an empty gallery."""
     labels: list[LabelCount]
     splits: list[str]
-    """In which images are; those that were added are in none."""
+    """Splits of the images; added images are in none."""
     columns: list[str]
-    """Of metadata, to filter by."""
+    """Columns of metadata to filter by."""
     metric: str
     k: int
-    """Neighbours, if a search does not say."""
+    """Neighbours of a search without k."""
     most_neighbours: int
     re_ranking: str
     two_step: str
     calibrated: bool
-    """Whether a plain search says if there is a match."""
+    """Whether the answer of a plain search has `match`."""
     explanation: str | None
-    """Null: /explain says why images match; else why it cannot."""
+    """Null: /explain works; else the reason why it does not."""
     read_only: bool
-    """Whether images can be added and removed."""
+    """Whether adding and removing images is refused."""
     key_needed: bool
     megabytes: float
     megapixels: float
 
 
-class Some(Answer):
+class StoredImage(Answer):
     """A stored image."""
 
     id: str
@@ -125,7 +125,7 @@ class Some(Answer):
 
 
 class RandomAnswer(Answer):
-    images: list[Some]
+    images: list[StoredImage]
 
 
 class MapPoint(Answer):
@@ -137,7 +137,7 @@ class MapPoint(Answer):
 
 class MapAnswer(Answer):
     ready: bool
-    """False: it is being computed; ask again."""
+    """False: the layout is running; ask again later."""
     method: str
     points: list[MapPoint]
 
@@ -146,16 +146,16 @@ class ExplainAnswer(Answer):
     similarity: float
     """Cosine similarity of the two vectors: the sum of `query` and of `match`."""
     kind: str
-    """linear: each contribution is what its place adds, whatever the others; local: as the layers
-    are at these two pictures."""
+    """linear: each contribution is independent of the others; local: of the layers as they are at
+    these two pictures."""
     query: list[list[float]]
-    """What each place of the query contributes, row by row."""
+    """Contribution of each place of the query, row by row."""
     match: list[list[float]]
-    """What each place of the stored image contributes."""
+    """Contribution of each place of the stored image."""
     query_area: tuple[float, float, float, float]
-    """Which part of the upright picture `query` covers: left, top, width and height, as shares of
-    the picture's; beyond 0..1 where it was padded."""
+    """The part of the upright picture that `query` covers: left, top, width and height, as shares
+    of the picture's; beyond 0..1 where it was padded."""
     match_area: tuple[float, float, float, float]
     pairs: list[list[float]]
-    """What each pair of places contributes: rows are places of the query, columns of the match,
-    each row by row. They sum to the similarity."""
+    """Contribution of each pair of places: rows are places of the query, columns of the match, each
+    row by row. They sum to the similarity."""

@@ -1,7 +1,7 @@
-"""The service behind AWS Lambda: the same addresses, asked by a function URL or API Gateway.
+"""The service in AWS Lambda: the same API behind a function URL or API Gateway.
 
-The environment says what is served: RUN, the run's folder in the image, and CBIR_TF_API_KEY. A
-function's disk but /tmp is read only and nothing there is kept: images are not added.
+The environment has RUN, the run's folder in the image, and CBIR_TF_API_KEY. The disk of a function
+is read only but for /tmp, and nothing there is kept: images cannot be added.
 """
 
 from __future__ import annotations
@@ -21,8 +21,13 @@ from cbir_tf.server.http.app import make_app
 from cbir_tf.server.http.logs import log_json_lines
 from cbir_tf.server.pipeline.service import Service
 
-SETTINGS = ['server.hosts=["*"]', "server.read_only=true", "server.rate=0", "server.megabytes=4.5"]
-"""AWS checks names and counts requests, and passes on no more than 6 MB in base64."""
+SETTINGS = [
+    'server.hosts=["*"]',
+    "server.read_only=true",
+    "server.rate=0",
+    "server.max_request_megabytes=4.5",
+]
+"""AWS checks host names and limits rates, and passes on at most 6 MB in base64."""
 LEFT_OUT = ("plots", "checkpoints", "logs")
 
 
@@ -34,9 +39,9 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
 
 @cache
 def _application() -> Mangum:
-    """Opened with the first event, for all that this instance gets."""
+    """Opened with the first event, for all events of this instance."""
     log_json_lines()
-    # SQLite writes beside the file that it reads.
+    # SQLite writes beside the file it reads.
     folder = Path(tempfile.mkdtemp()) / "run"
     shutil.copytree(os.environ["RUN"], folder, ignore=shutil.ignore_patterns(*LEFT_OUT))
     run = Run.open(folder)

@@ -12,7 +12,7 @@ from cbir_tf.storage.addresses import as_addresses
 
 
 def write_line(level: str, message: str, **fields: Any) -> None:
-    """Write one line: time, level, message, and whatever else there is to say."""
+    """Write one line: time, level, message and further fields."""
     now = datetime.now(UTC).isoformat(timespec="milliseconds")
     line = {"time": now, "level": level, "message": message, **fields}
     sys.stderr.write(json.dumps(line) + "\n")
@@ -27,7 +27,7 @@ class _JsonLines(logging.Handler):
 
 
 def log_json_lines() -> None:
-    """Send what cbir_tf and uvicorn log to standard error, as JSON."""
+    """Send the log of cbir_tf and uvicorn to standard error, as lines of JSON."""
     for name, level in (("cbir_tf", logging.INFO), ("uvicorn", logging.WARNING)):
         logger = logging.getLogger(name)
         logger.handlers[:] = [_JsonLines()]

@@ -5,9 +5,11 @@ from __future__ import annotations
 import signal
 import socket
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 
 import uvicorn
+from fastapi import FastAPI
+from filelock import FileLock, Timeout
 
 from cbir_tf.config import Config
 from cbir_tf.errors import UserError
@@ -21,16 +23,16 @@ BACKLOG = 1024
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket at an address, which no one answers yet.
+    """A listening socket, whose connections wait until a server accepts them.
 
     Raises:
-        UserError: it is taken, not this machine's, or not to be had.
+        UserError: the address is taken, not this machine's, or impossible.
     """
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         listening = socket.create_server((host, port), family=family, backlog=BACKLOG)
-        # Inherited by connections. asyncio's own loop does not set it for such sockets, as uvloop
-        # does, and a body would wait 40 ms until the client has acknowledged the answer's head.
+        # Connections inherit it. asyncio's own loop does not set it on such sockets, as uvloop
+        # does, and a body would wait 40 ms for the acknowledgement of the answer's head.
         listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return listening
     except (OSError, OverflowError) as error:
@@ -42,41 +44,42 @@ def listen(host: str, port: int) -> socket.socket:
 
 @contextmanager
 def alone(run: Run) -> Iterator[None]:
-    """Keep other services from changing a run; the system lets go of it whenever the process ends.
+    """Keep other services from changing a run; the lock ends with the process, however it ends.
 
     Raises:
-        UserError: another one does.
+        UserError: another service holds the lock.
     """
-    with ExitStack() as stack:
-        try:
-            from fcntl import LOCK_EX, LOCK_NB, flock
-
-            flock(stack.enter_context(open(run.folder / "serving.lock", "ab")), LOCK_EX | LOCK_NB)
-        except BlockingIOError:
-            raise UserError(
-                f"{run.folder}: another service is changing it; end that one, or start this one "
-                "with server.read_only=true"
-            ) from None
-        except (ImportError, OSError):  # Windows, or a disk where nothing can be locked or written
-            pass
+    lock = FileLock(run.folder / "serving.lock", blocking=False)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise UserError(
+            f"{run.folder}: another service is changing it; end that one, or start this one "
+            "with server.read_only=true"
+        ) from None
+    except (OSError, NotImplementedError):  # a disk that is read only or has no locks
+        pass
+    try:
         yield
+    finally:
+        lock.release()
 
 
 class _Server(uvicorn.Server):
-    """Tells the service when it is to end."""
+    """Marks the application as draining when it is to end."""
 
-    def __init__(self, config: uvicorn.Config, service: Service) -> None:
+    def __init__(self, config: uvicorn.Config, app: FastAPI) -> None:
         super().__init__(config)
-        self._service = service
+        self._app = app
 
     def handle_exit(self, sig: int, frame: object) -> None:
-        """Ctrl-C and the like: those who are running end, no one else is let in."""
-        self._service.draining = True
+        """Ctrl-C and the like: running requests end, new ones are refused."""
+        self._app.state.draining = True
         super().handle_exit(sig, frame)  # type: ignore[arg-type]
 
 
 def serve(run: Run, config: Config, listening: socket.socket, key: str | None) -> None:
-    """Answer until SIGINT or SIGTERM, then end what is running, for `server.seconds` at most.
+    """Answer until SIGINT or SIGTERM; running requests have `server.request_timeout` to end.
 
     Raises:
         UserError: as `Service`.
@@ -88,19 +91,20 @@ def serve(run: Run, config: Config, listening: socket.socket, key: str | None) -
         logger.warning(
             "listening on %s without a key: anyone who reaches it may add and remove", host
         )
+    app = make_app(service, key, host)
     server = _Server(
         uvicorn.Config(
-            make_app(service, key, host),
+            app,
             log_config=None,
             access_log=False,
             proxy_headers=False,
             server_header=False,
-            timeout_graceful_shutdown=round(config.server.seconds),
+            timeout_graceful_shutdown=round(config.server.request_timeout),
             timeout_keep_alive=30,
         ),
-        service,
+        app,
     )
-    # uvicorn raises the signal again once it has ended, which is how others stop it.
+    # uvicorn raises the signal again once it has ended; here that is the end.
     for each in (signal.SIGINT, signal.SIGTERM):
         signal.signal(each, lambda *_: None)
     shown = f"[{host}]" if ":" in host else host

@@ -1,4 +1,4 @@
-"""The embedding map of a service: made once, kept in the run, and grown as images are added."""
+"""The embedding map of a service: laid out once, kept in the run, extended by added images."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ import numpy as np
 from cbir_tf.plots.layout import Method, project, spread
 from cbir_tf.progress import logger
 from cbir_tf.search.distances import find_metric, pairwise
-from cbir_tf.server.pipeline.aside import Aside
+from cbir_tf.server.pipeline.subprocess_worker import SubprocessWorker
 from cbir_tf.storage.files import replacing
 from cbir_tf.types import Embeddings
 
 FILE_NAME = "map.npz"
 NEIGHBOURS = 5
-ENOUGH = 0.9  # of the images that a kept map has to hold
+ENOUGH = 0.9  # share of the images that a kept map must hold
 
 
 @dataclass(frozen=True, eq=False)
 class Layout:
-    """Points of some images.
+    """The points of some images.
 
     Attributes:
         images: N of them.
@@ -36,15 +36,15 @@ class Layout:
     points: np.ndarray
 
     def place(self, vectors: np.ndarray, metric: str) -> np.ndarray:
-        """Where other images are: among their nearest on the map, nearer to the nearer ones.
+        """Points for other images, between those of their nearest neighbours.
 
         Args:
             vectors: (Q, D).
-            metric: by which they are near.
+            metric: of the neighbours' distances.
 
         Returns:
             (Q, 2) float32: means of the points of the 5 nearest, weighted by one over the distance;
-            an image at no distance of one on the map is where that is.
+            an image at distance 0 of one on the map gets its point.
         """
         arithmetic = find_metric(metric)
         prepared = arithmetic.prepare(self.images.vectors)
@@ -58,29 +58,31 @@ class Layout:
 
 
 class EmbeddingMap:
-    """Lays a gallery out when it is first asked for, in a process of its own.
+    """Lays a gallery out at the first request for the map, in a process of its own.
 
     Args:
-        folder: where it is kept.
+        folder: where the map is kept.
         method: umap, tsne or pca.
-        most: images laid out; others are placed among them.
-        seed: of the layout, and of which images.
-        metric: by which others are placed.
+        max_images: laid out; added images are placed among them.
+        seed: of the layout, and of the choice of images.
+        metric: for placing added images.
     """
 
-    def __init__(self, folder: Path, method: Method, most: int, seed: int, metric: str) -> None:
+    def __init__(
+        self, folder: Path, method: Method, max_images: int, seed: int, metric: str
+    ) -> None:
         self.method: Method = method
         self.metric = metric
         self.layout: Layout | None = None
-        self._path, self._most, self._seed = folder / FILE_NAME, most, seed
+        self._path, self._max_images, self._seed = folder / FILE_NAME, max_images, seed
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
-        self._aside, self._closed = Aside(), False
+        self._worker, self._closed = SubprocessWorker(), False
 
     def of(self, gallery: Callable[[], Embeddings]) -> tuple[Embeddings, np.ndarray] | None:
         """The images of a gallery that are on the map, and their (N, 2) points.
 
-        None while it is made, which begins with the first call.
+        None until the layout is done; the first call starts it.
         """
         if self.layout is None:
             self.begin(gallery)
@@ -89,7 +91,7 @@ class EmbeddingMap:
         there = np.isin(self.layout.images.ids, now.ids)
         known, points = self.layout.images.take(there), self.layout.points[there]
         new = now.take(np.char.startswith(now.ids, "added/") & ~np.isin(now.ids, known.ids))
-        new = new.take(np.arange(min(len(new), self._most)))
+        new = new.take(np.arange(min(len(new), self._max_images)))
         if not len(new) or not len(self.layout.images):
             return known, points
         placed = self.layout.place(new.vectors, self.metric)
@@ -99,33 +101,33 @@ class EmbeddingMap:
         return Embeddings(ids, vectors, labels), np.concatenate([points, placed])
 
     def begin(self, gallery: Callable[[], Embeddings]) -> None:
-        """Start to lay it out, unless that is going on."""
+        """Start the layout, unless it is running or done."""
         with self._lock:
             if self.layout is None and (self._thread is None or not self._thread.is_alive()):
                 self._thread = threading.Thread(target=self._make, args=(gallery(),), daemon=True)
                 self._thread.start()
 
     def close(self) -> None:
-        """Let it be."""
+        """Stop the layout."""
         self._closed = True
-        self._aside.close()
+        self._worker.close()
 
     def _make(self, gallery: Embeddings) -> None:
-        chosen = gallery.take(np.sort(spread(gallery.labels, self._most, self._seed)))
+        chosen = gallery.take(np.sort(spread(gallery.labels, self._max_images, self._seed)))
         layout = self._kept(gallery, len(chosen))
         if layout is None:
             try:
                 points = np.zeros((0, 2), np.float32)
                 if len(chosen):
-                    points = self._aside.run(_lay_out, chosen.vectors, self.method, self._seed)
+                    points = self._worker.run(_lay_out, chosen.vectors, self.method, self._seed)
                 layout = Layout(chosen, points)
                 self._keep(layout)
-            except Exception as error:  # the process was ended, or the disk is full
+            except Exception as error:  # the process was killed, or the disk is full
                 if not self._closed:
                     logger.error("no embedding map: %s", error)
                 return
             finally:
-                self._aside.close()
+                self._worker.close()
         self.layout = layout
 
     def _keep(self, layout: Layout) -> None:
@@ -140,7 +142,7 @@ class EmbeddingMap:
             )
 
     def _kept(self, gallery: Embeddings, wanted: int) -> Layout | None:
-        """The map as it was kept, of those images that are still there with the same vectors."""
+        """The kept map, of those images that are still there with the same vectors."""
         try:
             with np.load(self._path, allow_pickle=False) as file:
                 method, ids = str(file["method"]), file["ids"]
@@ -162,7 +164,7 @@ class EmbeddingMap:
 
 
 def _lay_out(vectors: np.ndarray, method: Method, seed: int) -> np.ndarray:
-    """`project`, for a process of its own."""
-    # UMAP looks for TensorFlow only to offer what we do not use, and imports it for seconds.
+    """`project`, in a process of its own."""
+    # UMAP imports TensorFlow, for seconds, only for a variant that is not used here.
     sys.modules["tensorflow"] = None  # type: ignore[assignment]
     return project(vectors, method, seed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -10,8 +11,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cbir_tf.config import Config
+from cbir_tf.config.data import Data
+from cbir_tf.data.decode import MOST_PIXELS, picture_size
+from cbir_tf.errors import UserError
 from cbir_tf.features.views import views_of
 from cbir_tf.retrieval.whitening import Whitening
+from cbir_tf.server.errors import NotPossibleError, UnavailableError
+from cbir_tf.server.pipeline.pictures import decode_upload
+from cbir_tf.server.pipeline.subprocess_worker import SubprocessWorker
 
 if TYPE_CHECKING:
     import keras
@@ -21,11 +28,11 @@ Area = tuple[float, float, float, float]
 
 @dataclass(frozen=True, eq=False)
 class Explanation:
-    """The similarity of two images, taken apart.
+    """The similarity of two images as a sum of contributions.
 
     Attributes:
-        pairs: (P, P) what each place of the first and each of the second contribute together,
-            places row by row; the sum is the similarity.
+        pairs: (P, P) contribution of each place of the first image with each of the second, places
+            row by row; the sum is the similarity.
         shape: height and width of the grid of P places.
         kind: linear or local (`cbir_tf.models.attribution`).
     """
@@ -36,17 +43,66 @@ class Explanation:
 
     @property
     def first(self) -> np.ndarray:
-        """(H, W) what each place of the first image contributes."""
-        return self.pairs.sum(axis=1).reshape(self.shape)
+        """(H, W) contribution of each place of the first image."""
+        contributions: np.ndarray = self.pairs.sum(axis=1).reshape(self.shape)
+        return contributions
 
     @property
     def second(self) -> np.ndarray:
-        """(H, W) what each place of the second image contributes."""
-        return self.pairs.sum(axis=0).reshape(self.shape)
+        """(H, W) contribution of each place of the second image."""
+        contributions: np.ndarray = self.pairs.sum(axis=0).reshape(self.shape)
+        return contributions
+
+
+class Explainer:
+    """Explains matches of one run, one after another, in a process of its own.
+
+    Args:
+        model: the run's saved embedder.
+        data: size and resize of the embedder's input.
+        max_megapixels: of a query; stored pictures have the limit of every decoder.
+    """
+
+    def __init__(self, model: Path, data: Data, max_megapixels: float) -> None:
+        self._model, self._data, self._max_megapixels = model, data, max_megapixels
+        self._worker = SubprocessWorker()
+
+    def explain(
+        self, query: bytes, match: bytes, whitening: Whitening | None
+    ) -> tuple[Explanation, Area, Area]:
+        """The similarity of two encoded pictures, and the parts of them that the model sees.
+
+        Raises:
+            ServiceError: the query is no picture, or this run's matches cannot be explained.
+        """
+        data = self._data
+        pixels = [
+            decode_upload(query, data, self._max_megapixels),
+            decode_upload(match, data, MOST_PIXELS / 1e6),
+        ]
+        try:
+            shares, kind = self._worker.run(shares_of, self._model, np.stack(pixels))
+        except UserError as error:
+            raise NotPossibleError(f"matches of this run cannot be explained: {error}") from None
+        except BrokenProcessPool:
+            raise UnavailableError("the explanation was interrupted; try again") from None
+        except OSError as error:  # as in AWS Lambda
+            raise NotPossibleError(
+                f"matches cannot be explained here: no process could be started ({error}); "
+                "serve the run on a machine of its own"
+            ) from None
+        first, second = (
+            area_of(picture_size(each), data.image_size, data.resize) for each in (query, match)
+        )
+        return explanation(shares, kind, whitening), first, second
+
+    def close(self) -> None:
+        """End the process."""
+        self._worker.close()
 
 
 def why_not(config: Config) -> str | None:
-    """Why matches of such a run cannot be explained; None: they can."""
+    """The reason why matches of such a run cannot be explained; None: they can."""
     if config.descriptors:
         return "its vectors are made by classical descriptors, not by a network that pools places"
     views = views_of(config.search)
@@ -59,10 +115,10 @@ def why_not(config: Config) -> str | None:
 
 
 def shares_of(model: Path, pixels: np.ndarray) -> tuple[np.ndarray, str]:
-    """`embedding_shares` of a saved embedder, which is kept; for a process of its own.
+    """`embedding_shares` of a saved embedder, in a process of its own that keeps the embedder.
 
     Raises:
-        UserError: it is no embedder, or it cannot tell.
+        UserError: it is no embedder, or not one whose embeddings are sums over places.
     """
     embedder = _embedder(model)
     from cbir_tf.models.attribution import embedding_shares
@@ -80,33 +136,33 @@ def _embedder(model: Path) -> keras.Model:
     return load_embedder(model)
 
 
-def explanation(shares: np.ndarray, kind: str, projection: Whitening | None) -> Explanation:
+def explanation(shares: np.ndarray, kind: str, whitening: Whitening | None) -> Explanation:
     """The cosine similarity of two images.
 
     Args:
-        shares: (2, H, W, D) what each place adds to their embeddings.
+        shares: (2, H, W, D) contribution of each place to their embeddings.
         kind: linear or local.
-        projection: that their vectors go through before they are compared; it is linear too.
+        whitening: applied to their vectors before the comparison; linear too.
     """
     _, height, width, dimension = shares.shape
     places = shares.reshape(2, height * width, dimension)
-    if projection is not None:
-        places = (places - projection.mean / (height * width)) @ projection.directions
+    if whitening is not None:
+        places = (places - whitening.mean / (height * width)) @ whitening.directions
     lengths = np.linalg.norm(places.sum(axis=1), axis=-1)
     scale = np.prod(np.where(lengths > 0, lengths, 1))
     return Explanation(places[0] @ places[1].T / scale, (height, width), kind)
 
 
 def area_of(size: tuple[int, int], target: tuple[int, int], resize: str) -> Area:
-    """Which part of a picture the model sees.
+    """The part of a picture that the model sees.
 
     Args:
         size: width and height of the picture, upright.
-        target: height and width of what the model sees.
+        target: height and width of the model's input.
         resize: stretch, letterbox or crop.
 
     Returns:
-        Left, top, width and height as shares of the picture's; letterboxed, more than all of it.
+        Left, top, width and height as shares of the picture's; beyond 0..1 for a letterbox.
 
     Example:
         >>> area_of((200, 100), (50, 50), "crop")

@@ -1,4 +1,4 @@
-"""Pictures that come and go: uploads checked before they are decoded, stored ones by their id."""
+"""Uploaded pictures, checked before they are decoded, and stored pictures by their id."""
 
 from __future__ import annotations
 
@@ -20,48 +20,53 @@ from cbir_tf.data.decode import (
 from cbir_tf.errors import UserError
 from cbir_tf.features.store import FeatureStore
 from cbir_tf.plots.pictures import thumbnail
-from cbir_tf.server.http.errors import RequestError
+from cbir_tf.server.errors import ImageNotFoundError, InvalidQueryError, PictureTooLargeError
 from cbir_tf.storage.remote import fetch_missing
 
 THUMBNAILS_KEPT = 2000
 
 
-def decode_upload(picture: bytes, data: Data, megapixels: float) -> np.ndarray:
-    """Pixels as the encoder takes them, of a picture that anyone may have sent.
+def decode_upload(picture: bytes, data: Data, max_megapixels: float) -> np.ndarray:
+    """Pixels for the encoder, of a picture from anyone.
 
     Args:
         picture: encoded.
-        data: size and resize of what the model sees.
-        megapixels: the most; its head says how many there are, before any is decoded.
+        data: size and resize of the encoder's input.
+        max_megapixels: by the picture's header, before any pixel is decoded.
 
     Returns:
         (H, W, 3) uint8.
 
     Raises:
-        RequestError: too large, or no picture that can be read.
+        PictureTooLargeError: more pixels than that.
+        InvalidQueryError: not a picture, or a damaged one.
     """
     try:
-        return decode_image(picture, data.image_size, data.resize, int(megapixels * 1e6))
+        return decode_image(picture, data.image_size, data.resize, int(max_megapixels * 1e6))
+    except TooLargeError as error:
+        raise PictureTooLargeError(f"the picture: {error.reason}") from None
     except ImageError as error:
-        status = 413 if isinstance(error, TooLargeError) else 422
-        raise RequestError(status, f"the picture: {error.reason}") from None
+        raise InvalidQueryError(f"the picture: {error.reason}") from None
 
 
 class StoredPictures:
     """The pictures of a run's images, by id, for any number of threads.
 
-    No id becomes a part of a path: the store says where an image of that id is.
+    An id never becomes a part of a path: the feature store holds the path of every image.
 
     Args:
         features: the feature store.
-        encoded: pictures that are no files of their own, by id; called when first needed.
-        side: pixels of a thumbnail's longer side.
+        encoded: pictures without a file of their own, by id; called when first needed.
+        thumbnail_size: pixels of a thumbnail's longer side.
     """
 
     def __init__(
-        self, features: Path, encoded: Callable[[], Mapping[str, Path | bytes]], side: int
+        self,
+        features: Path,
+        encoded: Callable[[], Mapping[str, Path | bytes]],
+        thumbnail_size: int,
     ) -> None:
-        self._features, self._side = features, side
+        self._features, self._side = features, thumbnail_size
         self._stores = threading.local()
         self._lock = threading.Lock()
         self._load_encoded = encoded
@@ -72,19 +77,19 @@ class StoredPictures:
         """A stored picture, encoded, and its media type.
 
         Raises:
-            RequestError: 404, no such image, or its file has gone or is no picture any more.
+            ImageNotFoundError: no such image, or its file is missing or no picture any more.
         """
         content = self._content(id_)
         kind = media_type(content[:16])
         if kind is None:
-            raise RequestError(404, f"{_shown(id_)}: its file is not a picture any more")
+            raise ImageNotFoundError(f"{_shown(id_)}: its file is not a picture any more")
         return content, kind
 
     def thumbnail(self, id_: str) -> bytes:
         """A small JPEG.
 
         Raises:
-            RequestError: as `read`.
+            ImageNotFoundError: as `read`.
         """
         with self._lock:
             if id_ in self._thumbnails:
@@ -93,7 +98,7 @@ class StoredPictures:
         try:
             small = thumbnail(decode_original(self._content(id_), self._side), self._side)
         except ImageError as error:
-            raise RequestError(404, f"{_shown(id_)}: {error.reason}") from None
+            raise ImageNotFoundError(f"{_shown(id_)}: {error.reason}") from None
         with self._lock:
             self._thumbnails[id_] = small
             if len(self._thumbnails) > THUMBNAILS_KEPT:
@@ -101,31 +106,31 @@ class StoredPictures:
         return small
 
     def forget(self, id_: str) -> None:
-        """Of an image that was taken out."""
+        """Drop the thumbnail of an image that was removed."""
         with self._lock:
             self._thumbnails.pop(id_, None)
 
     def _content(self, id_: str) -> bytes:
         record = self._store().record(id_)
         if record is None:
-            raise RequestError(404, f"{_shown(id_)}: no image of that id")
+            raise ImageNotFoundError(f"{_shown(id_)}: no image of that id")
         try:
-            source = self._of_no_file(id_) if record.path is None else record.path
+            source = self._without_file(id_) if record.path is None else record.path
             if isinstance(source, bytes):
                 return source
             fetch_missing([source])
             return source.read_bytes()
         except (OSError, KeyError, UserError):
-            raise RequestError(404, f"{_shown(id_)}: its file has gone") from None
+            raise ImageNotFoundError(f"{_shown(id_)}: its file is missing") from None
 
-    def _of_no_file(self, id_: str) -> Path | bytes:
+    def _without_file(self, id_: str) -> Path | bytes:
         with self._lock:
             if self._encoded is None:
                 self._encoded = self._load_encoded()
         return self._encoded[id_]
 
     def _store(self) -> FeatureStore:
-        """A connection for each thread, as SQLite has it."""
+        """This thread's connection: SQLite has one for each."""
         if not hasattr(self._stores, "store"):
             self._stores.store = FeatureStore.open(self._features)
         store: FeatureStore = self._stores.store

@@ -1,4 +1,4 @@
-"""Work for a process of its own: what needs TensorFlow or UMAP, of which searches have no use.
+"""A process of its own for work that needs TensorFlow or UMAP, which searches do not.
 
 Their memory and their seconds of import stay out of the process that answers.
 """
@@ -9,38 +9,36 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from multiprocessing import get_context
 from typing import TypeVar
 
 Result = TypeVar("Result")
 
 
-class Aside:
-    """One other process, started when it is first needed; for any number of threads."""
+class SubprocessWorker:
+    """One other process, started at the first call; any thread may call."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._pool: ProcessPoolExecutor | None = None
 
     def run(self, function: Callable[..., Result], *arguments: object) -> Result:
-        """Call a function there and wait for what it gives.
+        """Call a function in the other process and wait for its result.
 
         Raises:
             BrokenProcessPool: the process was ended; the next call starts another.
         """
         with self._lock:
             if self._pool is None:
-                self._pool = ProcessPoolExecutor(1, get_context("spawn"), _alone, (os.getpid(),))
+                spawn = get_context("spawn")
+                self._pool = ProcessPoolExecutor(1, spawn, _end_with, (os.getpid(),))
             pool = self._pool
-            # Inherited: Ctrl-C is for the process that answers.
-            before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
-            try:
+            with _without_interrupts():
                 future = pool.submit(function, *arguments)
-            finally:
-                signal.pthread_sigmask(signal.SIG_SETMASK, before)
         try:
             return future.result()
         except BrokenProcessPool:
@@ -50,17 +48,31 @@ class Aside:
             raise
 
     def close(self) -> None:
-        """End the process, whatever it does."""
+        """End the process, also in the middle of a call."""
         with self._lock:
             if self._pool is not None:
+                # Python 3.14 has kill_workers() for this.
                 for process in (self._pool._processes or {}).values():
                     process.kill()
                 self._pool.shutdown(wait=True, cancel_futures=True)
                 self._pool = None
 
 
-def _alone(parent: int) -> None:
-    """End with the parent, however that ends."""
+@contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """A process that is started here inherits that Ctrl-C is not for it."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _end_with(parent: int) -> None:
+    """In the other process: end when the parent has ended, for whatever reason."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def watch() -> None:
