@@ -1,20 +1,31 @@
-"""How good the retrieval is: figures with intervals, by class, and the mistakes."""
+"""Retrieval metrics with intervals, by class and by level, and what a search confuses."""
 
 from __future__ import annotations
 
+from cbir_tf.evaluation.bootstrap import Difference, bootstrap_intervals, paired_bootstrap
 from cbir_tf.evaluation.centroids import nearest_centroid
-from cbir_tf.evaluation.comparison import Difference, paired_bootstrap
 from cbir_tf.evaluation.confusion import Mistake, confusion_matrix, mistakes
 from cbir_tf.evaluation.label_sets import LabelSets
 from cbir_tf.evaluation.levels import evaluate_levels, read_levels
-from cbir_tf.evaluation.metrics import bootstrap_intervals, evaluate, per_query, summarize
-from cbir_tf.evaluation.rankings import normalized_gain, score_rankings
+from cbir_tf.evaluation.metrics import evaluate, per_query, summarize
+from cbir_tf.evaluation.rankings import (
+    average_precision,
+    map_at_r,
+    ndcg,
+    normalized_gain,
+    precision_at_k,
+    r_precision,
+    recall_at_k,
+    reciprocal_rank,
+    score_rankings,
+)
 from cbir_tf.evaluation.table import format_accuracy, format_classes, format_table
 
 __all__ = [
     "Difference",
     "LabelSets",
     "Mistake",
+    "average_precision",
     "bootstrap_intervals",
     "confusion_matrix",
     "evaluate",
@@ -22,12 +33,18 @@ __all__ = [
     "format_accuracy",
     "format_classes",
     "format_table",
+    "map_at_r",
     "mistakes",
+    "ndcg",
     "nearest_centroid",
     "normalized_gain",
     "paired_bootstrap",
     "per_query",
+    "precision_at_k",
+    "r_precision",
     "read_levels",
+    "recall_at_k",
+    "reciprocal_rank",
     "score_rankings",
     "summarize",
 ]

@@ -1,4 +1,4 @@
-"""Classification by the nearest centroid: how far the classes are clusters."""
+"""Accuracy of the nearest class centroid: whether the classes form clusters."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ ROUNDING = 1e-12  # of a mean, in float64, in proportion to the largest value
 def nearest_centroid(
     queries: Embeddings, gallery: Embeddings | None = None, metric: str = "cosine"
 ) -> np.ndarray:
-    """Whether each query's nearest class centroid is that of its own class.
+    """Whether the class centroid nearest to each query is that of the query's class.
 
-    A centroid is the mean of a class's vectors in the gallery (of their directions, for cosine).
-    A gallery item with the query's id is left out of its class's mean for that query, so that no
-    query is drawn to itself; unlabelled items belong to no class. Of centroids equally near, the
-    one with the smallest label counts (the nearest centroid classifier; scikit-learn's
-    NearestCentroid, which takes medians for manhattan where this takes means).
+    centroid(c) = mean of the gallery's vectors with label c (for cosine, of their directions);
+    the value is 1 if argmin over c of d(query, centroid(c)) is the query's label, else 0: the
+    nearest centroid classifier, as scikit-learn's NearestCentroid, which for manhattan takes
+    medians where this takes means. A gallery item with the query's id is left out of the mean for
+    that query; unlabelled items belong to no class; ties go to the smallest label.
 
     Args:
-        queries: labelled.
-        gallery: where the classes are; None: the queries themselves (leave-one-out).
+        queries: labelled embeddings.
+        gallery: labelled embeddings; None: the queries themselves (leave-one-out).
         metric: cosine, euclidean, manhattan or minkowski-P.
 
     Returns:
-        (Q,) float64: 1 or 0; NaN for a query whose class has nothing else in the gallery.
+        (Q,) float64: 1 or 0; NaN where the gallery has no other item of the query's class.
 
     Raises:
         UserError: an unknown metric.
@@ -48,7 +48,7 @@ def nearest_centroid(
     counts = np.bincount(class_of)
     in_order = np.argsort(class_of, kind="stable")
     sums = np.add.reduceat(points[in_order], np.cumsum(counts) - counts)
-    # Directions that cancel out leave none, where rounding would leave some.
+    # Directions that cancel out have mean zero; rounding would leave a direction of its own.
     least = ROUNDING * np.abs(points).max()
     means = arithmetic.prepare(_cleared(sums / counts[:, None], least))
     own = positions_of(queries.ids, gallery.ids)
@@ -56,7 +56,7 @@ def nearest_centroid(
 
     correct = np.full(len(queries), np.nan)
     for block in blocks(len(queries), max(len(classes), points.shape[1]), BLOCK_PAIRS):
-        # Twice prepared, as the means are: directions of directions.
+        # Prepared twice, as the means are: for cosine, the direction of a direction.
         vectors = arithmetic.prepare(arithmetic.prepare(queries.vectors[block]))
         distances = pairwise(arithmetic, vectors, means)
         distances[:, classes == UNLABELLED] = np.inf

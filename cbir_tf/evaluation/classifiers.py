@@ -1,4 +1,4 @@
-"""Classifiers on top of vectors: what another model can make of an embedding."""
+"""Classifiers fitted to embeddings: how well classes can be told from the vectors."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from cbir_tf.errors import UserError, nearest
-from cbir_tf.evaluation.metrics import bootstrap_intervals
+from cbir_tf.evaluation.bootstrap import bootstrap_intervals
 from cbir_tf.progress import logger, progress
 from cbir_tf.types import UNLABELLED, Embeddings
 

@@ -1,4 +1,4 @@
-"""What a column of metadata says of images: several labels each, or a wider class."""
+"""Label sets and class levels from a column of the images' metadata."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from cbir_tf.types import UNLABELLED, ImageSet
 
 
 def label_sets_of(images: ImageSet, column: str) -> dict[str, list[str]]:
-    """The comma-separated values that each image has in a column, by id; none where it has none.
+    """The comma-separated values of each image in a column, by id; an empty list where it has none.
 
     Raises:
         UserError: no image has the column.
@@ -24,9 +24,9 @@ def label_sets_of(images: ImageSet, column: str) -> dict[str, list[str]]:
 
 
 def level_of(images: ImageSet, column: str) -> dict[str, str]:
-    """The value that the images of each class have in a column: class name -> its value.
+    """The value that the images of each class have in a column: class name -> value.
 
-    Unlabelled images, and those without a value, are passed over.
+    Unlabelled images and those without a value are ignored.
 
     Raises:
         UserError: no image has the column, or the images of one class have different values.
@@ -44,7 +44,7 @@ def level_of(images: ImageSet, column: str) -> dict[str, str]:
         known, of = first.setdefault(name, (value, id_))
         if known != value:
             raise UserError(
-                f"column {column!r} is no level of the classes: of the class {name!r}, {of!r} has "
+                f"column {column!r}: not a level of the classes: in the class {name!r}, {of!r} has "
                 f"{known!r} and {id_!r} has {value!r}; choose another column"
             )
     return {name: value for name, (value, _) in first.items()}

@@ -1,4 +1,4 @@
-"""Which classes are taken for which: the label of the nearest neighbour."""
+"""Which classes a search confuses, judged by the label of the nearest neighbour."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from cbir_tf.types import UNLABELLED, Embeddings, Results
 
 @dataclass(frozen=True)
 class Mistake:
-    """A query whose nearest neighbour is of another class.
+    """A query whose nearest neighbour has another class.
 
     Attributes:
-        query: its id.
-        neighbour: id of the nearest.
+        query: id of the query.
+        neighbour: id of its nearest neighbour.
         query_label: label of the query.
-        neighbour_label: label of the nearest.
-        distance: between the two.
+        neighbour_label: label of the neighbour.
+        distance: distance between the two.
     """
 
     query: str
@@ -33,19 +33,26 @@ class Mistake:
 def confusion_matrix(
     neighbours: Results, queries: Embeddings, gallery: Embeddings, classes: int
 ) -> np.ndarray:
-    """How often a query of one class has its nearest neighbour in another.
+    """M[i, j] = number of queries with label i whose nearest neighbour has label j.
 
     Args:
-        neighbours: of the queries, row by row; only the nearest counts.
-        queries: labelled.
-        gallery: where the neighbours were found, labelled.
+        neighbours: a row for each query; only the nearest counts.
+        queries: labelled embeddings.
+        gallery: labelled embeddings in which the neighbours were found.
         classes: number of classes, C.
 
     Returns:
-        (C, C) int64: row the query's class, column its nearest neighbour's.
+        (C, C) int64.
 
     Raises:
         UserError: a label is missing.
+
+    Example:
+        >>> gallery = Embeddings(["a", "b"], [[0], [1]], [0, 1])
+        >>> queries = Embeddings(["q", "r", "s"], [[0], [1], [1]], [0, 1, 0])
+        >>> found = Results(np.array([["a"], ["b"], ["b"]]), np.zeros((3, 1), np.float32))
+        >>> confusion_matrix(found, queries, gallery, classes=2).tolist()
+        [[1, 1], [0, 1]]
     """
     nearest = _nearest_labels(neighbours, queries, gallery)
     pairs = queries.labels * classes + nearest
@@ -53,18 +60,26 @@ def confusion_matrix(
 
 
 def mistakes(neighbours: Results, queries: Embeddings, gallery: Embeddings) -> list[Mistake]:
-    """Queries whose nearest neighbour is of another class, the worst first.
+    """Queries whose nearest neighbour has another class, the nearest first.
 
     Args:
-        neighbours: of the queries, row by row; only the nearest counts.
-        queries: labelled.
-        gallery: where the neighbours were found, labelled.
+        neighbours: a row for each query; only the nearest counts.
+        queries: labelled embeddings.
+        gallery: labelled embeddings in which the neighbours were found.
 
     Returns:
-        The mistakes by distance, the most certain one (the nearest) first, then by query id.
+        The mistakes sorted by (distance, query id): the smaller the distance, the more confident
+        the mistake.
 
     Raises:
         UserError: a label is missing.
+
+    Example:
+        >>> gallery = Embeddings(["a", "b"], [[0], [1]], [0, 1])
+        >>> queries = Embeddings(["q", "r"], [[0], [1]], [0, 0])
+        >>> found = Results(np.array([["a"], ["b"]]), np.zeros((2, 1), np.float32))
+        >>> [(each.query, each.neighbour) for each in mistakes(found, queries, gallery)]
+        [('r', 'b')]
     """
     nearest = _nearest_labels(neighbours, queries, gallery)
     wrong = [
@@ -87,13 +102,13 @@ def _nearest_labels(neighbours: Results, queries: Embeddings, gallery: Embedding
     order = np.argsort(gallery.ids)
     positions = positions_of(neighbours.ids[:, 0], gallery.ids[order])
     if (positions < 0).any():
-        stranger = str(neighbours.ids[positions < 0, 0][0])
-        raise ValueError(f"the gallery has no {stranger!r}, which is among the neighbours")
-    nearest = gallery.labels[order][positions]
+        unknown = str(neighbours.ids[positions < 0, 0][0])
+        raise ValueError(f"the neighbour {unknown!r} is not in the gallery")
+    nearest: np.ndarray = gallery.labels[order][positions]
     for ids, labels in ((queries.ids, queries.labels), (neighbours.ids[:, 0], nearest)):
         if (labels == UNLABELLED).any():
             raise UserError(
-                f"{str(ids[labels == UNLABELLED][0])!r} has no label; "
-                "confusion is between labelled images"
+                f"confusion matrix: {str(ids[labels == UNLABELLED][0])!r} has no label; "
+                "use labelled images only"
             )
     return nearest

@@ -1,4 +1,4 @@
-"""Images with several labels: what they share is what makes one relevant to another."""
+"""Images with several labels: relevance and gain from the labels that two images share."""
 
 from __future__ import annotations
 
@@ -23,6 +23,8 @@ class LabelSets:
 
     Example:
         >>> sets = LabelSets({"a": ["cat", "dog"], "b": ["dog"], "c": []})
+        >>> sets.rows(np.array(["a", "c"])).tolist()
+        [[1.0, 1.0], [0.0, 0.0]]
         >>> sets.gains(np.array(["a"]), np.array(["a", "b", "c"])).tolist()
         [[1.0, 0.5, 0.0]]
     """
@@ -39,26 +41,34 @@ class LabelSets:
         """(N, C) float32 members, a row for each of these (N,) ids.
 
         Raises:
-            UserError: an id has no set, not even an empty one.
+            UserError: an id has no entry.
         """
         positions = positions_of(ids, self.ids)
         if (positions < 0).any():
             raise UserError(
-                f"{str(ids[positions < 0][0])!r} has no set of labels; give it one, which may be "
-                "empty"
+                f"label sets: {str(ids[positions < 0][0])!r} has no set of labels; add one, which "
+                "may be empty"
             )
-        return self.members[positions]
+        members: np.ndarray = self.members[positions]
+        return members
 
     def gains(self, query_ids: np.ndarray, gallery_ids: np.ndarray) -> np.ndarray:
-        """How alike the sets are: labels shared, as a share of the labels that either has.
+        """Jaccard index of every two sets, |A and B| / |A or B|; 0 for two empty sets.
 
-        This is Jaccard's index; above 0, at least one label is shared. Two empty sets share
-        nothing: 0.
+        It is above 0 exactly where an item is relevant: where at least one label is shared.
+
+        Args:
+            query_ids: (Q,) ids.
+            gallery_ids: (N,) ids.
 
         Returns:
             (Q, N) float32 in 0..1.
+
+        Raises:
+            UserError: an id has no entry.
         """
         queries, gallery = self.rows(query_ids), self.rows(gallery_ids)
         shared = queries @ gallery.T
         either = queries.sum(axis=1)[:, None] + gallery.sum(axis=1) - shared
-        return np.divide(shared, either, out=np.zeros_like(shared), where=either > 0)
+        index: np.ndarray = np.divide(shared, either, out=np.zeros_like(shared), where=either > 0)
+        return index

@@ -1,4 +1,4 @@
-"""Classes that belong to wider ones: the figures at every level."""
+"""Metrics at several levels of a class hierarchy, for example category and super-category."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ def evaluate_levels(
     class_names: Sequence[str],
     **options: Any,
 ) -> dict[str, dict[str, Any]]:
-    """`evaluate` at each level: there, what has the same name at the level is relevant.
+    """`evaluate` at each level: an item is relevant if its class has the query's name there.
 
-    The ranking is the same at every level; what counts as found is not.
+    The ranking is the same at every level; only the relevance differs.
 
     Args:
-        queries: labelled by class.
+        queries: labelled embeddings.
         gallery: as for `evaluate`.
-        levels: names of every class, by level.
-        class_names: names by label.
+        levels: name of every class, by level.
+        class_names: class names by label.
         options: the other arguments of `evaluate`.
 
     Returns:
@@ -68,7 +68,7 @@ def _numbers(
     class_names: Sequence[str],
     embeddings: Sequence[Embeddings | None],
 ) -> np.ndarray:
-    """(C + 1,) number at the level by label; the last is that of unlabelled images."""
+    """(C + 1,) number at the level by label; the last entry is for unlabelled images."""
     used = {label for each in embeddings if each is not None for label in each.labels.tolist()}
     missing = [
         name for label, name in enumerate(class_names) if label in used and name not in name_of
@@ -83,14 +83,26 @@ def _numbers(
 def read_levels(path: Path) -> dict[str, dict[str, str]]:
     """Levels from a CSV file: the first column is the class, each further one a level.
 
+    Args:
+        path: a file such as ``class,super-category`` and a line for each class.
+
     Raises:
-        UserError: the file cannot be read, has no level, or a line has a blank or too many cells.
+        UserError: the file could not be read or has no level, or a line has an empty cell or too
+            many cells.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder) / "levels.csv"
+        ...     _ = path.write_text("class,kingdom\\ncat,animal\\n", encoding="utf-8")
+        ...     read_levels(path)
+        {'kingdom': {'cat': 'animal'}}
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             header, *rows = [row for row in csv.reader(file) if row] or [[]]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path}: cannot be read ({error})") from None
+        raise UserError(f"{path}: could not be read ({error}); check the file") from None
     if len(header) < 2 or len(set(header)) < len(header) or not rows:
         raise UserError(
             f"{path}: expected a line such as class,super-category and a line for each class"
@@ -98,9 +110,9 @@ def read_levels(path: Path) -> dict[str, dict[str, str]]:
     levels: dict[str, dict[str, str]] = {level: {} for level in header[1:]}
     for row in rows:
         if len(row) != len(header) or not all(cell.strip() for cell in row):
-            raise UserError(f"{path}: {','.join(row)[:80]!r} has not a name in each column")
+            raise UserError(f"{path}: {','.join(row)[:80]!r} lacks a name in a column; add it")
         if row[0] in levels[header[1]]:
-            raise UserError(f"{path}: the class {row[0]!r} is there twice; delete one")
+            raise UserError(f"{path}: the class {row[0]!r} is listed twice; delete one")
         for level, name in zip(header[1:], row[1:], strict=True):
             levels[level][row[0]] = name
     return levels

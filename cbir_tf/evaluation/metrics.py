@@ -1,6 +1,7 @@
-"""How well embeddings retrieve: every query ranks the gallery.
+"""Evaluation of embeddings: every query ranks the gallery.
 
-Relevant is what has the query's label, or shares one of its labels where images have several.
+A gallery item is relevant to a query if it has the query's label or, where images have several
+labels, shares at least one of them.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from cbir_tf.errors import UserError
+from cbir_tf.evaluation.bootstrap import bootstrap_intervals
 from cbir_tf.evaluation.centroids import nearest_centroid
 from cbir_tf.evaluation.label_sets import LabelSets
 from cbir_tf.evaluation.rankings import normalized_gain, score_rankings
@@ -23,15 +25,13 @@ from cbir_tf.types import UNLABELLED, Embeddings
 
 Item = TypeVar("Item")
 Ranking = Callable[[Embeddings], np.ndarray]
-"""From queries to the (Q, K) positions of what they find in the gallery, in order of id; -1: none.
+"""From queries to (Q, K) positions in the gallery sorted by id, nearest first; -1 where none.
 
-The query itself is not among them; what is not among them was not found.
+The query itself must not be in its row; an item that is not in the row counts as not found.
 """
 
 BLOCK_PAIRS = 2**23
 BLOCK_RANKED = 2**21
-BLOCK_DRAWS = 2**22
-INTERVAL = (2.5, 97.5)
 
 
 def evaluate(
@@ -46,37 +46,37 @@ def evaluate(
     label_sets: Mapping[str, Collection[str]] | None = None,
     ranking: Ranking | None = None,
 ) -> dict[str, Any]:
-    """Mean figures over the queries, in all and by class.
+    """Mean metrics over all queries and by class.
 
     Args:
-        queries: labelled embeddings, each ranking the gallery.
-        gallery: embeddings to be found; None: the queries themselves, each left out of its own
+        queries: labelled embeddings, each of which ranks the gallery.
+        gallery: embeddings to search; None: the queries themselves, each left out of its own
             ranking (leave-one-out). A gallery item with a query's id is left out of that query's
             ranking too; unlabelled items are ranked and never relevant.
         k: ranks for recall@k, precision@k, map@k and ndcg@k.
         metric: cosine, euclidean, manhattan or minkowski-P; ties in distance are ranked by id.
-        bootstrap: resamples of the queries behind the 95 % percentile intervals; 0: none.
-        seed: of the resampling.
-        class_names: names by label, for the figures by class; None: the labels as text.
+        bootstrap: number of resamples for the 95 % percentile intervals; 0: no intervals.
+        seed: seed of the resampling.
+        class_names: names by label, for the metrics by class; None: the labels as text.
         label_sets: labels of every image by id, where images have several; the single labels are
-            then not looked at.
-        ranking: what ranks the gallery; None: the distances alone.
+            then ignored.
+        ranking: ranks the gallery in place of the distances, for example a search with
+            re-ranking.
 
     Returns:
-        A document that is ready for JSON::
+        A document ready for JSON::
 
             {"protocol": "leave-one-out" or "queries against gallery", "metric": ...,
-             "queries": number scored, "left_out": number with nothing relevant to find,
+             "queries": number scored, "left_out": number with nothing relevant,
              "gallery": number of items,
              "figures": {name: value}, "intervals": {name: [low, high]},
              "per_class": {class name: {"queries": number, name: value, ...}}}
 
-        The figures are those of `per_query`. A query for which the gallery holds nothing relevant
-        is left out of every figure, and counted. With label sets, a query counts in each of its
-        classes.
+        The names are those of `per_query`. A query with nothing relevant in the gallery is left
+        out of every mean and counted. With label sets, a query counts in each of its classes.
 
     Raises:
-        UserError: as `per_query`; or there is nothing relevant for any query.
+        UserError: as `per_query`, or no query has anything relevant in the gallery.
 
     Example:
         >>> found = Embeddings(list("abcd"), [[1, 0], [4, 1], [0, 1], [1, 4]], [0, 0, 1, 1])
@@ -101,23 +101,28 @@ def summarize(
     bootstrap: int = 0,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Means of the figures of queries, in all and by class: that part of `evaluate`'s document.
+    """Means of the metrics of every query: the last five entries of `evaluate`'s document.
 
     Args:
         values: what `per_query` returned.
         classes: (Q,) bool by class name, which queries are of the class.
-        bootstrap: resamples behind the intervals; 0: none.
-        seed: of the resampling.
+        bootstrap: number of resamples for the intervals; 0: no intervals.
+        seed: seed of the resampling.
 
     Raises:
-        UserError: there is nothing relevant for any query.
+        UserError: no query has anything relevant in the gallery.
+
+    Example:
+        >>> summarize({"map": np.array([1.0, 0.5, np.nan])}, {"cat": np.array([True, False, True])})
+        {'queries': 2, 'left_out': 1, 'figures': {'map': 0.75}, 'intervals': {}, \
+'per_class': {'cat': {'queries': 1, 'map': 1.0}}}
     """
     names = list(values)
     table = np.stack([values[name] for name in names], axis=1)
     scored = ~np.isnan(table[:, 0])
     if not scored.any():
         raise UserError(
-            "no query has another image of its class in the gallery; "
+            "evaluate: no query has another image of its class in the gallery; "
             "evaluate on images with at least two of a class"
         )
     table = table[scored]
@@ -158,34 +163,38 @@ def per_query(
     label_sets: Mapping[str, Collection[str]] | None = None,
     ranking: Ranking | None = None,
 ) -> dict[str, np.ndarray]:
-    """The figures of every query; arguments as for `evaluate`.
+    """The metrics of every query; arguments as for `evaluate`.
 
-    They are those of `cbir_tf.evaluation.rankings`, and centroid_accuracy, that of
-    `cbir_tf.evaluation.centroids`. With label sets, an image is relevant that shares at least one
-    label with the query; its gain, for ndcg, is how alike their sets are (Jaccard's index), and
-    there is no centroid_accuracy, as an image is not of one class.
+    They are those of `cbir_tf.evaluation.rankings` and, as centroid_accuracy, that of
+    `cbir_tf.evaluation.centroids`. With label sets, the gain of an item, for ndcg, is the Jaccard
+    index of its set and the query's, and there is no centroid_accuracy.
 
-    Works through blocks of queries; takes some 300 MB beside the vectors, whatever their number.
+    Queries are processed in blocks; about 300 MB of memory are needed besides the vectors.
 
     Returns:
-        Figure name -> (Q,) float64, in the order of the queries; NaN where nothing is relevant.
+        Name -> (Q,) float64, in the order of the queries; NaN where nothing is relevant.
 
     Raises:
-        UserError: no queries, an unlabelled query, an image without a set of labels where there
-            are label sets, an empty gallery, another dimension, an unknown metric, or a k that is
-            not in 1..number of items a query can find.
+        UserError: no queries, an unlabelled query, an image without an entry in the label sets,
+            an empty gallery, dimensions that differ, an unknown metric, or a k outside 1..number
+            of items that a query can find.
+
+    Example:
+        >>> found = Embeddings(list("abc"), [[0], [4], [3]], [0, 1, 0])
+        >>> per_query(found, k=(1,), metric="euclidean")["mrr"].tolist()
+        [1.0, nan, 0.5]
     """
     if not len(queries):
-        raise UserError("there are no queries to evaluate; choose a split that has images")
+        raise UserError("evaluate: there are no queries to evaluate; choose a split with images")
     if label_sets is None and (queries.labels == UNLABELLED).any():
         unlabelled = str(queries.ids[queries.labels == UNLABELLED][0])
-        raise UserError(f"query {unlabelled!r} has no label; evaluate on labelled images")
+        raise UserError(f"evaluate: query {unlabelled!r} has no label; evaluate on labelled images")
     found = queries if gallery is None else gallery
     own = bool(np.isin(found.ids, queries.ids).any())
     for rank in k:
         check_k(rank, len(found), own)
     check_dimension(queries.vectors, found.vectors.shape[1])
-    # In order of id, a tie by id is a tie by column.
+    # Sorted by id, so that ties broken by column are broken by id.
     found = found.take(np.argsort(found.ids))
     sets = None if label_sets is None else LabelSets(label_sets)
     if ranking is not None:
@@ -204,7 +213,7 @@ def per_query(
 
 
 def _score_gains(gains: np.ndarray, k: Sequence[int]) -> dict[str, np.ndarray]:
-    """The figures of whole rankings, from the gain at each rank."""
+    """The metrics of whole rankings, from the gain at each rank."""
     relevance = gains > 0
     figures = score_rankings(relevance, relevance.sum(axis=1), k)
     return figures | normalized_gain(gains, -np.sort(-gains, axis=1), k)
@@ -217,7 +226,7 @@ def _scored_rankings(
     k: Sequence[int],
     sets: LabelSets | None,
 ) -> Iterator[dict[str, np.ndarray]]:
-    """The figures of block after block of queries, ranked by something else than distance."""
+    """The metrics of block after block of queries that `ranking` ranks."""
     own = positions_of(queries.ids, gallery.ids)
     for rows in _shown(list(blocks(len(queries), len(gallery), BLOCK_RANKED))):
         block = queries.take(rows)
@@ -240,7 +249,7 @@ def _ranked_relevance(
 ) -> Iterator[np.ndarray]:
     """(B, N) bool for block after block of queries: whether the item at each rank is relevant.
 
-    The query's own place is at the end and not relevant.
+    The query itself is last and not relevant.
     """
     for block, own, distances in _distances(queries, gallery, metric):
         relevance = queries.labels[block, None] == gallery.labels
@@ -257,7 +266,7 @@ def _ranked_gains(
 ) -> Iterator[np.ndarray]:
     """(B, N) float32 for block after block of queries: the gain of the item at each rank.
 
-    The query's own place is at the end and gains nothing.
+    The query itself is last with gain 0.
     """
     for block, own, distances in _distances(queries, gallery, metric):
         gains = sets.gains(queries.ids[block], gallery.ids)
@@ -270,9 +279,9 @@ def _ranked_gains(
 def _distances(
     queries: Embeddings, gallery: Embeddings, metric: str
 ) -> Iterator[tuple[slice, tuple[np.ndarray, np.ndarray], np.ndarray]]:
-    """Block after block of queries: which, where they stand in the gallery, (B, N) distances.
+    """(B, N) distances of block after block of queries, with their own entries in the gallery.
 
-    A query is infinitely far from itself.
+    A query's distance to itself is infinite.
     """
     arithmetic = find_metric(metric)
     prepared = arithmetic.prepare(gallery.vectors)
@@ -286,32 +295,5 @@ def _distances(
 
 
 def _shown(parts: Sequence[Item]) -> Iterable[Item]:
-    """The blocks, their progress shown if they are several."""
+    """The blocks, with a progress bar if there are several."""
     return progress(parts, description="ranking", unit="blocks") if len(parts) > 1 else parts
-
-
-def bootstrap_intervals(values: np.ndarray, resamples: int, seed: int = 0) -> np.ndarray:
-    """95 % percentile intervals of the means, by resampling the rows with replacement.
-
-    Args:
-        values: (Q, F), a row for each query.
-        resamples: number of resamples.
-        seed: of the resampling.
-
-    Returns:
-        (F, 2) low and high ends (Efron & Tibshirani 1993, An Introduction to the Bootstrap, 13.3).
-    """
-    return np.percentile(bootstrap_means(values, resamples, seed), INTERVAL, axis=0).T
-
-
-def bootstrap_means(values: np.ndarray, resamples: int, seed: int = 0) -> np.ndarray:
-    """(resamples, F) means of rows drawn with replacement; arguments as `bootstrap_intervals`."""
-    random = np.random.default_rng(seed)
-    rows = len(values)
-    means = []
-    for block in blocks(resamples, rows, BLOCK_DRAWS):
-        size = block.stop - block.start
-        drawn = random.integers(rows, size=(size, rows)) + rows * np.arange(size)[:, None]
-        times = np.bincount(drawn.ravel(), minlength=size * rows).reshape(size, rows)
-        means.append(times @ values / rows)
-    return np.concatenate(means)

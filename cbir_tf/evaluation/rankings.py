@@ -1,46 +1,186 @@
-"""Figures of a ranking, from where in it the relevant items stand. Pure functions.
+"""Retrieval metrics of rankings: pure functions of where in each the relevant items stand.
 
-With R relevant items in the gallery, rel(i) = 1 where the item at rank i = 1, 2, ... is relevant,
-and P(i) = (rel(1) + ... + rel(i)) / i:
+Every function takes a row for each query:
 
-    recall@k      1 if any of rel(1..k), else 0: the convention of metric learning
-    precision@k   P(k)
-    map           average precision: sum of P(i) rel(i) over all ranks / R
-    map@k         sum of P(i) rel(i) over ranks 1..k / R, trec_eval's map_cut: at most k / R
-    map_at_r      sum of P(i) rel(i) over ranks 1..R / R (Musgrave et al. 2020, A Metric Learning
-                  Reality Check)
-    r_precision   P(R)
-    mrr           1 / rank of the first relevant item, 0 where none was found
-    ndcg          sum of gain(i) / log2(i + 1) over all ranks, as a share of the same sum of the
-                  best ranking there could be (Jarvelin & Kekalainen 2002, Cumulated Gain-based
-                  Evaluation of IR Techniques; the gain itself, as trec_eval)
-    ndcg@k        both sums over ranks 1..k
+    relevance   (Q, N) bool, whether the item at each rank is relevant; a ranking shorter than N is
+                filled up with False
+    relevant    (Q,) number of relevant items in the gallery, found or not: R
 
-Where relevance is not graded, the gain of what is relevant is 1.
+and returns (Q,) float64, NaN for a query with nothing relevant in the gallery. The metric of a set
+of queries is the mean over the queries. In the formulas rel(i) is 1 where the item at rank
+i = 1, 2, ... is relevant, else 0, and P(i) = (rel(1) + ... + rel(i)) / i.
 
-The figure of a set of queries is the mean over the queries.
+To compute several metrics of the same rankings, give them one `Hits` in place of the array, as
+`score_rankings` does: the array is then read only once.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
+
+
+@dataclass(frozen=True, eq=False)
+class Hits:
+    """The relevant items of rankings: few beside the gallery, and all that the metrics look at.
+
+    Attributes:
+        queries: number of rankings, Q.
+        rows: (H,) int64, the ranking of each hit, ascending.
+        ranks: (H,) int64, its rank from 1 on, ascending within a ranking.
+        precision: (H,) float64, P(rank) of its ranking.
+    """
+
+    queries: int
+    rows: np.ndarray
+    ranks: np.ndarray
+    precision: np.ndarray
+
+    @classmethod
+    def of(cls, relevance: np.ndarray) -> Hits:
+        """The hits of (Q, N) bool relevance.
+
+        Example:
+            >>> Hits.of(np.array([[True, False, True]])).ranks.tolist()
+            [1, 3]
+        """
+        queries, width = relevance.shape
+        rows, columns = np.divmod(np.flatnonzero(relevance), max(width, 1))
+        found = np.bincount(rows, minlength=queries)
+        before = (np.cumsum(found) - found)[rows]
+        ranks = columns + 1
+        return cls(queries, rows, ranks, (np.arange(len(rows)) - before + 1) / ranks)
+
+    def count(self, chosen: np.ndarray) -> np.ndarray:
+        """(Q,) number of hits that (H,) bool `chosen` picks."""
+        return np.bincount(self.rows[chosen], minlength=self.queries)
+
+    def total(self, chosen: np.ndarray, values: np.ndarray) -> np.ndarray:
+        """(Q,) sum of the values, one for each hit that (H,) bool `chosen` picks."""
+        return np.bincount(self.rows[chosen], weights=values, minlength=self.queries)
+
+
+Relevance = np.ndarray | Hits
+"""(Q, N) bool, or the hits of it."""
+
+
+def recall_at_k(relevance: Relevance, relevant: np.ndarray, k: int) -> np.ndarray:
+    """recall@k = 1 if any of rel(1), ..., rel(k) is 1, else 0.
+
+    This is the convention of metric learning (Song et al. 2016, Deep Metric Learning via Lifted
+    Structured Feature Embedding, https://arxiv.org/abs/1511.06452), not the share of the relevant
+    items that was found.
+
+    Example:
+        >>> recall_at_k(np.array([[False, True], [True, False]]), np.array([2, 2]), k=1).tolist()
+        [0.0, 1.0]
+    """
+    hits = _hits(relevance)
+    return _where_relevant((hits.count(hits.ranks <= k) > 0).astype(np.float64), relevant)
+
+
+def precision_at_k(relevance: Relevance, relevant: np.ndarray, k: int) -> np.ndarray:
+    """precision@k = P(k); ranks past the end of a ranking count as not relevant.
+
+    Example:
+        >>> precision_at_k(np.array([[False, True, True, False]]), np.array([2]), k=2).tolist()
+        [0.5]
+    """
+    hits = _hits(relevance)
+    return _where_relevant(hits.count(hits.ranks <= k) / k, relevant)
+
+
+def average_precision(
+    relevance: Relevance, relevant: np.ndarray, k: int | None = None
+) -> np.ndarray:
+    """AP = sum of P(i) rel(i) over all ranks / R; its mean over queries is mAP.
+
+    With k the sum ends at rank k, and the mean is trec_eval's map_cut_k, here map@k: as the
+    denominator stays R, it is at most k / R.
+
+    Example:
+        >>> ranking = np.array([[True, False, True, False]])
+        >>> average_precision(ranking, np.array([2])).round(3).tolist()
+        [0.833]
+        >>> average_precision(ranking, np.array([2]), k=2).tolist()
+        [0.5]
+    """
+    hits = _hits(relevance)
+    chosen = np.ones(len(hits.ranks), dtype=bool) if k is None else hits.ranks <= k
+    return _share_of(relevant, hits.total(chosen, hits.precision[chosen]))
+
+
+def map_at_r(relevance: Relevance, relevant: np.ndarray) -> np.ndarray:
+    """MAP@R = sum of P(i) rel(i) over the ranks 1..R / R.
+
+    Musgrave et al. 2020, A Metric Learning Reality Check, https://arxiv.org/abs/2003.08505.
+
+    Example:
+        >>> map_at_r(np.array([[True, False, True, False]]), np.array([2])).tolist()
+        [0.5]
+    """
+    hits = _hits(relevance)
+    chosen = hits.ranks <= relevant[hits.rows]
+    return _share_of(relevant, hits.total(chosen, hits.precision[chosen]))
+
+
+def r_precision(relevance: Relevance, relevant: np.ndarray) -> np.ndarray:
+    """R-precision = P(R); trec_eval's Rprec.
+
+    Example:
+        >>> r_precision(np.array([[False, True, True, False]]), np.array([2])).tolist()
+        [0.5]
+    """
+    hits = _hits(relevance)
+    return _share_of(relevant, hits.count(hits.ranks <= relevant[hits.rows]))
+
+
+def reciprocal_rank(relevance: Relevance, relevant: np.ndarray) -> np.ndarray:
+    """RR = 1 / rank of the first relevant item, 0 where none was found; its mean is MRR.
+
+    Example:
+        >>> reciprocal_rank(np.array([[False, True, True], [False] * 3]), np.array([2, 1])).tolist()
+        [0.5, 0.0]
+    """
+    hits = _hits(relevance)
+    first = np.flatnonzero(np.diff(hits.rows, prepend=-1))
+    values = np.zeros(hits.queries)
+    values[hits.rows[first]] = 1 / hits.ranks[first]
+    return _where_relevant(values, relevant)
+
+
+def ndcg(relevance: Relevance, relevant: np.ndarray, k: int | None = None) -> np.ndarray:
+    """NDCG = DCG / DCG of the best ranking, DCG = sum of rel(i) / log2(i + 1) over all ranks.
+
+    With k both sums end at rank k. Jarvelin & Kekalainen 2002, Cumulated Gain-based Evaluation of
+    IR Techniques. For graded relevance see `normalized_gain`.
+
+    Example:
+        >>> ndcg(np.array([[True, False, True, False]]), np.array([2])).round(3).tolist()
+        [0.92]
+    """
+    hits = _hits(relevance)
+    chosen = np.ones(len(hits.ranks), dtype=bool) if k is None else hits.ranks <= k
+    gain = hits.total(chosen, 1 / np.log2(hits.ranks[chosen] + 1))
+    best = np.cumsum(1 / np.log2(np.arange(relevant.max(initial=0)) + 2))
+    ranks = relevant if k is None else np.minimum(k, relevant)
+    return _where_relevant(gain / np.concatenate([[1.0], best])[ranks], relevant)
 
 
 def score_rankings(
     relevance: np.ndarray, relevant: np.ndarray, k: Sequence[int] = (1, 5, 10)
 ) -> dict[str, np.ndarray]:
-    """Score rankings by the formulas above.
+    """All the metrics above in one pass.
 
     Args:
-        relevance: (Q, N) bool, whether the item at each rank is relevant; a ranking shorter than
-            N is filled up with False.
-        relevant: (Q,) number of relevant items in the gallery, found or not.
+        relevance: (Q, N) bool, whether the item at each rank is relevant.
+        relevant: (Q,) number of relevant items in the gallery.
         k: ranks for recall@k, precision@k, map@k and ndcg@k.
 
     Returns:
-        Figure name -> (Q,) float64; NaN where nothing is relevant.
+        Name -> (Q,) float64; NaN where nothing is relevant.
 
     Example:
         >>> ranking = np.array([[True, False, True, False]])
@@ -49,53 +189,32 @@ def score_rankings(
         {'recall@1': 1.0, 'precision@1': 1.0, 'map@1': 0.5, 'ndcg@1': 1.0, 'map': 0.833, \
 'map_at_r': 0.5, 'r_precision': 0.5, 'mrr': 1.0, 'ndcg': 0.92}
     """
-    queries, width = relevance.shape
-    # Relevant items are few beside the gallery: the rest of the work is done on them alone.
-    rows, columns = np.divmod(np.flatnonzero(relevance), max(width, 1))
-    ranks = columns + 1
-    found = np.bincount(rows, minlength=queries)
-    first = np.cumsum(found) - found
-    precision = (np.arange(len(rows)) - first[rows] + 1) / ranks
-
-    def total(within: np.ndarray, values: np.ndarray | None = None) -> np.ndarray:
-        weights = None if values is None else values[within]
-        return np.bincount(rows[within], weights=weights, minlength=queries)
-
-    everywhere = np.ones(len(rows), dtype=bool)
-    within_r = ranks <= relevant[rows]
-    share = 1 / np.where(relevant > 0, relevant, np.nan)
-    discounts = 1 / np.log2(ranks + 1)
-    ideal = np.cumsum(1 / np.log2(np.arange(relevant.max(initial=0)) + 2))
-    ideal = np.concatenate([[np.nan], ideal])
-    hits = {rank: total(ranks <= rank) for rank in k}
-    figures = {f"recall@{rank}": (hits[rank] > 0).astype(np.float64) for rank in k}
-    figures |= {f"precision@{rank}": hits[rank] / rank for rank in k}
-    figures |= {f"map@{rank}": total(ranks <= rank, precision) * share for rank in k}
-    for rank in k:
-        gain = total(ranks <= rank, discounts)
-        figures[f"ndcg@{rank}"] = gain / ideal[np.minimum(rank, relevant)]
-    figures["map"] = total(everywhere, precision) * share
-    figures["map_at_r"] = total(within_r, precision) * share
-    figures["r_precision"] = total(within_r) * share
-    leading = np.zeros(queries)
-    leading[found > 0] = 1 / ranks[first[found > 0]]
-    figures["mrr"] = leading
-    figures["ndcg"] = total(everywhere, discounts) / ideal[relevant]
-    return {name: np.where(relevant > 0, values, np.nan) for name, values in figures.items()}
+    hits = Hits.of(relevance)
+    figures = {f"recall@{rank}": recall_at_k(hits, relevant, rank) for rank in k}
+    figures |= {f"precision@{rank}": precision_at_k(hits, relevant, rank) for rank in k}
+    figures |= {f"map@{rank}": average_precision(hits, relevant, rank) for rank in k}
+    figures |= {f"ndcg@{rank}": ndcg(hits, relevant, rank) for rank in k}
+    return figures | {
+        "map": average_precision(hits, relevant),
+        "map_at_r": map_at_r(hits, relevant),
+        "r_precision": r_precision(hits, relevant),
+        "mrr": reciprocal_rank(hits, relevant),
+        "ndcg": ndcg(hits, relevant),
+    }
 
 
 def normalized_gain(
     gains: np.ndarray, ideal: np.ndarray, k: Sequence[int] = (1, 5, 10)
 ) -> dict[str, np.ndarray]:
-    """NDCG of graded rankings, by the formula above.
+    """NDCG of graded rankings: as `ndcg`, with a gain in place of rel(i), as trec_eval has it.
 
     Args:
-        gains: (Q, N) gain of the item at each rank, 0 for what is not relevant.
-        ideal: (Q, R) gains of all relevant items, downwards, filled up with 0.
+        gains: (Q, N) gain of the item at each rank, 0 for an item that is not relevant.
+        ideal: (Q, R) gains of all relevant items, descending, filled up with 0.
         k: ranks for ndcg@k.
 
     Returns:
-        Figure name -> (Q,) float64; NaN where nothing is relevant.
+        ndcg and each ndcg@k -> (Q,) float64; NaN where nothing is relevant.
 
     Example:
         >>> gains, ideal = np.array([[0, 3, 1]]), np.array([[3, 1]])
@@ -114,6 +233,18 @@ def normalized_gain(
             )
             for name, rank in ranks.items()
         }
+
+
+def _hits(relevance: Relevance) -> Hits:
+    return relevance if isinstance(relevance, Hits) else Hits.of(relevance)
+
+
+def _share_of(relevant: np.ndarray, total: np.ndarray) -> np.ndarray:
+    return _where_relevant(total / np.maximum(relevant, 1), relevant)
+
+
+def _where_relevant(values: np.ndarray, relevant: np.ndarray) -> np.ndarray:
+    return np.where(relevant > 0, values, np.nan)
 
 
 def _discounted(gains: np.ndarray) -> np.ndarray:

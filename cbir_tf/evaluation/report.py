@@ -1,13 +1,13 @@
-"""A comparison of runs as Markdown, CSV and one HTML page that needs nothing else.
+"""A comparison of runs as Markdown, as CSV and as a self-contained HTML page.
 
-All take the document of `cbir compare --json`:
+All take the document that `cbir compare --json` prints:
 
     {"split": ..., "gallery_split": ..., "protocol": ...,
      "runs": [{"run": name, "queries": number, "left_out": number, "gallery": number,
                "figures": {name: value}, "intervals": {name: [low, high]},
                "dimensions": of the vectors searched, "model_MB": size of the model file,
                "seconds_per_query": {"median", "low", "high"}, "images_per_second": the same,
-               "search": what it does beyond finding the nearest, left out where that is nothing,
+               "search": its steps beyond plain distances, absent where there are none,
                "difference_to_first": {figure: fields of `Difference`}}, ...]}
 """
 
@@ -22,28 +22,28 @@ from typing import Any
 
 from cbir_tf.evaluation.table import markdown
 
-# Figures by rank, then of the whole ranking, that the table shows; CSV and JSON have all.
+# Metrics at each rank and of whole rankings in the table; CSV and JSON have all of them.
 BY_RANK = ("recall", "precision", "ndcg")
 WHOLE = ("map", "map_at_r", "ndcg", "centroid_accuracy")
 COMPARED = ("recall@1", "map", "map_at_r")
 
 NOTE = (
-    "In brackets: 95 % intervals by resampling the queries; p: of there being no difference on "
-    "the same queries. Seconds from the picture's bytes to its neighbours, images a second from "
-    "files to vectors: medians, in brackets 10th to 90th percentile, measured in turns."
+    "In brackets: 95 % intervals by resampling the queries; p: p-value of the difference on the "
+    "same queries. Seconds per query from the bytes of a picture to its neighbours, images per "
+    "second from files to vectors: medians, in brackets 10th to 90th percentile, measured in turns."
 )
 
 
 def ranks_of(document: Mapping[str, Any]) -> list[int]:
-    """The ranks at which the runs were measured, upwards."""
+    """The ranks k of the metrics, ascending."""
     names = document["runs"][0]["figures"]
     return sorted(int(name.partition("@")[2]) for name in names if name.startswith("recall@"))
 
 
 def title_of(document: Mapping[str, Any]) -> str:
-    """What was compared on what, in one line."""
+    """Protocol, queries and gallery in one line."""
     first = document["runs"][0]
-    left_out = f", {first['left_out']} left out with nothing to find" * bool(first["left_out"])
+    left_out = f", {first['left_out']} left out with nothing relevant" * bool(first["left_out"])
     return (
         f"{document['protocol']}: {first['queries']} {document['split']} queries{left_out}, "
         f"{first['gallery']} {document['gallery_split']} images in the gallery"
@@ -51,13 +51,13 @@ def title_of(document: Mapping[str, Any]) -> str:
 
 
 def comparison_markdown(document: Mapping[str, Any]) -> str:
-    """A line that says what was compared, a table with a column for each run, and a note."""
+    """A title line, a table with a column for each run, and a note."""
     header, *rows = [[name, *cells] for name, cells in _rows(document)]
     return f"{title_of(document)}\n\n{markdown(header, rows)}\n\n{NOTE}"
 
 
 def comparison_csv(document: Mapping[str, Any]) -> str:
-    """Numbers alone, a row for each run: every figure with the ends of its interval, and so on."""
+    """A row for each run: every metric with the ends of its interval, sizes and speeds."""
     rows = [_flat(row) for row in document["runs"]]
     names = list(dict.fromkeys(name for row in rows for name in row))
     file = io.StringIO()
@@ -87,13 +87,13 @@ def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _rows(document: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
-    """The table as text: what each line is, and its cell for each run."""
+    """The lines of the table: a name, and a cell for each run."""
     runs = document["runs"]
     figures = [f"{name}@{k}" for name in BY_RANK for k in ranks_of(document)] + list(WHOLE)
     lines = [("run", [row["run"] for row in runs])]
     lines += [(name, [_figure(row, name) for row in runs]) for name in figures]
     lines += [
-        (f"{name} less the first's", [_difference(row, name) for row in runs])
+        (f"{name} minus the first", [_difference(row, name) for row in runs])
         for name in COMPARED
         if any(name in row["difference_to_first"] for row in runs)
     ]
@@ -104,8 +104,8 @@ def _rows(document: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
         ("metric", [row["metric"] for row in runs]),
         ("dimensions searched", [str(row["dimensions"]) for row in runs]),
         ("model, MB", [f"{row['model_MB']:.1f}" for row in runs]),
-        ("seconds a query", [_speed(row["seconds_per_query"], "{:.4f}") for row in runs]),
-        ("images a second", [_speed(row["images_per_second"], "{:.0f}") for row in runs]),
+        ("seconds per query", [_speed(row["seconds_per_query"], "{:.4f}") for row in runs]),
+        ("images per second", [_speed(row["images_per_second"], "{:.0f}") for row in runs]),
     ]
 
 
@@ -131,11 +131,11 @@ def _speed(values: Mapping[str, float], form: str) -> str:
 
 
 def comparison_page(document: Mapping[str, Any], picture: bytes) -> str:
-    """One page with the table and the plot in it; it loads nothing.
+    """A self-contained page with the table and the plot.
 
     Args:
         document: as above.
-        picture: the plot, PNG.
+        picture: the plot as PNG.
     """
     (_, names), *lines = _rows(document)
     heads = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in names)
@@ -158,7 +158,7 @@ def comparison_page(document: Mapping[str, Any], picture: bytes) -> str:
 
 
 def _cell(text: str) -> str:
-    """The value, and what is in brackets smaller beside it."""
+    """The value, and the part in brackets in small print."""
     value, bracket, rest = text.partition(" (")
     small = f" <small>({html.escape(rest)}</small>" if bracket else ""
     return f"{html.escape(value)}{small}"
@@ -200,7 +200,7 @@ img {{ background: #fff; border-radius: 6px; height: auto; margin-top: 1rem; max
 </div>
 <p>{note}</p>
 <img src="data:image/png;base64,{picture}"
-  alt="Recall and precision by number of neighbours, and mAP by images a second, for each run">
+  alt="Recall and precision by number of neighbours, and mAP by images per second, for each run">
 </body>
 </html>
 """

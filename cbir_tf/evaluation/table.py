@@ -1,19 +1,21 @@
-"""The figures as Markdown tables, aligned so that they read as they are in a terminal."""
+"""Metrics as Markdown tables, aligned so that they can be read in a terminal."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tabulate import tabulate
+
 
 def format_table(result: dict[str, Any]) -> str:
-    """The figures over all queries, with their intervals where there are some.
+    """The metrics over all queries, with their intervals if there are any.
 
     Args:
         result: what `evaluate` returned.
 
     Returns:
-        A line that says what was measured, an empty line, and a Markdown table.
+        A title line, an empty line, and a Markdown table.
     """
     intervals = result["intervals"]
     header = ["figure", "value", *(["95 % interval"] if intervals else [])]
@@ -24,7 +26,7 @@ def format_table(result: dict[str, Any]) -> str:
             low, high = intervals[name]
             row.append(f"{low:.4f} to {high:.4f}")
         rows.append(row)
-    left_out = f", {result['left_out']} left out with nothing to find" * bool(result["left_out"])
+    left_out = f", {result['left_out']} left out with nothing relevant" * bool(result["left_out"])
     of_queries, of_gallery = (
         f"{result[split]} " if split in result else "" for split in ("split", "gallery_split")
     )
@@ -37,7 +39,7 @@ def format_table(result: dict[str, Any]) -> str:
 
 
 def steps(result: Mapping[str, Any]) -> str:
-    """What the search did beyond finding the nearest, and at which rank it was cut off."""
+    """The steps of the search beyond plain distances, and the depth of its rankings."""
     if not result.get("search"):
         return ""
     all_ranks = result["depth"] >= result["gallery"] - 1
@@ -45,11 +47,11 @@ def steps(result: Mapping[str, Any]) -> str:
 
 
 def format_classes(result: dict[str, Any], names: Sequence[str] | None = None) -> str:
-    """The figures by class, a Markdown table with a row for each.
+    """The metrics by class, a Markdown table with a row for each class.
 
     Args:
         result: what `evaluate` returned.
-        names: figures to show; None: all, which is wide.
+        names: metrics to show; None: all, which makes a wide table.
     """
     names = list(result["figures"]) if names is None else names
     rows = [
@@ -60,11 +62,11 @@ def format_classes(result: dict[str, Any], names: Sequence[str] | None = None) -
 
 
 def format_accuracy(result: dict[str, Any], split: str) -> str:
-    """A line about a classifier: its accuracy, with its interval where there is one.
+    """A line with the accuracy of a trained classifier, and its interval if there is one.
 
     Args:
-        result: accuracy, interval (low and high, or None) and the number of images.
-        split: what the images are of.
+        result: accuracy, interval (low and high, or None) and number of images.
+        split: split of the images.
     """
     interval = result["interval"]
     between = f" (95 % interval {interval[0]:.4f} to {interval[1]:.4f})" if interval else ""
@@ -73,15 +75,16 @@ def format_accuracy(result: dict[str, Any], split: str) -> str:
 
 
 def format_classifiers(result: dict[str, Any]) -> str:
-    """What classifiers make of the vectors, as `format_table`.
+    """Accuracies of classifiers fitted to the vectors: a title line and a Markdown table.
 
     Args:
         result: what `cbir_tf.evaluation.classifiers.classify` returned.
     """
     title = (
         f"{result['test']} test images, fitted to {result['training']} training images of "
-        f"{result['dimensions']} dimensions; parameters by cross-validation in {result['folds']}; "
-        f"the most frequent class alone would be right for {result['most_frequent_class']:.4f}"
+        f"{result['dimensions']} dimensions; parameters by {result['folds']}-fold "
+        "cross-validation; accuracy of the most frequent class alone "
+        f"{result['most_frequent_class']:.4f}"
     )
     rows = []
     for each in result["classifiers"]:
@@ -102,11 +105,11 @@ def format_classifiers(result: dict[str, Any]) -> str:
 
 
 def format_trials(document: Mapping[str, Any]) -> str:
-    """The trials of a hyper-parameter search, the best first, as `format_table`.
+    """The trials of a hyper-parameter search, best first: a title line and a Markdown table.
 
     Args:
-        document: monitor, direction, the best trial's number, keys of the space, and trials as
-            `cbir_tf.tuning.study.trial_rows` has them.
+        document: monitor, direction, number of the best trial, keys of the search space, and
+            trials as `cbir_tf.tuning.study.trial_rows` returns them.
     """
     sign = 1 if document["direction"] == "minimize" else -1
     order = {"complete": 0, "pruned": 1, "running": 2, "failed": 3}
@@ -138,12 +141,18 @@ def format_trials(document: Mapping[str, Any]) -> str:
 
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table whose first column is aligned to the left, the others to the right."""
-    lines = [[cell.replace("|", r"\|") for cell in row] for row in (header, *rows)]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    lines.insert(1, ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])])
-    aligned = []
-    for first, *others in lines:
-        padded = [cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True)]
-        aligned.append(f"| {' | '.join([first.ljust(widths[0]), *padded])} |")
-    return "\n".join(aligned)
+    r"""A Markdown table, its first column aligned to the left, the others to the right.
+
+    Args:
+        header: a name for each column.
+        rows: the cells of each row; a vertical bar in a cell is escaped.
+
+    Example:
+        >>> print(markdown(["class", "map"], [["a|b", "0.5"]]))
+        | class   |   map |
+        |:--------|------:|
+        | a\|b    |   0.5 |
+    """
+    names, *cells = [[cell.replace("|", r"\|") for cell in row] for row in (header, *rows)]
+    alignment = ["left", *["right"] * (len(names) - 1)] if cells else None
+    return tabulate(cells, names, "pipe", colalign=alignment, disable_numparse=True)

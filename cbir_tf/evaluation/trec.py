@@ -1,9 +1,9 @@
-"""Rankings and judgements as trec_eval's files, and our figures of such files.
+"""Rankings and relevance judgements in trec_eval's file formats, and our metrics of such files.
 
-A run file has the lines `query Q0 item rank score name`, a qrels file `query 0 item relevance`.
-trec_eval ranks by score, downwards, and equal scores by the item's name, downwards; it does not
-look at the rank. Our names beside its: recall@k is success_k, precision@k P_k, map@k map_cut_k,
-mrr recip_rank, r_precision Rprec, ndcg@k ndcg_cut_k.
+A run file has lines `query Q0 item rank score name`, a qrels file `query 0 item relevance`.
+trec_eval ignores the rank: it sorts by score and then by item name, both descending. Its names for
+our metrics: recall@k is success_k, precision@k P_k, map@k map_cut_k, mrr recip_rank, r_precision
+Rprec, ndcg@k ndcg_cut_k. https://github.com/usnistgov/trec_eval
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Scores = Mapping[str, Mapping[str, float]]
 
 Value = TypeVar("Value", int, float)
 
-# Fields are separated by blanks, which an id must therefore not hold.
+# Fields are separated by blanks, so ids are written without them.
 _SAFE = "/:;,.!?*'()[]{}@&=+$~#|^<>\\\"`"
 
 
@@ -37,11 +37,17 @@ def write_trec_run(
 ) -> None:
     """Write rankings as a run file.
 
-    The score is the number of items that follow, so that trec_eval keeps our order where
-    distances are equal. Blanks and percent signs in ids are written as in addresses (%20).
+    The score is the number of items ranked lower, so that trec_eval keeps our order where
+    distances are equal. Blanks and percent signs in ids are percent-encoded (%20).
+
+    Args:
+        path: file to write.
+        query_ids: (Q,) ids.
+        neighbours: a row for each query.
+        name: name of the run, its last column.
 
     Raises:
-        UserError: the file cannot be written.
+        UserError: the file could not be written.
     """
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
         for query, ids in zip(query_ids, neighbours.ids.tolist(), strict=True):
@@ -52,10 +58,10 @@ def write_trec_run(
 
 
 def write_trec_qrels(path: Path, queries: Embeddings, gallery: Embeddings) -> None:
-    """Write which items are relevant, being of the query's label; the query itself is not.
+    """Write the relevant items of each query: those with its label, except the query itself.
 
     Raises:
-        UserError: the file cannot be written.
+        UserError: the file could not be written.
     """
     items = {
         label: [_field(id_) for id_ in gallery.ids[gallery.labels == label].tolist()]
@@ -72,7 +78,8 @@ def read_trec_run(path: Path) -> dict[str, dict[str, float]]:
     """Scores by query and item.
 
     Raises:
-        UserError: the file cannot be read, a line is not a run's, or an item stands there twice.
+        UserError: the file could not be read, a line has another format, or an item is listed
+            twice for one query.
     """
     return _read(path, "query Q0 item rank score name", 4, _score)
 
@@ -81,7 +88,8 @@ def read_trec_qrels(path: Path) -> dict[str, dict[str, int]]:
     """Relevance by query and item.
 
     Raises:
-        UserError: the file cannot be read, a line is not of qrels, or an item stands there twice.
+        UserError: the file could not be read, a line has another format, or an item is listed
+            twice for one query.
     """
     return _read(path, "query 0 item relevance", 3, int)
 
@@ -89,16 +97,19 @@ def read_trec_qrels(path: Path) -> dict[str, dict[str, int]]:
 def trec_figures(
     judgements: Judgements, scores: Scores, k: Sequence[int] = (5, 10)
 ) -> dict[str, dict[str, float]]:
-    """Our figures of what trec_eval reads.
+    """Our metrics, computed from what trec_eval reads.
 
     Args:
-        judgements: as in a qrels file; items that are not in it are not relevant.
-        scores: as in a run file.
+        judgements: relevance as in a qrels file; items that are not in it are not relevant.
+        scores: scores as in a run file.
         k: ranks for recall@k, precision@k, map@k and ndcg@k.
 
     Returns:
-        Figure by query and name, for the queries that are in both and have anything relevant: of
-        these alone `evaluate` speaks too.
+        Query -> metric -> value, for the queries that are in both and have relevant items.
+
+    Example:
+        >>> trec_figures({"q": {"a": 1}}, {"q": {"a": 0.2, "b": 0.9}}, k=(1,))["q"]["mrr"]
+        0.5
     """
     figures = {}
     for query in sorted(judgements.keys() & scores.keys()):
@@ -106,7 +117,7 @@ def trec_figures(
         ideal = np.array(sorted((each for each in relevance.values() if each > 0), reverse=True))
         if not len(ideal):
             continue
-        # trec_eval holds scores in single precision: what is equal there is a tie.
+        # trec_eval holds scores in single precision, where close ones become ties.
         order = sorted((np.float32(score), item) for item, score in scores[query].items())
         gains = np.array([[max(0, relevance.get(item, 0)) for _, item in reversed(order)]])
         found = score_rankings(gains > 0, np.array([len(ideal)]), k)
@@ -129,7 +140,7 @@ def _score(text: str) -> float:
 def _read(
     path: Path, form: str, place: int, value_of: Callable[[str], Value]
 ) -> dict[str, dict[str, Value]]:
-    """What each line says, in the field at that place, of a query and an item."""
+    """The field at that position of each line, by query and item."""
     values: dict[str, dict[str, Value]] = {}
     for number, line in _lines(path):
         try:
@@ -146,18 +157,19 @@ def _read(
         of_query = values.setdefault(query, {})
         if item in of_query:
             raise UserError(
-                f"{path} line {number}: item {item!r} of query {query!r} a second time; delete one"
+                f"{path} line {number}: item {item!r} is listed twice for query {query!r}; "
+                "delete one"
             )
         of_query[item] = value
     return values
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """The lines that are not blank, with their numbers."""
+    """The non-blank lines with their numbers."""
     try:
         with path.open(encoding="utf-8") as file:
             for number, line in enumerate(file, 1):
                 if line.strip():
                     yield number, line
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read ({error})") from None
+        raise UserError(f"{path}: could not be read ({error}); check the file") from None

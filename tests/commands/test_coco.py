@@ -94,7 +94,7 @@ def test_levels_and_several_labels_come_from_columns(coco_run, capsys):
 @pytest.mark.parametrize(
     ("option", "column", "words"),
     [
-        ("--level-column", "categories", ["'categories' is no level", "choose another"]),
+        ("--level-column", "categories", ["'categories'", "not a level", "choose another"]),
         ("--level-column", "supercategry", ["no column", "did you mean 'supercategory'?"]),
         ("--label-column", "catgories", ["no column", "did you mean 'categories'?"]),
     ],

@@ -71,9 +71,9 @@ def test_levels_are_read_from_a_table(tmp_path):
         ("class\ncat\n", "expected a line such as"),
         ("class,kind\n", "a line for each class"),
         ("class,kind,kind\ncat,a,b\n", "expected a line such as"),
-        ("class,kind\ncat\n", "'cat' has not a name in each column"),
-        ("class,kind\ncat, \n", "has not a name in each column"),
-        ("class,kind\ncat,a\ncat,b\n", "'cat' is there twice"),
+        ("class,kind\ncat\n", "'cat' lacks a name"),
+        ("class,kind\ncat, \n", "lacks a name"),
+        ("class,kind\ncat,a\ncat,b\n", "'cat' is listed twice"),
     ],
 )
 def test_a_table_that_is_none_is_one_clear_line(tmp_path, text, message):
@@ -85,5 +85,5 @@ def test_a_table_that_is_none_is_one_clear_line(tmp_path, text, message):
 
 
 def test_a_missing_table_is_named(tmp_path):
-    with pytest.raises(UserError, match=r"none\.csv: cannot be read"):
+    with pytest.raises(UserError, match=r"none\.csv: could not be read"):
         read_levels(tmp_path / "none.csv")

@@ -44,7 +44,7 @@ DOCUMENT = {
 def test_the_table_has_a_column_for_each_run():
     title, _, *table = comparison_markdown(DOCUMENT).splitlines()
     assert title == (
-        "queries against gallery: 10 test queries, 1 left out with nothing to find, "
+        "queries against gallery: 10 test queries, 1 left out with nothing relevant, "
         "30 train images in the gallery"
     )
     rows = [re.split(r"(?<!\\)\|", line)[1:-1] for line in table if line.startswith("|")]
@@ -52,10 +52,10 @@ def test_the_table_has_a_column_for_each_run():
     assert cells["run"] == [r"a\|b", "<i>two</i> {0}"]
     assert cells["recall@1"] == ["0.500", "0.500"]
     assert cells["map"] == ["0.250 (0.200 to 0.300)", "0.250"]
-    assert cells["recall@1 less the first's"] == ["", "+0.100 (-0.050 to +0.250; p = 0.123)"]
-    assert cells["map less the first's"] == ["", "-0.100 (-0.150 to -0.050; p < .001)"]
-    assert cells["seconds a query"][0] == "0.0200 (0.0100 to 0.0300)"
-    assert cells["images a second"][0] == "50 (40 to 60)"
+    assert cells["recall@1 minus the first"] == ["", "+0.100 (-0.050 to +0.250; p = 0.123)"]
+    assert cells["map minus the first"] == ["", "-0.100 (-0.150 to -0.050; p < .001)"]
+    assert cells["seconds per query"][0] == "0.0200 (0.0100 to 0.0300)"
+    assert cells["images per second"][0] == "50 (40 to 60)"
     assert cells["model, MB"][0] == "8.1"
 
 
@@ -103,5 +103,5 @@ def test_the_page_shows_the_table_and_loads_nothing():
 
 def test_one_run_alone_is_no_comparison_but_a_page_all_the_same():
     alone = DOCUMENT | {"runs": [FIRST]}
-    assert "less the first" not in comparison_markdown(alone)
+    assert "minus the first" not in comparison_markdown(alone)
     assert "<title>a|b</title>" in comparison_page(alone, b"")

@@ -23,13 +23,13 @@ def test_the_table_says_what_was_measured_and_lines_up():
     assert (
         format_table(RESULT)
         == """\
-leave-one-out: 10 queries, 1 left out with nothing to find, 11 images in the gallery, \
+leave-one-out: 10 queries, 1 left out with nothing relevant, 11 images in the gallery, \
 cosine distance
 
-| figure   |  value |    95 % interval |
-| -------- | -----: | ---------------: |
-| recall@1 | 0.9000 | 0.8000 to 1.0000 |
-| map      | 0.7654 | 0.7000 to 0.8000 |"""
+| figure   |   value |    95 % interval |
+|:---------|--------:|-----------------:|
+| recall@1 |  0.9000 | 0.8000 to 1.0000 |
+| map      |  0.7654 | 0.7000 to 0.8000 |"""
     )
 
 
@@ -43,16 +43,16 @@ def test_without_intervals_their_column_is_left_out():
     table = format_table(RESULT | {"intervals": {}, "left_out": 0})
     assert "interval" not in table
     assert "left out" not in table
-    assert "| map      | 0.7654 |" in table
+    assert "| map      |  0.7654 |" in table
 
 
 def test_classes_have_a_row_each_and_a_bar_in_a_name_does_not_break_the_table():
     assert (
         format_classes(RESULT, ["recall@1"])
         == """\
-| class | queries | recall@1 |
-| ----- | ------: | -------: |
-| a\\|b  |       6 |   1.0000 |
-| owl   |       4 |   0.7500 |"""
+| class   |   queries |   recall@1 |
+|:--------|----------:|-----------:|
+| a\\|b    |         6 |     1.0000 |
+| owl     |         4 |     0.7500 |"""
     )
     assert "map" in format_classes(RESULT)
