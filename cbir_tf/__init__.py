@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from cbir_tf.run import Run
     from cbir_tf.training.from_config import train
     from cbir_tf.types import Embeddings, ImageSet, QueryBatch, Results
-    from cbir_tf.version import __version__
+
+__version__ = "0.2.0"
 
 __all__ = [
     "Config",
@@ -43,7 +44,6 @@ _HOME = {
     "Retriever": "retrieval.retriever",
     "Run": "run",
     "UserError": "errors",
-    "__version__": "version",
     "evaluate": "retrieval.run_evaluation",
     "extract": "retrieval.extraction",
     "train": "training.from_config",

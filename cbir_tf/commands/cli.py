@@ -140,7 +140,7 @@ class _Version(argparse.Action):
         super().__init__(option_strings, dest, nargs=0, help="show the version and exit")
 
     def __call__(self, parser: argparse.ArgumentParser, *arguments: object) -> None:
-        from cbir_tf.version import __version__
+        from cbir_tf import __version__
 
         print(f"cbir-tf {__version__}")
         parser.exit()
