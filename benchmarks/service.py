@@ -40,7 +40,7 @@ from cbir_tf import Retriever, Run
 from cbir_tf.commands.cli import main as cbir
 from cbir_tf.data.decode import decode_image
 from cbir_tf.features.store import FeatureStore, Record
-from cbir_tf.features.views import maker_of
+from cbir_tf.features.views import encoder_fingerprint
 
 STORED, K, PICTURES = 10_000, 5, 400
 BARE_SHARE = 4  # of the service's seconds each way of the bare program has one part in so many
@@ -88,8 +88,8 @@ def made(folder: Path, images: Path, index: str) -> Run:
         run = Run.open(folder)
         vectors = np.random.default_rng(0).normal(size=(STORED, 128)).astype(np.float32)
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-        maker = maker_of(run, run.config.search)
-        with FeatureStore.create(run.features, maker, ["class"]) as store:
+        fingerprint = encoder_fingerprint(run, run.config.search)
+        with FeatureStore.create(run.features, fingerprint, ["class"]) as store:
             ids = [f"image-{each:05d}" for each in range(STORED)]
             store.write([Record(id_, None, 0, "test", "digest") for id_ in ids], vectors)
         Retriever(run).encoder.of_pixels(np.zeros((1, 224, 224, 3), np.uint8))  # exports the model

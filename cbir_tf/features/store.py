@@ -85,19 +85,23 @@ class FeatureStore:
 
     @classmethod
     def create(
-        cls, path: Path, model_digest: str, class_names: Sequence[str], dtype: str = "float32"
+        cls,
+        path: Path,
+        encoder_fingerprint: str,
+        class_names: Sequence[str],
+        dtype: str = "float32",
     ) -> FeatureStore:
-        """Open the store of a model, made where it is missing.
+        """Open the store of an encoder; create it where it is missing.
 
         Args:
             path: the file.
-            model_digest: SHA-256 of the model that makes the vectors, and how
-                (`cbir_tf.features.views.maker_of`).
+            encoder_fingerprint: of the encoder that makes the vectors
+                (`cbir_tf.features.views.encoder_fingerprint`).
             class_names: names the labels count into.
             dtype: float32 or float16, as which vectors are kept; a store keeps the one it has.
 
         Raises:
-            UserError: the file is no store, of a later version, or of another model.
+            UserError: the file is no store, of a later version, or of another encoder.
         """
         if not path.exists():
             for left in ("-wal", "-shm"):  # of a killed process, whose store was deleted since
@@ -107,7 +111,7 @@ class FeatureStore:
                 connection = _connect(temporary)
                 about = {
                     "schema_version": str(SCHEMA_VERSION),
-                    "model": model_digest,
+                    "model": encoder_fingerprint,
                     "class_names": json.dumps(list(class_names), ensure_ascii=False),
                     "dtype": dtype,
                     "version": "",
@@ -117,8 +121,8 @@ class FeatureStore:
                     connection.executemany("INSERT INTO about VALUES (?, ?)", about.items())
                 connection.close()
         store = cls.open(path)
-        if store.model_digest != model_digest:
-            error = another_maker(path, store.model_digest, model_digest)
+        if store.encoder_fingerprint != encoder_fingerprint:
+            error = fingerprint_mismatch(path, store.encoder_fingerprint, encoder_fingerprint)
             store.close()
             raise error
         return store
@@ -173,8 +177,8 @@ class FeatureStore:
         return connection
 
     @property
-    def model_digest(self) -> str:
-        """SHA-256 of the model that made the vectors, and how (`create`)."""
+    def encoder_fingerprint(self) -> str:
+        """Which encoder made the vectors (`cbir_tf.features.views.encoder_fingerprint`)."""
         return self._about("model")
 
     @property
@@ -353,8 +357,14 @@ class FeatureStore:
         return "" if row is None else str(row[0])
 
 
-def another_maker(path: Path, stored: str, wanted: str) -> UserError:
-    """Why a store is refused that says of its vectors that something else made them."""
+def fingerprint_mismatch(path: Path, stored: str, wanted: str) -> UserError:
+    """The error for a store whose vectors another encoder made.
+
+    Args:
+        path: of the store.
+        stored: fingerprint in the store.
+        wanted: fingerprint of the encoder in use.
+    """
     (model, _, theirs), (our_model, _, ours) = stored.partition(" "), wanted.partition(" ")
     what = "by another model"
     if model == our_model:

@@ -117,11 +117,17 @@ def open_run_encoder(run: Run, search: Search) -> Encoder:
     return averaging(encoder, search, normalize)
 
 
-def maker_of(run: Run, search: Search) -> str:
-    """What a feature store calls that which made its vectors.
+def encoder_fingerprint(run: Run, search: Search) -> str:
+    """The fingerprint of what makes a run's vectors: its encoder and its test-time augmentation.
 
-    It is the SHA-256 of the model, followed by the views if there are several: stores from before
-    there were any say the same as those without.
+    A feature store keeps it beside the vectors, so that vectors of two encoders are never compared.
+
+    Returns:
+        The SHA-256 of the model file, followed by the views where there are several, as in
+        `9f86... flip`: stores from before test-time augmentation have the digest alone.
+
+    Raises:
+        OSError: the model file could not be read.
     """
     digest, views = sha256(run.model), views_of(search)
     return digest if views == "none" else f"{digest} {views}"

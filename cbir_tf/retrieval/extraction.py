@@ -16,7 +16,7 @@ import numpy as np
 from cbir_tf.errors import UserError
 from cbir_tf.features.runtime import Encoder
 from cbir_tf.features.store import FeatureStore, Record
-from cbir_tf.features.views import maker_of, open_run_encoder, viewed
+from cbir_tf.features.views import encoder_fingerprint, open_run_encoder, viewed
 from cbir_tf.progress import logger
 from cbir_tf.retrieval.opening import trained_run
 from cbir_tf.retrieval.pictures import draw_map
@@ -222,7 +222,9 @@ def encode_into_store(run: Run, images: ImageSet, encoder: Encoder | None = None
     search = run.config.search
     encoder = encoder or open_run_encoder(run, search)
     names = read_json(run.training)["class_names"]
-    with FeatureStore.create(run.features, maker_of(run, search), names, search.dtype) as store:
+    with FeatureStore.create(
+        run.features, encoder_fingerprint(run, search), names, search.dtype
+    ) as store:
         names = list(store.extend_classes(images.class_names))
         numbers = np.array([names.index(each) for each in images.class_names] + [UNLABELLED])
         images = replace(images, labels=numbers[images.labels], class_names=tuple(names))

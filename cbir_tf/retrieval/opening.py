@@ -8,8 +8,8 @@ from pathlib import Path
 from cbir_tf.config.search import Search
 from cbir_tf.errors import UserError
 from cbir_tf.features.runtime import check_model
-from cbir_tf.features.store import FeatureStore, another_maker
-from cbir_tf.features.views import maker_of
+from cbir_tf.features.store import FeatureStore, fingerprint_mismatch
+from cbir_tf.features.views import encoder_fingerprint
 from cbir_tf.progress import logger
 from cbir_tf.retrieval.calibration import Calibration
 from cbir_tf.retrieval.database_augmentation import load_augmented, save_augmented
@@ -44,9 +44,9 @@ def open_store(run: Run, search: Search) -> FeatureStore:
         UserError: nothing extracted, or vectors of another encoder than the run has now.
     """
     store = FeatureStore.open(run.features)
-    maker = maker_of(run, search)
-    if store.model_digest != maker:
-        error = another_maker(run.features, store.model_digest, maker)
+    fingerprint = encoder_fingerprint(run, search)
+    if store.encoder_fingerprint != fingerprint:
+        error = fingerprint_mismatch(run.features, store.encoder_fingerprint, fingerprint)
         store.close()
         check_model(run.model)  # a damaged model is another one, too
         raise error
@@ -73,7 +73,7 @@ def gallery_of_store(store: FeatureStore, run: Run, search: Search) -> Gallery:
         store.class_names,
         embeddings if search.database_augmentation else None,
         whitening,
-        _calibration(run, search, store.model_digest, whitening),
+        _calibration(run, search, store.encoder_fingerprint, whitening),
         store.select(split="train"),
     )
 

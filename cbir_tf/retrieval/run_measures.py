@@ -48,7 +48,7 @@ def calibrate(run: Run, rate: float = 0.05) -> tuple[Calibration, float, int]:
             among.embeddings,
             plain.metric,
             rate,
-            retriever.store.model_digest,
+            retriever.store.encoder_fingerprint,
             "" if gallery.whitening is None else gallery.whitening.digest,
         )
         found = QueryEngine(replace(among, calibration=calibration)).search(

@@ -98,10 +98,10 @@ class AnnoyBackEnd:
         self.fit(vectors, self._metric)
 
     def propose(
-        self, queries: np.ndarray, wanted: int, among: np.ndarray | None
+        self, queries: np.ndarray, wanted: int, candidate_positions: np.ndarray | None
     ) -> tuple[np.ndarray, np.ndarray]:
-        if self._forest is None or among is not None:
-            return self._propose_exactly(queries, wanted, among)
+        if self._forest is None or candidate_positions is not None:
+            return self._propose_exactly(queries, wanted, candidate_positions)
         candidates = self._propose_nearly(self._metric.prepare(queries), wanted)
         return candidates, np.full(len(queries), np.inf)
 
@@ -189,12 +189,12 @@ class AnnoyBackEnd:
         return found
 
     def _propose_exactly(
-        self, queries: np.ndarray, wanted: int, among: np.ndarray | None
+        self, queries: np.ndarray, wanted: int, candidate_positions: np.ndarray | None
     ) -> tuple[np.ndarray, np.ndarray]:
         if self._every is None:
             self._every = NearestNeighborsBackEnd()
             self._every.fit(self._vectors, self._metric)
-        return self._every.propose(queries, wanted, among)
+        return self._every.propose(queries, wanted, candidate_positions)
 
     def _take(self, vectors: np.ndarray, metric: Metric) -> None:
         self._vectors, self._metric = vectors, metric

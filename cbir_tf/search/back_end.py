@@ -46,14 +46,15 @@ class BackEnd(Protocol):
         ...
 
     def propose(
-        self, queries: np.ndarray, wanted: int, among: np.ndarray | None
+        self, queries: np.ndarray, wanted: int, candidate_positions: np.ndarray | None
     ) -> tuple[np.ndarray, np.ndarray]:
         """Candidates for (Q, D) float32 queries.
 
         Args:
             queries: (Q, D) float32.
-            wanted: candidates asked for, at most N (or the length of `among`).
-            among: positions to choose from, ascending; None: all. Always exact.
+            wanted: number of candidates, at most N (or M).
+            candidate_positions: (M,) int64 positions to choose from, ascending; None: all. The
+                search within them is always exact.
 
         Returns:
             (Q, wanted or more) int64 positions, -1 for none, each at most once a row; and for every

@@ -32,24 +32,31 @@ class Exhaustive:
         self._prepared = self._metric.prepare(gallery.vectors)
 
     def find(
-        self, queries: np.ndarray, k: int, own: np.ndarray, among: np.ndarray | None = None
+        self,
+        queries: np.ndarray,
+        k: int,
+        self_positions: np.ndarray,
+        candidate_positions: np.ndarray | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """See `cbir_tf.search.index.Finder`."""
-        others = self._prepared if among is None else self._prepared[among]
+        positions = candidate_positions
+        if positions is None:
+            positions = np.arange(len(self._prepared))
+            others = self._prepared
+        else:
+            others = self._prepared[positions]
         found = np.full((len(queries), k), -1)
         distances = np.full((len(queries), k), np.inf, dtype=np.float32)
         if not len(others):
             return found, distances
         for rows in blocks(len(queries), len(others), BLOCK_PAIRS):
             between = pairwise(self._metric, self._metric.prepare(queries[rows]), others)
-            itself = own[rows, None] == (np.arange(len(others)) if among is None else among)
-            between[itself] = np.inf
+            between[self_positions[rows, None] == positions] = np.inf
             keys = sorting_keys(between, np.arange(len(others)))
             keys.sort(axis=1)
             columns = positions_in(keys[:, :k])
             width = columns.shape[1]
             nearest = np.take_along_axis(between, columns, axis=1)
-            positions = columns if among is None else among[columns]
-            found[rows, :width] = np.where(np.isinf(nearest), -1, positions)
+            found[rows, :width] = np.where(np.isinf(nearest), -1, positions[columns])
             distances[rows, :width] = nearest
         return found, distances

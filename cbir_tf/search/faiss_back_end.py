@@ -155,13 +155,13 @@ class FaissBackEnd:
             self._renumber()
 
     def propose(
-        self, queries: np.ndarray, wanted: int, among: np.ndarray | None
+        self, queries: np.ndarray, wanted: int, candidate_positions: np.ndarray | None
     ) -> tuple[np.ndarray, np.ndarray]:
         prepared = self._prepare(queries)
-        if self._cells is not None and among is None:
+        if self._cells is not None and candidate_positions is None:
             return self._propose_by_cells(self._cells, prepared, wanted)
-        if self._approximate is None or among is not None:
-            return self._propose_exactly(prepared, wanted, among)
+        if self._approximate is None or candidate_positions is not None:
+            return self._propose_exactly(prepared, wanted, candidate_positions)
         passed_over = min(self._flat.ntotal - len(self._slots), wanted)
         candidates = self._position[self._propose_nearly(prepared, wanted + passed_over)]
         # The clusters searched may hold too few: then all of them have to be looked at.
@@ -325,20 +325,20 @@ class FaissBackEnd:
         return positions, bounds
 
     def _propose_exactly(
-        self, prepared: np.ndarray, wanted: int, among: np.ndarray | None
+        self, prepared: np.ndarray, wanted: int, candidate_positions: np.ndarray | None
     ) -> tuple[np.ndarray, np.ndarray]:
         """(Q, wanted) positions in the gallery, and the bound of `propose`."""
         faiss, flat, slots = self._faiss, self._flat, self._slots
-        if among is not None and FEW * len(among) < len(slots):
+        if candidate_positions is not None and FEW * len(candidate_positions) < len(slots):
             few = faiss.IndexFlat(flat.d, flat.metric_type)
-            few.add(self._stored[slots[among]])
+            few.add(self._stored[slots[candidate_positions]])
             distances, found = few.search(prepared, wanted)
-            positions = among[found]
+            positions = candidate_positions[found]
         else:
             parameters = None
-            if among is not None or len(slots) < flat.ntotal:
+            if candidate_positions is not None or len(slots) < flat.ntotal:
                 chosen = np.zeros(flat.ntotal, dtype=bool)
-                chosen[slots if among is None else slots[among]] = True
+                chosen[slots if candidate_positions is None else slots[candidate_positions]] = True
                 bits = np.packbits(chosen, bitorder="little")
                 parameters = faiss.SearchParameters(sel=faiss.IDSelectorBitmap(bits))
             distances, found = flat.search(prepared, wanted, params=parameters)

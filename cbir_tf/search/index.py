@@ -21,16 +21,20 @@ class Finder(Protocol):
         ...
 
     def find(
-        self, queries: np.ndarray, k: int, own: np.ndarray, among: np.ndarray | None = None
+        self,
+        queries: np.ndarray,
+        k: int,
+        self_positions: np.ndarray,
+        candidate_positions: np.ndarray | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """The k nearest of the gallery for every query, by (distance, id); nothing is checked.
 
         Args:
             queries: (Q, D) float32.
             k: neighbours wanted for each.
-            own: (Q,) position in the gallery, in order of id, of the query itself, which is left
-                out; -1 where it is not there.
-            among: positions to choose from, ascending; None: all.
+            self_positions: (Q,) int64, position of the query itself in the gallery, which is left
+                out of its neighbours; -1 for an out-of-gallery query.
+            candidate_positions: (M,) int64 positions to choose from, ascending; None: all.
 
         Returns:
             (Q, k) int64 positions, -1 where there are fewer than k, and float32 distances, infinite
@@ -110,26 +114,27 @@ class Index(Finder, Protocol):
         ...
 
 
-def check_k(k: int, images: int, own: bool) -> None:
+def check_k(k: int, images: int, has_query: bool) -> None:
     """Refuse a k that cannot be answered.
 
     Args:
         k: neighbours wanted.
         images: in the gallery.
-        own: whether the query is one of them, which it never finds.
+        has_query: whether the query is one of them, which it never finds.
 
     Raises:
         UserError: there is nothing to find, or less than k.
     """
-    available = images - own
+    available = images - has_query
     if available < 1:
         raise UserError("the gallery holds nothing to search; add images to it")
     if k < 1:
         raise UserError(f"k={k}: ask for at least 1 neighbour")
     if k > available:
+        reason = " (a query never finds itself)" if has_query else ""
         raise UserError(
-            f"k={k}: the gallery holds only {available} to find"
-            f"{' (a query never finds itself)' if own else ''}; ask for k={available} or fewer"
+            f"k={k}: the gallery holds only {available} to find{reason}; "
+            f"ask for k={available} or fewer"
         )
 
 
@@ -208,14 +213,14 @@ def check_search(
     Raises:
         UserError: as `Index.search`.
     """
-    own = np.full(len(vectors), -1)
+    self_positions = np.full(len(vectors), -1)
     if query_ids is not None:
         if len(query_ids) != len(vectors):
             raise ValueError(f"{len(query_ids)} query_ids for {len(vectors)} vectors")
-        own = positions_of(np.asarray(query_ids, dtype=np.str_), gallery.ids)
-    check_k(k, len(gallery), bool((own >= 0).any()))
+        self_positions = positions_of(np.asarray(query_ids, dtype=np.str_), gallery.ids)
+    check_k(k, len(gallery), bool((self_positions >= 0).any()))
     queries = check_vectors(vectors, gallery.vectors.shape[1])
     if where is None:
-        return queries, k, own, None
-    among = known_positions(where, gallery.ids, "filter by ids that are there")
-    return queries, k, own, np.unique(among)
+        return queries, k, self_positions, None
+    candidate_positions = known_positions(where, gallery.ids, "filter by ids that are there")
+    return queries, k, self_positions, np.unique(candidate_positions)

@@ -40,13 +40,14 @@ class NearestNeighborsBackEnd:
         self._take(np.delete(self._prepared, positions, axis=0))
 
     def propose(
-        self, queries: np.ndarray, wanted: int, among: np.ndarray | None
+        self, queries: np.ndarray, wanted: int, candidate_positions: np.ndarray | None
     ) -> tuple[np.ndarray, np.ndarray]:
         prepared = self._metric.prepare(queries)
         scale = self._scale(max(self._largest, np.abs(prepared).max(initial=0)))
-        norms, candidates = self._model(among, scale).kneighbors(prepared / scale, wanted)
-        if among is not None:
-            candidates = among[candidates]
+        model = self._model(candidate_positions, scale)
+        norms, candidates = model.kneighbors(prepared / scale, wanted)
+        if candidate_positions is not None:
+            candidates = candidate_positions[candidates]
         error = NORM_ERROR * (self._lengths(prepared) + self._longest)
         return candidates, norms[:, -1] * scale - error
 
@@ -67,9 +68,9 @@ class NearestNeighborsBackEnd:
         self._longest = self._lengths(prepared).max(initial=0)
         self._everything = self._fitted(prepared, self._scale(self._largest))
 
-    def _model(self, among: np.ndarray | None, scale: float) -> NearestNeighbors:
-        if among is not None:
-            return self._fitted(self._prepared[among], scale)
+    def _model(self, candidate_positions: np.ndarray | None, scale: float) -> NearestNeighbors:
+        if candidate_positions is not None:
+            return self._fitted(self._prepared[candidate_positions], scale)
         if scale == self._scale(self._largest):
             return self._everything
         return self._fitted(self._prepared, scale)

@@ -165,34 +165,50 @@ class GalleryIndex:
             self.back_end.load(Path(folder), self._gallery.vectors, self._metric, settings)
 
     def find(
-        self, queries: np.ndarray, k: int, own: np.ndarray, among: np.ndarray | None = None
+        self,
+        queries: np.ndarray,
+        k: int,
+        self_positions: np.ndarray,
+        candidate_positions: np.ndarray | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """See `cbir_tf.search.index.Finder`."""
-        if self.is_exact or among is not None:
-            return self._find(queries, k, own, among, k + CANDIDATES_BEYOND_K)
+        if self.is_exact or candidate_positions is not None:
+            return self._find(
+                queries, k, self_positions, candidate_positions, k + CANDIDATES_BEYOND_K
+            )
         found = np.empty((len(queries), k), dtype=np.int64)
         distances = np.empty((len(queries), k), dtype=np.float32)
         # More than its recall was measured with would be no surer, but for the query itself.
-        for number, some in ((max(k, SAMPLE_K), own < 0), (max(k, SAMPLE_K) + 1, own >= 0)):
+        least, stored = max(k, SAMPLE_K), self_positions >= 0
+        for count, some in ((least, ~stored), (least + 1, stored)):
             rows = np.flatnonzero(some)
-            found[rows], distances[rows] = self._find(queries[rows], k, own[rows], None, number)
+            found[rows], distances[rows] = self._find(
+                queries[rows], k, self_positions[rows], None, count
+            )
         return found, distances
 
     def _find(
-        self, queries: np.ndarray, k: int, own: np.ndarray, among: np.ndarray | None, wanted: int
+        self,
+        queries: np.ndarray,
+        k: int,
+        self_positions: np.ndarray,
+        candidate_positions: np.ndarray | None,
+        wanted: int,
     ) -> tuple[np.ndarray, np.ndarray]:
         """`find`, from so many candidates at first."""
         found = np.full((len(queries), k), -1)
         distances = np.full((len(queries), k), np.inf, dtype=np.float32)
-        most = len(self) if among is None else len(among)
+        most = len(self) if candidate_positions is None else len(candidate_positions)
         pending = np.arange(len(queries) if most else 0)
         while len(pending):
             wanted = min(wanted, most)
             unsettled = []
             for some in blocks(len(pending), max(wanted, queries.shape[1]), BLOCK_VALUES):
                 rows = pending[some]
-                candidates, beyond = self.back_end.propose(queries[rows], wanted, among)
-                candidates = np.where(candidates == own[rows, None], -1, candidates)
+                candidates, beyond = self.back_end.propose(
+                    queries[rows], wanted, candidate_positions
+                )
+                candidates = np.where(candidates == self_positions[rows, None], -1, candidates)
                 best, their_distances = self._rank(queries[rows], candidates, k)
                 width = best.shape[1]
                 found[rows, :width], distances[rows, :width] = best, their_distances
@@ -212,8 +228,8 @@ class GalleryIndex:
         def measure(rows: slice) -> None:
             some = candidates[rows]
             prepared = self._metric.prepare(self._gallery.vectors.take(some.ravel(), axis=0))
-            own = self._metric.prepare(queries[rows])[:, np.newaxis]
-            distances[rows] = between(self._metric, own, prepared.reshape(*some.shape, -1))
+            some_queries = self._metric.prepare(queries[rows])[:, np.newaxis]
+            distances[rows] = between(self._metric, some_queries, prepared.reshape(*some.shape, -1))
 
         values = candidates.shape[1] * queries.shape[1]
         parts = list(blocks(len(queries), values, CACHED_VALUES))

@@ -58,7 +58,11 @@ def test_what_a_deleted_store_left_behind_is_not_taken_for_the_new_ones(tmp_path
     assert (tmp_path / "features.db-wal").stat().st_size
     path.unlink()
     with FeatureStore.create(path, "new", ["b"]) as store:
-        assert (store.model_digest, store.class_names, len(store.records())) == ("new", ("b",), 0)
+        assert (store.encoder_fingerprint, store.class_names, len(store.records())) == (
+            "new",
+            ("b",),
+            0,
+        )
 
 
 def test_a_store_is_there_whole_or_not_at_all(tmp_path, monkeypatch):

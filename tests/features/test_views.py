@@ -16,7 +16,7 @@ from cbir_tf.config.model import Model
 from cbir_tf.config.search import Search
 from cbir_tf.data.decode import decode_image
 from cbir_tf.features.runtime import is_exported
-from cbir_tf.features.views import averaging, maker_of, open_run_encoder, viewed
+from cbir_tf.features.views import averaging, encoder_fingerprint, open_run_encoder, viewed
 from cbir_tf.models import build_embedder, load_embedder
 
 NONE, FLIP, CROPS = (Search(test_time_augmentation=each) for each in ("none", "flip", "crops"))
@@ -167,6 +167,6 @@ def test_the_encoder_of_a_run_averages_with_either_runtime(run, monkeypatch, run
 
 
 def test_a_store_made_before_there_were_views_is_one_without(run):
-    assert maker_of(run, NONE) == maker_of(run, FLIP).removesuffix(" flip")
-    assert len(maker_of(run, NONE)) == 64
-    assert maker_of(run, SCALES).endswith(" flip at 0.5, 1, 1.5")
+    assert encoder_fingerprint(run, NONE) == encoder_fingerprint(run, FLIP).removesuffix(" flip")
+    assert len(encoder_fingerprint(run, NONE)) == 64
+    assert encoder_fingerprint(run, SCALES).endswith(" flip at 0.5, 1, 1.5")

@@ -15,7 +15,7 @@ from cbir_tf.data.added import forget_picture, id_of, save_picture
 from cbir_tf.errors import UserError
 from cbir_tf.features.runtime import PIECE_PIXELS, OnnxEncoder
 from cbir_tf.features.store import FeatureStore, Record
-from cbir_tf.features.views import maker_of, viewed
+from cbir_tf.features.views import encoder_fingerprint, viewed
 from cbir_tf.retrieval.calibration import Calibration
 from cbir_tf.retrieval.retriever import Retriever
 from cbir_tf.run import Run
@@ -40,9 +40,9 @@ class LiveGallery:
     def __init__(self, run: Run, search: Search) -> None:
         self.run, self.settings = run, search
         if not run.features.exists():
-            maker = maker_of(run, search)
+            fingerprint = encoder_fingerprint(run, search)
             names = read_json(run.training)["class_names"]
-            FeatureStore.create(run.features, maker, names, search.dtype).close()
+            FeatureStore.create(run.features, fingerprint, names, search.dtype).close()
         self.retriever = Retriever(run, search, may_be_empty=True)
         self.store = self.retriever.store
         self.columns = set(self.store.metadata_names)
