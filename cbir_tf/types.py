@@ -20,7 +20,7 @@ def _distinct(ids: np.ndarray, what: str) -> None:
         )
 
 
-def _frozen(values: Sequence | np.ndarray, dtype: type | None = None) -> np.ndarray:
+def _frozen(values: Sequence[object] | np.ndarray, dtype: type | None = None) -> np.ndarray:
     array = np.asarray(values, dtype=dtype).view()
     array.flags.writeable = False
     return array

@@ -158,7 +158,8 @@ class ClassRouter:
     def _factors(self, probabilities: np.ndarray) -> np.ndarray:
         """(Q, C) soft: the factor of each class."""
         shares = np.maximum(probabilities, LEAST_PROBABILITY)
-        return (shares.max(axis=1, keepdims=True) / shares) ** self.settings.weight
+        factors: np.ndarray = (shares.max(axis=1, keepdims=True) / shares) ** self.settings.weight
+        return factors
 
     @cached_property
     def _members(self) -> list[np.ndarray]:
@@ -194,7 +195,7 @@ class ClassRouter:
         """
         last = weigh(distances, self.factors(found, probabilities)).max(axis=1, keepdims=True)
         least = weigh(distances[:, :1], self._factors(probabilities))
-        return least <= last
+        return np.asarray(least <= last)
 
 
 def route_by_label(
@@ -222,7 +223,7 @@ def route_by_label(
 
 def predicted(classifier: Classifier, vectors: np.ndarray, ids: np.ndarray) -> np.ndarray:
     """(N,) int64: position of the likeliest class among the classifier's labels."""
-    return classifier.probabilities(vectors, ids).argmax(axis=1)
+    return np.asarray(classifier.probabilities(vectors, ids).argmax(axis=1))
 
 
 def weigh(distances: np.ndarray, factors: np.ndarray) -> np.ndarray:
@@ -233,7 +234,7 @@ def weigh(distances: np.ndarray, factors: np.ndarray) -> np.ndarray:
         [2.0, inf]
     """
     most = np.where(np.isinf(distances), np.inf, np.finfo(np.float32).max / 4)
-    return np.minimum(distances * factors, most).astype(np.float32)
+    return np.asarray(np.minimum(distances * factors, most), dtype=np.float32)
 
 
 def ordered(

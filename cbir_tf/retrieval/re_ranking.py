@@ -47,7 +47,7 @@ def query_expansion(
         (positions >= 0) & (similarities > 0), np.maximum(similarities, 0) ** alpha, 0
     )
     moved = _unit(queries + np.einsum("qn,qnd->qd", weights, vectors))
-    return (lengths * moved).astype(np.float32)
+    return np.asarray(lengths * moved, dtype=np.float32)
 
 
 def augmented(index: Finder, gallery: Embeddings, n: int = 10, alpha: float = 3.0) -> Embeddings:
@@ -129,7 +129,7 @@ def _expanded_sets(ranks: np.ndarray, k1: int) -> np.ndarray:
     whole, half = _reciprocal(ranks, k1), _reciprocal(ranks, int(np.around(k1 / 2)))
     joining = half.astype(np.float64)  # as numbers: products of matrices count what is shared
     joins = whole & (whole @ joining.T > 2 / 3 * joining.sum(axis=1))
-    return whole | (joins @ joining > 0)
+    return np.asarray(whole | (joins @ joining > 0))
 
 
 def _reciprocal(ranks: np.ndarray, k: int) -> np.ndarray:

@@ -248,7 +248,8 @@ def _components(
             f"search.whiten: the {count} stored vectors differ along no more than "
             f"{differing} directions; lower search.pca, or leave search.whiten at 0"
         )
-    return directions[:, :differing] / deviations[:differing] ** whiten
+    whitened: np.ndarray = directions[:, :differing] / deviations[:differing] ** whiten
+    return whitened
 
 
 def _digest(*values: np.ndarray | str) -> str:

@@ -193,18 +193,18 @@ def test_only_a_projection_of_these_very_vectors_and_settings_is_used_again(tmp_
         search = Search(**dict(zip(("pca", "whiten", "standardize"), settings, strict=True)))
         found = whitening_for(others, search, tmp_path)
         assert found.digest == Whitening.fit(others, *settings).digest
-        assert "of other vectors or settings: fitting the projection anew" in caplog.text
+        assert "of other vectors or settings" in caplog.text
         caplog.clear()
     whitening_for(vectors, Search(pca=4), tmp_path)
     assert not caplog.text
     whitening_for(vectors, Search(pca=4), tmp_path / "elsewhere")
-    assert "no saved projection" in caplog.text
+    assert "no saved whitening" in caplog.text
 
 
 @pytest.mark.parametrize("content", [b"", b"half of a file", b"PK\x03\x04"])
 def test_a_file_that_is_no_projection_is_refused(tmp_path, content):
     (tmp_path / FILE_NAME).write_bytes(content)
-    with pytest.raises(UserError, match="damaged; extract the features anew"):
+    with pytest.raises(UserError, match="damaged"):
         Whitening.load(tmp_path)
 
 
