@@ -1,16 +1,15 @@
-"""The service beside the bare model and search, on the same cores: requests a second.
+"""The service beside a bare program, on the same cores: pictures a second.
 
-    python benchmarks/service.py --images data/clothing224 [--seconds 60] [--clients 16]
+    PYTHONPATH=. python benchmarks/service.py --images data/clothing224 [--seconds 60]
 
-MobileNetV2 0.35 at 224 pixels, 10,000 stored images, k = 5. The bare program decodes, encodes and
-searches the same pictures in one process, in every way of WAYS: batches of several sizes, the next
-of them decoded while the model works on one, or not. All take turns with the service. `bare` is the
-fastest way with no more pictures at a time than there are clients, as the service has; `bare_any`
-the fastest of all. Every round begins with new processes, as two of one and the same program can
-differ by a few hundredths. The clients are one thread of this process with prepared requests; the
-processor time they take is the service's loss all the same. `processor_ms` says what a picture
-costs each of them: where others use the machine too, that says more than the rates. Weights are
-random: they make no difference to the time. Prints JSON.
+MobileNetV2 0.35 at 224 pixels with random weights, 10,000 stored images, k = 5. The bare program
+decodes, encodes and searches the same pictures in one process, in several ways: batches of 4 to 16,
+the next of them decoded meanwhile or not. The fastest way that has no more pictures at a time than
+there are clients is what the service is compared with. Both take turns, with a new service process
+in each round. The clients are one thread of this process; what they take is the service's loss.
+
+Compare the ratio, and only within one run: rates depend on who else uses the machine, and
+`processor_ms` (milliseconds of processor time for a picture) less so. Prints JSON.
 """
 
 from __future__ import annotations
@@ -28,8 +27,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from multiprocessing import get_context
+from dataclasses import dataclass, field
 from pathlib import Path
 
 os.environ["OMP_WAIT_POLICY"] = "passive"  # as `cbir serve` has it; faster for both
@@ -42,49 +40,88 @@ from cbir_tf.data.decode import decode_image
 from cbir_tf.features.store import FeatureStore, Record
 from cbir_tf.features.views import encoder_fingerprint
 
-STORED, K, PICTURES = 10_000, 5, 400
-BARE_SHARE = 4  # of the service's seconds each way of the bare program has one part in so many
+STORED, K, PICTURES, TARGET = 10_000, 5, 400, 0.75
 CONFIG = """
 data: {{source: folder, path: "{images}", split: {{by: stratified, validation: 0.1, test: 0.1}}}}
 model: {{backbone: mobilenet_v2, options: {{alpha: 0.35}}, weights: null, embedding_size: 128}}
 training: {{epochs: 0}}
-search: {{k: {k}, index: {index}}}
+search: {{k: {k}}}
 """
+
+
+@dataclass(frozen=True)
+class Way:
+    """How the bare program works: batch size, and whether the next batch is decoded meanwhile."""
+
+    batch: int
+    ahead: bool
+
+    def __str__(self) -> str:
+        return f"batches of {self.batch}{', the next decoded meanwhile' if self.ahead else ''}"
+
+
+WAYS = [Way(batch, ahead) for batch in (4, 8, 16) for ahead in (False, True)]
+
+
+@dataclass
+class Measured:
+    """One of the programs, over all rounds.
+
+    Attributes:
+        rates: pictures a second, by round.
+        processor: seconds of processor time, in all.
+        pictures: in all.
+    """
+
+    rates: list[float] = field(default_factory=list)
+    processor: float = 0.0
+    pictures: int = 0
+
+    def add(self, pictures: int, seconds: float, processor: float) -> None:
+        """One round."""
+        self.rates.append(pictures / seconds)
+        self.processor += processor
+        self.pictures += pictures
+
+    @property
+    def rate(self) -> float:
+        """Pictures a second."""
+        return float(np.mean(self.rates))
 
 
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=Path, required=True, help="folder of photos")
-    parser.add_argument("--seconds", type=float, default=60, help="of the service, in all")
-    parser.add_argument("--rounds", type=int, default=4)
-    parser.add_argument("--turns", type=int, default=3, help="of a round")
+    parser.add_argument("--seconds", type=float, default=60, help="of the service, in all rounds")
+    parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--clients", type=int, default=16)
-    parser.add_argument("--index", default="nearest_neighbors")
-    parser.add_argument("--run", type=Path, help="kept from an earlier time")
+    parser.add_argument("--run", type=Path, help="kept from an earlier benchmark")
     arguments = parser.parse_args()
-    arguments.seconds /= arguments.rounds * arguments.turns
+    seconds = arguments.seconds / arguments.rounds
     photos = sorted(arguments.images.rglob("*.jpg"))
     chosen = np.random.default_rng(0).choice(len(photos), min(PICTURES, len(photos)), False)
     pictures = [photos[each].read_bytes() for each in chosen]
     with tempfile.TemporaryDirectory() as folder:
-        run = made(arguments.run or Path(folder) / "run", arguments.images, arguments.index)
-        rounds = []
+        run = make_run(arguments.run or Path(folder) / "run", arguments.images)
+        bare = Bare(run, pictures)
+        ways = {way: Measured() for way in WAYS if way.batch * (1 + way.ahead) <= arguments.clients}
+        service, clients = ServiceRounds(), Measured()
         for _ in range(arguments.rounds):
-            with get_context("spawn").Pool(1) as pool:
-                rounds.append(pool.apply(one_round, (run.folder, pictures, arguments)))
-    print(json.dumps(told(rounds, arguments), indent=2))
+            for way, measured in ways.items():
+                bare.measure(seconds / 3, way, measured)
+            service.measure(run.folder, pictures, arguments.clients, seconds, clients)
+    print(json.dumps(report(ways, service, clients), indent=2))
 
 
-def made(folder: Path, images: Path, index: str) -> Run:
-    """A run of 10,000 images, whose vectors are random too."""
+def make_run(folder: Path, images: Path) -> Run:
+    """A run of 10,000 images with random vectors."""
     if not (folder / "model.onnx").is_file():
         folder.parent.mkdir(parents=True, exist_ok=True)
         config = folder.with_suffix(".yaml")
-        text = CONFIG.format(images=images.resolve(), k=K, index=index)
-        config.write_text(text, encoding="utf-8")
+        config.write_text(CONFIG.format(images=images.resolve(), k=K), encoding="utf-8")
         if cbir(["train", "--config", str(config), "--run", str(folder)]):
-            raise SystemExit("no run")
+            raise SystemExit("the run could not be made")
         run = Run.open(folder)
         vectors = np.random.default_rng(0).normal(size=(STORED, 128)).astype(np.float32)
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
@@ -96,135 +133,52 @@ def made(folder: Path, images: Path, index: str) -> Run:
     return Run.open(folder)
 
 
-@dataclass
-class Round:
-    """What one set of processes did.
-
-    Attributes:
-        rates, spent: by way of the bare program, and by the service: pictures a second in each
-            turn, and seconds of processor time.
-        clients: seconds of processor time that they took.
-        latencies: seconds.
-        memory: megabytes of the service, at its start and after each turn.
-    """
-
-    rates: dict[str, list[float]]
-    spent: dict[str, float]
-    clients: float
-    latencies: list[float]
-    errors: int
-    memory: list[float]
-    exit_status: int
-
-
-def one_round(folder: Path, pictures: list[bytes], arguments: argparse.Namespace) -> Round:
-    """Turns of all, by new processes."""
-    bare = Bare(Run.open(folder), pictures)
-    names = [*map(str, WAYS), "service"]
-    result = Round({each: [] for each in names}, dict.fromkeys(names, 0.0), 0.0, [], 0, [], -1)
-    process, port = started(folder)
-    try:
-        load(port, pictures, arguments.clients, 3)
-        result.memory.append(resident(process.pid))
-        for _ in range(arguments.turns):
-            for way in WAYS:
-                before = time.process_time()
-                result.rates[str(way)].append(bare.rate(arguments.seconds / BARE_SHARE, way))
-                result.spent[str(way)] += time.process_time() - before
-            before, theirs = time.process_time(), processor_seconds(process.pid)
-            taken, failed = load(port, pictures, arguments.clients, arguments.seconds)
-            result.clients += time.process_time() - before
-            result.spent["service"] += processor_seconds(process.pid) - theirs
-            result.rates["service"].append(len(taken) / arguments.seconds)
-            result.latencies += taken
-            result.errors += failed
-            result.memory.append(resident(process.pid))
-    finally:
-        process.send_signal(signal.SIGINT)
-        result.exit_status = process.wait(60)
-    return result
-
-
-def told(rounds: list[Round], arguments: argparse.Namespace) -> dict[str, object]:
-    """All rounds together."""
-    rates = {name: np.array([each.rates[name] for each in rounds]) for name in rounds[0].rates}
-    few = [str(way) for way in WAYS if way.at_a_time <= arguments.clients]
-    best = {
-        "bare": max(few, key=lambda name: rates[name].mean()),
-        "bare_any": max(map(str, WAYS), key=lambda name: rates[name].mean()),
-    }
-    seconds = dict.fromkeys(rates, arguments.seconds / BARE_SHARE)
-    seconds["service"] = arguments.seconds
-    spent = {
-        name: sum(each.spent[name] for each in rounds) / (rates[name].sum() * seconds[name])
-        for name in (*best.values(), "service")
-    }
-    latencies = np.concatenate([each.latencies for each in rounds])
-    spent["clients"] = sum(each.clients for each in rounds) / len(latencies)
-    service = rates["service"]
+def report(
+    ways: dict[Way, Measured], service: ServiceRounds, clients: Measured
+) -> dict[str, object]:
+    """The figures of all rounds."""
+    best = max(ways, key=lambda way: ways[way].rate)
+    bare, rounds = ways[best], service.measured
+    latencies = 1e3 * np.array(service.latencies)
     return {
         "cores": len(os.sched_getaffinity(0)),
-        "clients": arguments.clients,
-        "index": arguments.index,
-        "per_s": {name: round(float(each.mean()), 1) for name, each in rates.items()},
-        "best": best,
-        "ratio": {
-            name: round(float(service.mean() / rates[way].mean()), 3) for name, way in best.items()
+        "bare_per_s": {str(way): round(each.rate, 1) for way, each in ways.items()},
+        "service_per_s": round(rounds.rate, 1),
+        "ratio": round(rounds.rate / bare.rate, 3),
+        "target": TARGET,
+        "ratio_of_rounds": np.round(np.divide(rounds.rates, bare.rates), 3).tolist(),
+        "processor_ms": {
+            name: round(1e3 * each.processor / each.pictures, 2)
+            for name, each in (("bare", bare), ("service", rounds), ("clients", clients))
         },
-        "ratio_of_rounds": {
-            name: np.round(service.mean(axis=1) / rates[way].mean(axis=1), 3).tolist()
-            for name, way in best.items()
-        },
-        "processor_ms": {name: round(1e3 * each, 2) for name, each in spent.items()},
         "requests": len(latencies),
-        "errors": sum(each.errors for each in rounds),
+        "errors": service.errors,
         "latency_ms": {
-            f"p{each}": round(1e3 * float(np.percentile(latencies, each)), 1)
-            for each in (50, 90, 99, 100)
+            f"p{each}": round(float(np.percentile(latencies, each)), 1) for each in (50, 90, 99)
         },
-        "memory_mb_at_start_and_after_each_turn": [each.memory for each in rounds],
-        "exit_status": [each.exit_status for each in rounds],
+        "memory_mb_at_start_and_end": service.memory,
+        "exit_status": service.exit_status,
     }
-
-
-@dataclass(frozen=True)
-class Way:
-    """How the bare program goes about it."""
-
-    batch: int
-    ahead: bool
-
-    @property
-    def at_a_time(self) -> int:
-        """Pictures that it has begun and not finished."""
-        return self.batch * (1 + self.ahead)
-
-    def __str__(self) -> str:
-        return f"batches of {self.batch}{', the next decoded meanwhile' if self.ahead else ''}"
-
-
-WAYS = [Way(batch, ahead) for batch in (4, 8, 16, 32) for ahead in (False, True)]
 
 
 class Bare:
     """Decode, encode and search without a service."""
 
     def __init__(self, run: Run, pictures: list[bytes]) -> None:
-        self.data = run.config.data
-        self.pictures = pictures
+        self.data, self.pictures = run.config.data, pictures
         self.retriever = Retriever(run)
         self.pool = ThreadPoolExecutor(len(os.sched_getaffinity(0)))
 
-    def rate(self, seconds: float, way: Way) -> float:
-        """Pictures a second."""
-        done, start = 0, time.perf_counter()
+    def measure(self, seconds: float, way: Way, into: Measured) -> None:
+        """Some seconds of one way."""
+        done, start, processor = 0, time.perf_counter(), time.process_time()
         for pixels in self._batches(way):
             vectors = self.retriever.encoder.of_pixels(np.stack(pixels))
             self.retriever.engine().search(self.retriever.gallery.queries(vectors), K)
             done += len(pixels)
             if time.perf_counter() - start > seconds:
                 break
-        return done / (time.perf_counter() - start)
+        into.add(done, time.perf_counter() - start, time.process_time() - processor)
 
     def _batches(self, way: Way) -> Iterator[list[np.ndarray]]:
         pictures = itertools.cycle(self.pictures)
@@ -242,8 +196,42 @@ class Bare:
         return decode_image(picture, self.data.image_size, self.data.resize)
 
 
-def started(folder: Path) -> tuple[subprocess.Popen[str], int]:
-    """The service, and its port."""
+class ServiceRounds:
+    """The service, a new process in each round.
+
+    Attributes:
+        measured: of its processes.
+        latencies: seconds of each request.
+        errors: requests that were not answered with 200.
+        memory: resident megabytes of each process.
+    """
+
+    def __init__(self) -> None:
+        self.measured, self.latencies, self.errors = Measured(), list[float](), 0
+        self.memory, self.exit_status = list[tuple[float, float]](), list[int]()
+
+    def measure(
+        self, folder: Path, pictures: list[bytes], clients: int, seconds: float, into: Measured
+    ) -> None:
+        """One round; what the clients took is added to `into`."""
+        process, port = start_service(folder)
+        try:
+            load(port, pictures, clients, 2)
+            memory = resident_megabytes(process.pid)
+            before, ours = processor_seconds(process.pid), time.process_time()
+            latencies, errors = load(port, pictures, clients, seconds)
+            into.add(len(latencies), seconds, time.process_time() - ours)
+            self.measured.add(len(latencies), seconds, processor_seconds(process.pid) - before)
+            self.latencies += latencies
+            self.errors += errors
+            self.memory.append((memory, resident_megabytes(process.pid)))
+        finally:
+            process.send_signal(signal.SIGINT)
+            self.exit_status.append(process.wait(60))
+
+
+def start_service(folder: Path) -> tuple[subprocess.Popen[str], int]:
+    """The process, and its port."""
     process = subprocess.Popen(
         [sys.executable, "-m", "cbir_tf", "serve", "--run", str(folder), "--port", "0",
          "server.rate=0"],
@@ -255,24 +243,22 @@ def started(folder: Path) -> tuple[subprocess.Popen[str], int]:
 
 
 def load(port: int, pictures: list[bytes], clients: int, seconds: float) -> tuple[list[float], int]:
-    """Each client asks again as soon as it is answered; latencies in seconds, and errors."""
-    requests = [request(port, picture) for picture in pictures]
+    """Each client sends its next request at every answer: latencies in seconds, and errors."""
+    requests = itertools.cycle([request(port, picture) for picture in pictures])
     selector = selectors.DefaultSelector()
-    began: dict[socket.socket, float] = {}
+    started: dict[socket.socket, float] = {}
     received: dict[socket.socket, bytes] = {}
-    latencies, errors, number = [], 0, 0
+    latencies, errors = [], 0
 
-    def ask(client: socket.socket) -> None:
-        nonlocal number
-        began[client], received[client] = time.perf_counter(), b""
-        client.sendall(requests[number % len(requests)])
-        number += 1
+    def send(client: socket.socket) -> None:
+        started[client], received[client] = time.perf_counter(), b""
+        client.sendall(next(requests))
 
     for _ in range(clients):
         client = socket.create_connection(("127.0.0.1", port))
         client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         selector.register(client, selectors.EVENT_READ)
-        ask(client)
+        send(client)
     end = time.perf_counter() + seconds
     while time.perf_counter() < end:
         for key, _ in selector.select(0.1):
@@ -281,11 +267,11 @@ def load(port: int, pictures: list[bytes], clients: int, seconds: float) -> tupl
             received[client] += client.recv(65536)
             if not is_whole(received[client]):
                 continue
-            latencies.append(time.perf_counter() - began[client])
+            latencies.append(time.perf_counter() - started[client])
             errors += not received[client].startswith(b"HTTP/1.1 200 ")
-            ask(client)
-    for key in list(selector.get_map().values()):
-        key.fileobj.close()  # type: ignore[union-attr]
+            send(client)
+    for client in started:
+        client.close()
     return latencies, errors
 
 
@@ -311,13 +297,13 @@ def is_whole(answer: bytes) -> bool:
 
 
 def processor_seconds(process: int) -> float:
-    """That a process has had of all cores."""
+    """Processor time of a process, on all cores."""
     fields = Path(f"/proc/{process}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def resident(process: int) -> float:
-    """Megabytes of memory that a process has."""
+def resident_megabytes(process: int) -> float:
+    """Memory of a process."""
     text = Path(f"/proc/{process}/status").read_text(encoding="ascii")
     return round(int(text.partition("VmRSS:")[2].split()[0]) / 1024, 1)
 

@@ -58,7 +58,8 @@ class Gallery:
         return len(self.embeddings)
 
     def __contains__(self, id_: str) -> bool:
-        return bool(positions_of(np.array([id_]), self.embeddings.ids)[0] >= 0)
+        found = positions_of(np.array([id_]), self.embeddings.ids)[0]
+        return bool(found >= 0) and not id_.endswith("\0")  # which NumPy's strings drop
 
     @property
     def embeddings(self) -> Embeddings:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 import re
 import time
-from uuid import uuid4
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -39,7 +39,9 @@ class RequestLog:
             return
         start, status = time.perf_counter(), 0
         given = Headers(scope=scope).get("x-request-id", "")
-        request_id = given if _REQUEST_ID.fullmatch(given) else uuid4().hex
+        # Not uuid4, which waits for the operating system, and for Python's lock after that.
+        own = f"{random.getrandbits(64):016x}"
+        request_id = given if _REQUEST_ID.fullmatch(given) else own
 
         async def send_with_id(message: Message) -> None:
             nonlocal status
