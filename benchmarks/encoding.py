@@ -1,11 +1,11 @@
-"""Images per second from files to stored vectors, beside what its two halves allow and Keras.
+"""Images per second from files to stored vectors, compared with its two halves and with Keras.
 
     python benchmarks/encoding.py data/clothing224 [--images 1000] [--turns 3]
 
-MobileNetV2 at 224 x 224 with random weights, which cost what any others do. In turns, over the same
-files: decoding alone; ONNX Runtime alone, on images in memory; `extract` end to end, into a new
-feature store; and plain `keras predict` over a tf.data pipeline that decodes the same files. Where
-decoding and the model share the cores, they allow together 1 / (1 / decoding + 1 / model).
+MobileNetV2 at 224 x 224 with random weights, whose speed is that of any others. In turns, over the
+same files: decoding alone; ONNX Runtime alone, on images in memory; `extract` end to end, into a
+new feature store; and plain `keras predict` over a tf.data pipeline that decodes the same files. As
+decoding and the model share the cores, their joint limit is 1 / (1 / decoding + 1 / model).
 Prints JSON.
 """
 

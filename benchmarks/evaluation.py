@@ -2,8 +2,8 @@
 
     python benchmarks/evaluation.py
 
-Every query ranks the whole gallery; all figures come of one pass, full mAP and MAP@100 among them.
-Prints JSON: seconds, and the most memory the process ever took.
+Every query ranks the whole gallery; all metrics, among them full mAP and MAP@100, come from one
+pass. Prints JSON: seconds, peak memory of the process in GiB, and the two metrics.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Our grouped convolution beside Keras' own, on a CPU, for the 3x3 layers of ResNeXt-50.
+"""Our grouped convolution compared with Keras' own on a CPU, for the 3x3 layers of ResNeXt-50.
 
     PYTHONPATH=. python benchmarks/grouped_convolution.py [--images 4] [--repeats 3]
 
-Measured are a compiled forward pass, and forward and backward together, on float32 feature maps as
-images of 224 x 224 pixels give them; the least of the repeats, after one call to warm up.
+Measured are a compiled forward pass, and forward and backward pass together, on float32 feature
+maps of the sizes for images of 224 x 224 pixels; the minimum of the repeats after a warm-up call.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ KINDS = {"ours": GroupedConv2D, "Keras'": keras.layers.Conv2D}
 
 
 def seconds(call: Callable[[], object], repeats: int) -> float:
-    """The least time of a call."""
+    """The minimum time of a call."""
     call()
     times = []
     for _ in range(repeats):

@@ -1,10 +1,10 @@
-"""Train and measure configurations over several seeds, and print their figures as Markdown.
+"""Train and evaluate configurations with several seeds, and print their metrics as Markdown.
 
     python benchmarks/recipes.py configs/clothing/mobilenet_v2_035.yaml ... --seeds 0 1 2
 
-Every run is the plain commands, train.py and `cbir evaluate` (leave-one-out in the test split, and
-test against train), in a process of its own. A run that is there already is not trained again, so
-the program can be stopped and started. The last table is what docs/results.md shows.
+Every run calls the commands `cbir train` and `cbir evaluate` (leave-one-out in the test split, and
+test against train), each in its own process. An existing run is not trained again, so the program
+can be interrupted and started again. docs/results.md shows the last table.
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
-"""Our semi-hard triplet loss beside TensorFlow Addons', in one run on the same data.
+"""Our semi-hard triplet loss compared with TensorFlow Addons' on the same data.
 
     python benchmarks/triplet_loss.py --addons .venv-conformance-losses/bin/python
         [--sizes 256 512 1024] [--repeats 3]
 
-The two cannot share a process, as TensorFlow Addons needs TensorFlow 2.15: one worker in each
-environment waits while the other computes, turn by turn, for at least a second. Measured are loss
-and gradient together, a compiled tf.function on float32 embeddings of 128 dimensions in classes of
-8, and how far each worker's peak memory lies above what it held before. TensorFlow Addons takes up
-to 19 GiB at 1,024; a size for which too little memory is free is left out.
+The two cannot share a process, as TensorFlow Addons needs TensorFlow 2.15: a worker in each
+environment computes for at least a second while the other waits, in turns. Measured are the time of
+loss and gradient together, in a compiled tf.function on float32 embeddings of 128 dimensions in
+classes of 8, and the increase of each worker's peak memory. TensorFlow Addons takes up to 19 GiB at
+1,024; a size for which too little memory is free is skipped.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def free_memory() -> int:
 
 
 def work(which: str, size: int) -> None:
-    """Answer every line on standard input with one turn's measurement, as JSON."""
+    """For every line on standard input, write the measurement of one turn as JSON."""
     import numpy as np
     import tensorflow as tf
 
@@ -81,7 +81,7 @@ def work(which: str, size: int) -> None:
 
 
 class Worker:
-    """A process in another environment that measures when asked."""
+    """A process in another environment that measures on request."""
 
     def __init__(self, python: str, which: str, size: int) -> None:
         self.python = python
@@ -108,7 +108,7 @@ class Worker:
 
 
 def compare(addons_python: str, size: int, repeats: int) -> dict[str, float]:
-    """Medians over interleaved turns, the first of each left out as it compiles."""
+    """Medians over interleaved turns without the first, which compiles."""
     workers = {
         "ours": Worker(sys.executable, "ours", size),
         "addons": Worker(addons_python, "addons", size),
@@ -146,7 +146,7 @@ def main() -> int:
     for size in arguments.sizes:
         needed = int(COPIES_OF_ADDONS * 4 * size**3)
         if free_memory() < needed:
-            print(f"{size:5d}   left out: about {needed / 2**30:.1f} GiB of free memory are needed")
+            print(f"{size:5d}   skipped: needs about {needed / 2**30:.1f} GiB of free memory")
             continue
         each = compare(arguments.addons, size, arguments.repeats)
         print(

@@ -1,4 +1,4 @@
-"""The section of the configuration that says what turns images into vectors."""
+"""The `model` section of the configuration: backbone, head, and the layers that are trained."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ class Model(Section):
     PyTorch has them; bit_m_r50x1; deep_ranking; dinov2, dinov3, vit and swin of KerasHub; small_cnn
     and mini_densenet, to train from scratch."""
     options: dict[str, Any] = Field({})
-    """Further arguments of the backbone, as alpha: 0.35 for the MobileNets."""
+    """Options of the backbone, for example alpha: 0.35 for the MobileNets."""
     weights: str | None = "imagenet"
     """imagenet, imagenet21k (BiT), release:NAME@VERSION, a .keras, .weights.h5, .h5 (Keras 2),
     .safetensors (PyTorch's networks) or .npz (BiT) file, a SavedModel folder or handle (BiT), a
-    KerasHub preset (kerashub:NAME, hf://OWNER/NAME, or a folder), or null for random ones. Those of
-    a whole embedder give the head too, where hidden and embedding_size are the same."""
+    KerasHub preset (kerashub:NAME, hf://OWNER/NAME, or a folder), or null for random weights. From
+    a whole embedder the head is loaded too, if hidden and embedding_size are the same."""
     preprocessing: Literal["own", "signed", "unit", "caffe", "imagenet", "none"] = "own"
-    """What the backbone is given: own: what its published weights want; signed: -1 to 1; unit: 0 to
-    1, as weights of older systems were trained with; caffe, imagenet: less ImageNet's mean; none:
+    """Pixels as the backbone gets them: own: as its published weights expect; signed: -1 to 1;
+    unit: 0 to 1, for weights that were trained so; caffe, imagenet: minus ImageNet's mean; none:
     0 to 255."""
     pooling: Literal["average", "max", "gem"] = "average"
-    """How the last feature map becomes one vector."""
+    """Pooling of the last feature map into one vector; gem: generalised mean."""
     hidden: tuple[Annotated[int, Field(ge=1)], ...] = ()
     """Sizes of dense relu layers between pooling and embedding."""
     hidden_norm: Literal["none", "batch"] = "none"
-    """batch: batch normalisation after each of these layers, always trained."""
+    """batch: batch normalisation after each hidden layer, always trained."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Dropout before the embedding layer; with embedding_size: null, between the vector and what
-    the loss puts on top of it."""
+    """Dropout rate before the embedding layer; with embedding_size: null, before the layer that
+    the loss adds."""
     embedding_size: Annotated[int, Field(ge=1)] | None = 128
     """Size of the embedding; null: the last hidden layer, or without one the pooled features."""
     normalize: bool = True
@@ -43,14 +43,14 @@ class Model(Section):
     trainable: str = "all"
     """all; head; or the name of a backbone layer from which up to train."""
     batch_norm: Literal["frozen", "trained"] = "frozen"
-    """frozen: the backbone's batch normalisation keeps its statistics and scales; trained: it does
-    not, which is the default with weights: null."""
+    """frozen: the backbone's batch normalisation keeps its statistics and scales; trained: both
+    are trained, the default with weights: null."""
 
     @model_validator(mode="before")
     @classmethod
     def _unfrozen_from_scratch(cls, values: Any) -> Any:
         if isinstance(values, dict) and "weights" in values and values["weights"] is None:
-            # Statistics that were never gathered would let features shrink to nothing.
+            # Without statistics of the data, frozen batch norms would let features vanish.
             values = {"batch_norm": "trained"} | values
         return values
 

@@ -1,4 +1,4 @@
-"""Distances between all embeddings of a batch, under TensorFlow Addons' names and with its values.
+"""Distances between all embeddings of a batch, with TensorFlow Addons' names and values.
 
 Source: `tensorflow_addons.losses.metric_learning`, version 0.23.0.
 """
@@ -12,7 +12,7 @@ from keras import backend, ops
 
 from cbir_tf.errors import UserError, nearest
 
-Tensor = Any
+Tensor = Any  # keras.ops takes tensors of any backend and NumPy arrays, which share no type
 DistanceMetric = str | Callable[[Tensor], Tensor]
 
 # Where tf.math.l2_normalize stops dividing by the norm.
@@ -20,9 +20,9 @@ SMALLEST_SQUARED_NORM = 1e-12
 
 
 def precise(embeddings: Tensor) -> Tensor:
-    """The embeddings as float32, or as they are when they are float64.
+    """The embeddings as float32, or unchanged if they are float64.
 
-    Half precision has too few digits to tell near distances apart, whatever the compute policy.
+    Half precision has too few digits to distinguish small distances, whatever the compute policy.
     """
     embeddings = ops.convert_to_tensor(embeddings)
     if backend.standardize_dtype(embeddings.dtype) == "float64":
@@ -31,13 +31,18 @@ def precise(embeddings: Tensor) -> Tensor:
 
 
 def squared_euclidean_distances(embeddings: Tensor) -> Tensor:
-    """|a - b|^2 for every pair, never below zero, exactly zero on the diagonal.
+    """d(a, b) = |a - b|^2 for every pair, never negative, exactly zero on the diagonal.
 
     Args:
         embeddings: (N, D).
 
     Returns:
-        (N, N) float32, or float64 when the embeddings are.
+        (N, N) float32, or float64 for float64 embeddings.
+
+    Example:
+        >>> import numpy as np
+        >>> np.asarray(squared_euclidean_distances(np.array([[0.0, 0.0], [3.0, 4.0]]))).tolist()
+        [[0.0, 25.0], [25.0, 0.0]]
     """
     embeddings = precise(embeddings)
     squares = ops.sum(ops.square(embeddings), axis=1, keepdims=True)
@@ -48,13 +53,18 @@ def squared_euclidean_distances(embeddings: Tensor) -> Tensor:
 
 
 def euclidean_distances(embeddings: Tensor) -> Tensor:
-    """|a - b| for every pair; the gradient at distance zero is zero instead of infinite.
+    """d(a, b) = |a - b| for every pair; its gradient at distance zero is zero, not infinite.
 
     Args:
         embeddings: (N, D).
 
     Returns:
-        (N, N) float32, or float64 when the embeddings are.
+        (N, N) float32, or float64 for float64 embeddings.
+
+    Example:
+        >>> import numpy as np
+        >>> np.asarray(euclidean_distances(np.array([[0.0, 0.0], [3.0, 4.0]]))).tolist()
+        [[0.0, 5.0], [5.0, 0.0]]
     """
     squared = squared_euclidean_distances(embeddings)
     touching = squared <= 0
@@ -65,15 +75,18 @@ def euclidean_distances(embeddings: Tensor) -> Tensor:
 
 
 def angular_distances(embeddings: Tensor) -> Tensor:
-    """1 - cosine similarity for every pair, never below zero; raw embeddings are normalised first.
-
-    A vector of zeros has distance 1 to everything.
+    """d(a, b) = 1 - a . b / (|a| |b|) for every pair, never negative; 1 for a vector of zeros.
 
     Args:
         embeddings: (N, D), of any length.
 
     Returns:
-        (N, N) float32, or float64 when the embeddings are.
+        (N, N) float32, or float64 for float64 embeddings.
+
+    Example:
+        >>> import numpy as np
+        >>> np.asarray(angular_distances(np.array([[2.0, 0.0], [0.0, 3.0]]))).tolist()
+        [[0.0, 1.0], [1.0, 0.0]]
     """
     embeddings = precise(embeddings)
     squares = ops.sum(ops.square(embeddings), axis=1, keepdims=True)
@@ -89,7 +102,7 @@ DISTANCES: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 def distance_function(metric: DistanceMetric) -> Callable[[Tensor], Tensor]:
-    """The function (N, D) -> (N, N) that a name stands for; a callable stands for itself.
+    """The distance of that name, (N, D) -> (N, N); a function is returned unchanged.
 
     Raises:
         UserError: no distance has that name.

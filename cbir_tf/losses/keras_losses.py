@@ -1,4 +1,4 @@
-"""The triplet losses as keras.losses.Loss, for model.compile and saved models."""
+"""The triplet losses as subclasses of keras.losses.Loss, for model.compile and saved models."""
 
 from __future__ import annotations
 
@@ -9,17 +9,18 @@ from keras import ops
 
 from cbir_tf.errors import UserError
 from cbir_tf.losses.distances import DistanceMetric, Tensor, distance_function
-from cbir_tf.losses.triplet import flat_labels, triplet_hard_loss, triplet_semihard_loss
+from cbir_tf.losses.mining import flat_labels
+from cbir_tf.losses.triplet import triplet_hard_loss, triplet_semihard_loss
 
 
-class TripletLoss(keras.losses.Loss):
-    """What both triplet losses share: exact labels, float32 arithmetic, their configuration.
+class TripletLoss(keras.losses.Loss):  # type: ignore[misc]  # Keras has no type hints
+    """Base of both triplet losses: exact labels, float32 arithmetic, and configuration.
 
     Args:
-        margin: how much farther than the positive the negative has to be.
+        margin: by how much the negative has to be farther than the positive.
         distance_metric: "L2", "squared-L2", "angular", or a function from (N, D) embeddings to
-            (N, N) distances; a function has to be registered with Keras to be loaded again.
-        name: of the loss, in logs.
+            (N, N) distances; a function must be registered with Keras to be loaded again.
+        name: name of the loss in logs.
 
     Raises:
         UserError: the distance is unknown.
@@ -46,8 +47,8 @@ class TripletLoss(keras.losses.Loss):
         """
         if sample_weight is not None:
             raise UserError(
-                f"{type(self).__name__}: takes no sample_weight or class_weight, as a triplet is "
-                "made of several samples; leave it out"
+                f"{type(self).__name__}: does not support sample_weight or class_weight, as a "
+                "triplet is made of several samples; leave it out"
             )
         return super().__call__(_small_labels(y_true), y_pred)
 
@@ -66,7 +67,14 @@ class TripletLoss(keras.losses.Loss):
 
 @keras.saving.register_keras_serializable(package="cbir_tf")
 class TripletSemiHardLoss(TripletLoss):
-    """See `triplet_semihard_loss`; the default margin of 1.0 is TensorFlow Addons'."""
+    """`triplet_semihard_loss` for Keras; the default margin of 1.0 is TensorFlow Addons'.
+
+    Example:
+        >>> import numpy as np
+        >>> loss = TripletSemiHardLoss(margin=2.0)
+        >>> float(loss(np.array([0, 0, 1]), np.array([[0.0], [1.0], [3.0]])))
+        0.5
+    """
 
     def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         return _as_one_value(
@@ -76,16 +84,22 @@ class TripletSemiHardLoss(TripletLoss):
 
 @keras.saving.register_keras_serializable(package="cbir_tf")
 class TripletHardLoss(TripletLoss):
-    """See `triplet_hard_loss`; the default margin of 1.0 is TensorFlow Addons'.
+    """`triplet_hard_loss` for Keras; the default margin of 1.0 is TensorFlow Addons'.
 
     Args:
-        margin: how much farther than the positive the negative has to be; unused when soft.
+        margin: by how much the negative has to be farther than the positive; unused if soft.
         soft: log(1 + exp(x)) of the difference x in place of max(0, margin + x).
         distance_metric: as for `TripletLoss`.
-        name: of the loss, in logs.
+        name: name of the loss in logs.
 
     Raises:
         UserError: the distance is unknown.
+
+    Example:
+        >>> import numpy as np
+        >>> loss = TripletHardLoss(margin=2.0)
+        >>> round(float(loss(np.array([0, 0, 1]), np.array([[0.0], [1.0], [3.0]]))), 4)
+        0.3333
     """
 
     def __init__(
@@ -110,7 +124,7 @@ class TripletHardLoss(TripletLoss):
 def _small_labels(labels: Tensor) -> Tensor:
     """(N,) for each label the position of the first one equal to it.
 
-    Keras casts labels to float32, where numbers above 2^24 merge; positions stay below.
+    Keras casts labels to float32, where integers above 2^24 merge; positions are smaller.
 
     Raises:
         UserError: the labels are neither (N,) nor (N, 1).
@@ -120,5 +134,5 @@ def _small_labels(labels: Tensor) -> Tensor:
 
 
 def _as_one_value(loss: Tensor) -> Tensor:
-    """(1,) in place of a scalar, which Keras would not share out over tf.distribute replicas."""
+    """(1,) in place of a scalar, which Keras would not divide by the number of replicas."""
     return ops.reshape(loss, (1,))

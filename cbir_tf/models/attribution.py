@@ -1,14 +1,15 @@
-"""An embedding as the sum of what each place of the image adds to it.
+"""Attribution: an embedding as the sum of the contributions of the places of the image.
 
-An embedder pools a feature map, and its head makes a vector of that. What follows the average is
-linear (a dense layer, the scaling to length 1 by the length the vector has), so that the vector is
-the sum of the same head applied to each place's share, biases in equal parts. Then the cosine of
-two images is the sum over all pairs of their places.
+An embedder pools a feature map, and its head turns the result into a vector. After average pooling
+the head is linear (a dense layer, division by the length of the vector), so the vector is the sum
+of the head applied to the share of each place, with biases in equal parts, and the cosine of two
+images is a sum over all pairs of their places (Stylianou et al. 2019, Visualizing Deep Similarity
+Networks, https://arxiv.org/abs/1901.00536).
 
-Heads that are not linear are taken as they are at this image: a hidden layer's relu lets through
-what it lets through of the whole; a maximum belongs to the place where it is; of a generalised mean
-of power p every place has its share of the sum of powers, which is Euler's theorem for a function
-of degree 1. Such shares still sum to the vector, but a place's share would change with the others.
+Other heads are linearised at the image: a relu keeps the units it keeps for the whole vector; a
+maximum belongs to the place where it is; in a generalised mean of power p each place has its share
+of the sum of powers (Euler's theorem for homogeneous functions). Such shares also sum to the
+vector, but the share of a place depends on the other places.
 """
 
 from __future__ import annotations
@@ -22,18 +23,18 @@ LINEAR, LOCAL = "linear", "local"
 
 
 def embedding_shares(embedder: keras.Model, pixels: np.ndarray) -> tuple[np.ndarray, str]:
-    """What each place of some images adds to their embeddings.
+    """The share of each place of the feature map in the embedding.
 
     Args:
-        embedder: as `load_embedder` gives it.
+        embedder: a model returned by `load_embedder`.
         pixels: (B, H, W, 3) uint8.
 
     Returns:
-        (B, h, w, D) float64 shares, h x w being the feature map's places: they sum to the
-        embedding. And whether they are linear, or local where the head is not.
+        (B, h, w, D) float64 shares, which sum to the embeddings over the h x w places of the
+        feature map; and LINEAR, or LOCAL where the head is not linear.
 
     Raises:
-        UserError: its feature map has one place only, or its head an unknown layer.
+        UserError: the feature map has one place only, or the head has an unknown layer.
     """
     names = [layer.name for layer in embedder.layers]
     pooling = embedder.get_layer("pooling")
@@ -41,7 +42,10 @@ def embedding_shares(embedder: keras.Model, pixels: np.ndarray) -> tuple[np.ndar
     found = np.asarray(features.predict_on_batch(pixels), dtype=np.float64)
     batch, height, width, channels = found.shape
     if height * width == 1:
-        raise UserError("the network has pooled its features already: no place is left to show")
+        raise UserError(
+            "attribution: the feature map of this backbone has one place only; use a backbone "
+            "whose map has several"
+        )
     places = found.reshape(batch, height * width, channels)
     values, kind = _pooled(pooling, places)
     for layer in embedder.layers[names.index("pooling") + 1 :]:
@@ -51,7 +55,7 @@ def embedding_shares(embedder: keras.Model, pixels: np.ndarray) -> tuple[np.ndar
 
 
 def _pooled(pooling: keras.Layer, places: np.ndarray) -> tuple[np.ndarray, str]:
-    """(B, P, C) each place's share of the pooled features."""
+    """(B, P, C) the share of each place in the pooled features."""
     count = places.shape[1]
     if isinstance(pooling, keras.layers.GlobalAveragePooling2D):
         return places / count, LINEAR
@@ -81,7 +85,7 @@ def _after(layer: keras.Layer, shares: np.ndarray) -> tuple[np.ndarray, bool]:
         shift = np.asarray(layer.beta) - np.asarray(layer.moving_mean) * scale
         return shares * scale + shift / count, True
     if not isinstance(layer, keras.layers.Dense):
-        raise UserError(f"the head has a layer {layer.name!r}, of which no share can be told")
+        raise UserError(f"attribution: no rule for the layer {layer.name!r} of the head")
     shares = shares @ np.asarray(layer.kernel, np.float64) + np.asarray(layer.bias) / count
     if layer.activation is keras.activations.linear:
         return shares, True

@@ -45,14 +45,14 @@ NOT_BIT = f"these are not the weights of BiT R50x1; {NPZ_HINT}"
 
 
 @keras.saving.register_keras_serializable(package="cbir_tf")
-class StandardizedConv2D(layers.Conv2D):
+class StandardizedConv2D(layers.Conv2D):  # type: ignore[misc]  # Keras has no type hints
     """A convolution whose kernel is shifted and scaled to mean 0, variance 1 for each filter.
 
     The kernel is stored as trained and standardised at every call, so that it can be trained on:
     weight standardisation, https://arxiv.org/abs/1903.10520, with BiT's variance + 1e-10.
     """
 
-    def call(self, inputs: Any) -> Any:
+    def call(self, inputs: keras.KerasTensor) -> keras.KerasTensor:
         # At least float32: half precision cannot hold the 1e-10.
         precision = keras.backend.result_type(self.compute_dtype, "float32")
         kernel = ops.cast(self.kernel, precision)
@@ -62,18 +62,20 @@ class StandardizedConv2D(layers.Conv2D):
         return self.convolution_op(inputs, ops.cast(standardized, self.compute_dtype))
 
 
-def build_bit_r50x1(name: str = "bit_m_r50x1") -> keras.Model:
-    """The feature extractor of BiT-M R50x1, with random weights.
+def build_bit_r50x1(name: str) -> keras.Model:
+    """BiT R50x1 without its classifier: Kolesnikov et al. 2020, https://arxiv.org/abs/1912.11370.
+
+    23,500,352 parameters.
 
     Args:
-        name: of the model.
+        name: name of the model.
 
     Returns:
-        A functional model from float images (B, H, W, 3) in [-1, 1] to float features
-        (B, H / 32 rounded up, W / 32 rounded up, 2048), not negative.
+        A functional model with random weights: float images (B, H, W, 3) in [-1, 1] -> feature map
+        (B, H / 32, W / 32, 2048), both rounded up, not negative.
     """
     images = keras.Input((None, None, 3), name="images")
-    # Zeros, not the -inf of "same" pooling: the official root pads explicitly before both steps.
+    # Zeros in place of the -inf of "same" pooling: the official root pads before both steps.
     x = _convolution(images, 64, 7, "root_block", stride=2)
     x = layers.ZeroPadding2D(1, name="root_block.pad")(x)
     x = layers.MaxPooling2D(3, strides=2, name="root_block.pool")(x)
@@ -84,7 +86,7 @@ def build_bit_r50x1(name: str = "bit_m_r50x1") -> keras.Model:
     return keras.Model(images, _normalized_relu(x, ""), name=name)
 
 
-def _bottleneck(x: Any, filters: int, stride: int, name: str) -> Any:
+def _bottleneck(x: keras.KerasTensor, filters: int, stride: int, name: str) -> keras.KerasTensor:
     """A pre-activation unit; the projected shortcut starts from the activation."""
     activated = _normalized_relu(x, f"{name}.a.")
     if stride > 1 or x.shape[-1] != 4 * filters:
@@ -97,13 +99,15 @@ def _bottleneck(x: Any, filters: int, stride: int, name: str) -> Any:
     return layers.Add(name=f"{name}.add")([x, branch])
 
 
-def _normalized_relu(x: Any, prefix: str) -> Any:
+def _normalized_relu(x: keras.KerasTensor, prefix: str) -> keras.KerasTensor:
     x = layers.GroupNormalization(32, epsilon=1e-5, name=f"{prefix}group_norm")(x)
     return layers.ReLU(name=f"{prefix}relu")(x)
 
 
-def _convolution(x: Any, filters: int, size: int, name: str, stride: int = 1) -> Any:
-    """Padded by the kernel's size alone: "same" would shift strided steps with the image's size."""
+def _convolution(
+    x: keras.KerasTensor, filters: int, size: int, name: str, stride: int = 1
+) -> keras.KerasTensor:
+    """Padding depends on the kernel alone, where "same" would depend on the image's size too."""
     if size > 1:
         x = layers.ZeroPadding2D(size // 2, name=f"{name}.convolution_pad")(x)
     return StandardizedConv2D(
@@ -124,7 +128,8 @@ def load_bit_weights(model: keras.Model, source: str | Path) -> None:
             head, where there is one, is ignored.
 
     Raises:
-        UserError: the source cannot be had or read, or lacks a weight, or has one of another shape.
+        UserError: the source could not be fetched or read, lacks a weight, or has one of another
+            shape.
     """
     if str(source).endswith(".npz"):
         arrays = _read_npz(Path(source), model)
@@ -134,7 +139,16 @@ def load_bit_weights(model: keras.Model, source: str | Path) -> None:
         weight.assign(arrays[key])
 
 
-def _official_weights(model: keras.Model) -> dict[str, Any]:
+def load_bit_imagenet21k(model: keras.Model, _options: Mapping[str, Any]) -> None:
+    """Give the model the weights of BiT-M, trained on ImageNet-21k, downloaded once.
+
+    Raises:
+        UserError: as `load_bit_weights`.
+    """
+    load_bit_weights(model, "imagenet21k")
+
+
+def _official_weights(model: keras.Model) -> dict[str, keras.Variable]:
     """The model's variables by official name, without the leading resnet/."""
     return {
         f"{layer.name.replace('.', '/')}/{weight.name}": weight
@@ -163,7 +177,9 @@ def _read_saved_model(source: str, model: keras.Model) -> dict[str, np.ndarray]:
     try:
         folder = tensorflow_hub.resolve(handle)
     except (OSError, ValueError, RuntimeError, tf.errors.OpError) as error:
-        raise UserError(f"{handle}: cannot be fetched: {first_line(error)}; {NPZ_HINT}") from None
+        raise UserError(
+            f"{handle}: could not be fetched: {first_line(error)}; {NPZ_HINT}"
+        ) from None
     try:
         loaded = tf.saved_model.load(folder)
     except (OSError, ValueError, RuntimeError, tf.errors.OpError) as error:

@@ -1,4 +1,4 @@
-"""From an embedding back to pixels: the other half of an auto-encoder."""
+"""The decoder of an auto-encoder: from an embedding back to pixels."""
 
 from __future__ import annotations
 
@@ -13,20 +13,24 @@ LARGEST_WIDTH = 256
 
 
 def build_decoder(embedding_size: int, height: int, width: int) -> keras.Model:
-    """A dense layer makes a small feature map, which is doubled in size until it is the image's.
+    """A dense layer makes a small feature map, which is doubled up to the size of the image.
 
-    Each doubling repeats pixels and then convolves, which leaves none of the checkerboards of
+    Each doubling repeats pixels and then convolves, which avoids the checkerboard artefacts of
     transposed convolutions (Odena et al. 2016, https://distill.pub/2016/deconv-checkerboard). The
-    map starts with at most 7 pixels a side; from 32 channels at the end, their number doubles
-    towards the start, up to 256. Computes under Keras' global dtype policy, the pixels in float32.
+    first map has at most 7 x 7 pixels; the last has 32 channels, each one before it twice as many,
+    up to 256. Computes under Keras' global dtype policy, the pixels in float32.
 
     Args:
         embedding_size: D.
-        height: of the image, in pixels.
-        width: of the image, in pixels.
+        height: height of the image in pixels.
+        width: width of the image in pixels.
 
     Returns:
         float32 (B, D) -> float32 (B, height, width, 3) in 0..1.
+
+    Example:
+        >>> build_decoder(16, height=28, width=20).output_shape
+        (None, 28, 20, 3)
     """
     doublings = max(0, math.ceil(math.log2(max(height, width) / LARGEST_START)))
     rows, columns = (math.ceil(side / 2**doublings) for side in (height, width))

@@ -1,9 +1,9 @@
-"""The Deep Ranking network: VGG16 beside two shallow networks that see less of the detail.
+"""The Deep Ranking network: VGG16 beside two shallow networks on sub-sampled images.
 
 Wang et al. 2014, "Learning Fine-grained Image Similarity with Deep Ranking",
 https://arxiv.org/abs/1404.4661, section 4 and figure 3. The published re-implementations feed the
-full image to all three, with strides of 16 and 32 in place of sub-sampling; here the shallow
-networks see the image made smaller, within the model.
+full image to all three networks, with strides of 16 and 32 in place of sub-sampling; here the model
+itself sub-samples the image for the shallow networks, as the paper does.
 """
 
 from __future__ import annotations
@@ -22,37 +22,38 @@ GRID = 4
 CHANNELS = 96
 
 
-def build_deep_ranking(name: str, width: int = 4096, dropout: float = 0.4) -> keras.Model:
-    """Three networks side by side, each of length 1, joined.
+def build_deep_ranking(name: str, *, width: int = 4096, dropout: float = 0.4) -> keras.Model:
+    """Three networks side by side, their outputs scaled to length 1 and concatenated.
 
-    The linear embedding and its normalisation, which end the published network, are the
-    configuration's `embedding_size: 4096` and `normalize: true`.
+    The linear embedding and its normalisation at the end of the published network are the
+    configuration's `embedding_size: 4096` and `normalize: true`. 33,634,304 parameters by default.
 
-    As published: images of 225 x 225, sub-sampled 4:1 to 57 x 57 and 8:1 to 29 x 29; on each 96
-    filters of 8 x 8 with a stride of 4, and the maximum of 3 x 3 with a stride of 4 or of 7 x 7
-    with a stride of 2, either to 4 x 4; 4,096 numbers of the deep network; units kept with
-    probability .6, which the re-implementations take for the share that is dropped.
+    As published: images of 225 x 225, sub-sampled 4:1 to 57 x 57 and 8:1 to 29 x 29; on each, 96
+    filters of 8 x 8 with stride 4, then maximum pooling of 3 x 3 with stride 4 or of 7 x 7 with
+    stride 2, to 4 x 4 in both cases; 4,096 outputs of the deep network; units kept with probability
+    .6 (the re-implementations drop that share instead).
 
-    Of our own, where the paper is silent or could not be followed:
+    Decided here, where the paper is silent or could not be followed:
 
-    - VGG16 in place of AlexNet, as in the re-implementations. Its own dense layers flatten a map
-      of 7 x 7 and so are for one size of image; here, as there, two of `width` follow the mean of
-      the map. They start random, as do the shallow networks: train them, if nothing else, with
+    - VGG16 in place of AlexNet, as in the re-implementations. VGG16's dense layers need a map of
+      7 x 7 and therefore one size of image; here, as there, two dense layers of `width` follow the
+      mean of the map. They start random, as do the shallow networks: train at least these, with
       `trainable: fc1`.
     - Sub-sampling is the mean of 4 x 4 or 8 x 8 pixels; padding is TensorFlow's "same"; the
       activations are ReLU.
-    - The shallow networks see VGG16's pixels (BGR less the ImageNet mean) divided by 128, so that
+    - The shallow networks see VGG16's pixels (BGR minus the ImageNet mean) divided by 128, so that
       their biases learn as fast as their filters.
-    - For images of another size, maps other than 4 x 4 are resized to that, bilinearly.
+    - For images of another size, maps other than 4 x 4 are resized to 4 x 4, bilinearly.
 
     Args:
         name: name of the model.
-        width: of the two dense layers.
+        width: units of each of the two dense layers.
         dropout: share of their units dropped in training.
 
     Returns:
-        float images (B, H, W, 3), BGR in 0..255 less the ImageNet mean, 32 pixels and up ->
-        (B, 1, 1, width + 3072): the deep network, then 4:1, then 8:1, none below 0.
+        A functional model with random weights: float images (B, H, W, 3) of at least 32 pixels,
+        BGR in 0..255 minus the ImageNet mean -> (B, 1, 1, width + 3072), not negative: the deep
+        network, then 4:1, then 8:1.
 
     Raises:
         ValueError: width below 1, or dropout not in 0..1.
@@ -100,7 +101,9 @@ def _vgg16(model: keras.Model) -> keras.Model:
     return keras.Model(model.input, model.get_layer("block5_pool").output)
 
 
-def _shallow(images: Any, subsampling: int, pool: int, stride: int) -> Any:
+def _shallow(
+    images: keras.KerasTensor, subsampling: int, pool: int, stride: int
+) -> keras.KerasTensor:
     name = f"shallow{subsampling}"
     x = layers.AveragePooling2D(subsampling, padding="same", name=f"{name}_subsampling")(images)
     x = layers.Conv2D(
@@ -111,5 +114,5 @@ def _shallow(images: Any, subsampling: int, pool: int, stride: int) -> Any:
     return _unit_length(layers.Flatten(name=f"{name}_flat")(x), name)
 
 
-def _unit_length(x: Any, name: str) -> Any:
+def _unit_length(x: keras.KerasTensor, name: str) -> keras.KerasTensor:
     return layers.UnitNormalization(name=f"{name}_normalize", dtype="float32")(x)

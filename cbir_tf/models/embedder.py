@@ -26,19 +26,19 @@ from cbir_tf.storage.remote import local
 def build_embedder(
     model: config_model.Model, seed: int = 0, image_size: tuple[int, int] = (224, 224)
 ) -> keras.Model:
-    """Make an embedder: uint8 RGB (B, H, W, 3) of any H and W -> float32 (B, D).
+    """An embedder: uint8 RGB (B, H, W, 3) of any H and W -> float32 (B, D).
 
-    Its layers are called image, preprocessing, backbone (itself a model), pooling and, as far as
-    the configuration asks for them, hidden_1, ..., dropout, embedding and normalize. The backbone
-    computes under Keras' global dtype policy, everything else in float32.
+    Its layers are called image, preprocessing, backbone (itself a model), pooling and, if the
+    configuration has them, hidden_1, ..., dropout, embedding and normalize. The backbone computes
+    under Keras' global dtype policy, everything else in float32.
 
     The same batch gives the same bits from `predict` and `predict_on_batch`, in any process,
     before and after saving. The eager call `embedder(images)`, whose operations are not fused, and
     batches of another size differ by rounding: by up to 1e-6 of a unit vector with the MobileNets,
     3e-5 with BiT.
 
-    Weights of a whole embedder, in a file or a release, give the backbone, and the head where it
-    has the layers and sizes of the configured one.
+    From the weights of a whole embedder, in a file or a release, the backbone is loaded, and the
+    head too if it has the layers and sizes of the configured one.
 
     Args:
         model: the `model` section of a configuration.
@@ -72,7 +72,7 @@ def build_embedder(
 def _released_backbone(
     released: Released, model: config_model.Model, image_size: tuple[int, int]
 ) -> keras.Model:
-    """The backbone of a release whose embedder has proved to be what was released."""
+    """The backbone of a release, after its embedder has passed the golden check."""
     embedder = load_embedder(released.file)
     released.check(embedder)
     if backbone_named(model.backbone).takes_weights:  # which decide its architecture
@@ -81,14 +81,14 @@ def _released_backbone(
 
 
 def _load_head(embedder: keras.Model, model: config_model.Model, source: str) -> None:
-    """Take the head too from the file of the backbone, if it has the one configured."""
+    """Load the head too from the file of the backbone, if it has the configured one."""
     file = str(local(source)) if source.startswith("s3:") else source
     if load_head_weights(embedder, file):
-        logger.info("model.weights: backbone and head are those of %s", model.weights)
+        logger.info("model.weights: backbone and head loaded from %s", model.weights)
     elif model.hidden or model.embedding_size is not None:
         logger.info(
-            "model.weights: the backbone is that of %s, the head is new: no model.hidden %s and "
-            "model.embedding_size %s there",
+            "model.weights: backbone loaded from %s; the head starts random, as the file has none "
+            "with model.hidden %s and model.embedding_size %s",
             model.weights,
             list(model.hidden),
             model.embedding_size,
@@ -96,25 +96,25 @@ def _load_head(embedder: keras.Model, model: config_model.Model, source: str) ->
 
 
 def load_embedder(path: str | Path) -> keras.Model:
-    """Read a saved embedder, not compiled; images (B, H, W, 3) uint8 -> float32 (B, D).
+    """A saved embedder, not compiled: uint8 RGB (B, H, W, 3) -> float32 (B, D).
 
     Raises:
-        UserError: the file is missing or damaged, or holds another kind of model.
+        UserError: the file is missing or damaged, or has another kind of model.
     """
     model = _read(Path(path))
     if not _is_embedder(model):
         raise UserError(
-            f"{path}: not an embedder, which takes uint8 images of any size and gives float32 "
-            "vectors; make one with train.py"
+            f"{path}: not an embedder, which takes uint8 images of any size and returns float32 "
+            "vectors; make one with `cbir train`"
         )
     return _reproducible(model)
 
 
 def load_classifier(path: Path, classes: int) -> keras.Model:
-    """Read a saved classifier; images (B, H, W, 3) uint8 -> float32 (B, classes) probabilities.
+    """A saved classifier: uint8 RGB (B, H, W, 3) -> float32 (B, classes) probabilities.
 
     Raises:
-        UserError: the file is missing or damaged, or holds another kind of model.
+        UserError: the file is missing or damaged, or has another kind of model.
     """
     model = _read(path)
     if not isinstance(model, keras.Model) or model.output_shape != (None, classes):
@@ -129,9 +129,9 @@ def unnormalized(embedder: keras.Model) -> keras.KerasTensor:
 
 
 def frozen_batch_norm_digest(embedder: keras.Model) -> str:
-    """SHA-256, in hexadecimal, of all the variables of the backbone's frozen batch norm layers.
+    """SHA-256, in hexadecimal, of all variables of the backbone's frozen batch norm layers.
 
-    It stays the same through training if and only if those layers do.
+    It is the same before and after training if and only if those layers are.
     """
     digest = hashlib.sha256()
     for layer in _batch_norms(embedder.get_layer("backbone")):
@@ -144,7 +144,7 @@ def frozen_batch_norm_digest(embedder: keras.Model) -> str:
 
 @contextmanager
 def initial_weights_from(seed: int) -> Iterator[None]:
-    """Initialisers without a seed draw one from Python's generator; theirs is put back after."""
+    """Seeds the initialisers, which use Python's generator; restores its state afterwards."""
     state = random.getstate()
     random.seed(seed)
     try:
@@ -155,13 +155,15 @@ def initial_weights_from(seed: int) -> Iterator[None]:
 
 def _read(path: Path) -> object:
     if not path.is_file():
-        raise UserError(f"{path}: no such model file; give the model.keras of a trained run")
+        raise UserError(f"{path}: no such model file; give the model.keras of a run")
     try:
         return keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # a damaged archive makes Keras raise almost anything
         if "parent module keras_hub" in str(error):  # Keras has tried to import it
             raise UserError(f"{path}: {INSTALL}") from None
-        raise UserError(f"{path}: no model can be read from it: {first_line(error)}") from error
+        raise UserError(
+            f"{path}: could not be read as a model: {first_line(error)}; fetch or train it again"
+        ) from error
 
 
 def _set_trainable(backbone: keras.Model, model: config_model.Model) -> None:
@@ -203,7 +205,7 @@ def _is_embedder(model: object) -> bool:
 
 
 def _reproducible(embedder: keras.Model) -> keras.Model:
-    # XLA, which Keras turns on for GPUs, rounds otherwise than plain calls, and compiles anew for
+    # XLA, which Keras enables on GPUs, rounds differently from plain calls and compiles again for
     # every size of image.
     embedder.jit_compile = False
     return embedder

@@ -1,11 +1,11 @@
-"""The golden embedding: what an embedder makes of a built-in test image, kept to be held against.
+"""The golden embedding: the embedding of a built-in test image, saved to verify an embedder.
 
-Weights can load without an error and yet be others, or be fed otherwise. The test image is made of
-integers alone and is the same everywhere. Its embedding is not, quite: processors and releases of
-TensorFlow round otherwise. Between Keras, ONNX Runtime and Keras 2 on one processor, differences of
-1e-7 to 6e-6 of the vector's length were seen; a GPU that multiplies in TF32, with 10 bits of
-mantissa, may differ by about 1e-3. The tolerances leave room for that. Wrong weights, or pixels in
-another order or range, make it another vector altogether.
+Weights can load without an error and still be wrong, or the pixels can be prepared differently. The
+test image is computed from integers and is the same everywhere. Its embedding differs slightly, as
+processors and TensorFlow releases round differently: between Keras, ONNX Runtime and Keras 2 on one
+processor by 1e-7 to 6e-6 of the vector's length; on a GPU that multiplies in TF32, with a 10-bit
+mantissa, by about 1e-3. The tolerances allow for that. Wrong weights, or pixels in another order or
+range, give a vector that is far away.
 """
 
 from __future__ import annotations
@@ -43,18 +43,18 @@ class Golden:
 
     @classmethod
     def of(cls, embedder: keras.Model, size: tuple[int, int], precision: str) -> Golden:
-        """What an embedder makes of the test image of a size; precision as in TOLERANCES."""
+        """The embedding of the test image of that size; precision: a key of TOLERANCES."""
         pixels = golden_image(*size)[np.newaxis]
         return cls(size, np.asarray(embedder.predict_on_batch(pixels))[0], TOLERANCES[precision])
 
     def save(self, file: Path) -> None:
-        """Write it as JSON, float32 by their shortest decimals.
+        """Write it as JSON, each float32 with its shortest decimals.
 
         Raises:
-            UserError: it cannot be written.
+            UserError: the file could not be written.
         """
         values = {
-            "image": "cbir_tf.golden_image.golden_image(height, width)",
+            "image": "cbir_tf.releases.golden_image.golden_image(height, width)",
             "size": list(self.size),
             "tolerance": self.tolerance,
             "embedding": [float(str(each)) for each in self.vector.astype(np.float32)],
@@ -63,10 +63,10 @@ class Golden:
 
     @classmethod
     def load(cls, file: Path) -> Golden:
-        """Read it.
+        """Read it from JSON.
 
         Raises:
-            UserError: missing or damaged.
+            UserError: the file is missing or damaged.
         """
         values = read_json(file)
         try:
@@ -74,37 +74,37 @@ class Golden:
             vector = np.array(values["embedding"], dtype=np.float32)
             golden = cls((height, width), vector, float(values["tolerance"]))
         except (KeyError, TypeError, ValueError):
-            raise UserError(f"{file}: no golden embedding; fetch the release again") from None
+            raise UserError(f"{file}: not a golden embedding; fetch the release again") from None
         sound = vector.ndim == 1 and np.isfinite(vector).all() and vector.any()
         if not (sound and 0 < golden.tolerance < 1 and min(golden.size) > 0):
-            raise UserError(f"{file}: no golden embedding; fetch the release again")
+            raise UserError(f"{file}: not a golden embedding; fetch the release again")
         return golden
 
     def distance(self, vector: np.ndarray) -> float:
-        """To another embedding (D,) of the image, as a share of this one's length."""
+        """Distance to another embedding (D,) of the image, as a share of the golden length."""
         return float(np.linalg.norm(vector - self.vector) / np.linalg.norm(self.vector))
 
     def check(self, vector: np.ndarray, where: str | Path) -> float:
-        """The distance to an embedding (D,), which has to be the same.
+        """The distance to an embedding (D,), which must be within the tolerance.
 
         Raises:
             UserError: it has another length, or is farther than the tolerance.
         """
         if vector.shape != self.vector.shape:
             raise UserError(
-                f"{where}: makes vectors of {len(vector)} dimensions, its golden embedding has "
+                f"{where}: its embeddings have {len(vector)} dimensions, the golden embedding "
                 f"{len(self.vector)}; it is not what was released"
             )
         distance = self.distance(vector)
         if not distance <= self.tolerance:
             raise UserError(
-                f"{where}: its embedding of the test image is not the golden one (farther by "
+                f"{where}: its embedding of the test image is not the golden one (distance "
                 f"{distance:.2g} of its length, allowed {self.tolerance:.2g}); it is not what was "
                 "released, or does not work on this machine"
             )
         return distance
 
     def check_model(self, embedder: keras.Model, where: str | Path) -> float:
-        """`check` of what an embedder makes of the image."""
+        """`check` of an embedder's embedding of the test image."""
         pixels = golden_image(*self.size)[np.newaxis]
         return self.check(np.asarray(embedder.predict_on_batch(pixels))[0], where)

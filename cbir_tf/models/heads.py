@@ -1,4 +1,4 @@
-"""From a feature map to an embedding: pooling, dense layers, normalisation; all in float32."""
+"""Heads: pooling, dense layers and normalisation, from feature map to embedding, in float32."""
 
 from __future__ import annotations
 
@@ -11,15 +11,20 @@ from cbir_tf.config import model as config_model
 
 
 @keras.saving.register_keras_serializable("cbir_tf")
-class GeneralizedMeanPooling(keras.Layer):
-    """Generalised mean over height and width, of one trainable power for all channels.
+class GeneralizedMeanPooling(keras.Layer):  # type: ignore[misc]  # Keras has no type hints
+    """Generalised mean over height and width, with one trainable power p for all channels.
 
-    (B, H, W, C) -> (B, C): mean(max(x, epsilon) ** p) ** (1 / p). p = 1 is average pooling, a
-    large p nears maximum pooling. Radenovic et al. 2018, https://arxiv.org/abs/1711.02512.
+    (B, H, W, C) -> (B, C): mean(max(x, epsilon) ** p) ** (1 / p). p = 1 is average pooling; a
+    large p approaches maximum pooling. Radenovic et al. 2018, https://arxiv.org/abs/1711.02512.
 
     Args:
-        power: p to start from.
-        epsilon: smallest activation, which keeps values and gradients finite; above 0.
+        power: initial p.
+        epsilon: smallest activation, above 0, which keeps values and gradients finite.
+
+    Example:
+        >>> import numpy as np
+        >>> float(GeneralizedMeanPooling(power=2.0)(np.array([[[[1.0], [7.0]]]]))[0, 0])
+        5.0
     """
 
     def __init__(self, power: float = 3.0, epsilon: float = 1e-6, **kwargs: Any) -> None:
@@ -28,7 +33,7 @@ class GeneralizedMeanPooling(keras.Layer):
         self.epsilon = epsilon
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
-        """Make p."""
+        """Create p."""
         self.p = self.add_weight(
             name="p", shape=(), initializer=keras.initializers.Constant(self.power)
         )
@@ -36,8 +41,8 @@ class GeneralizedMeanPooling(keras.Layer):
     def call(self, inputs: keras.KerasTensor) -> keras.KerasTensor:
         """Pool a feature map (B, H, W, C) into (B, C)."""
         x = ops.maximum(inputs, self.epsilon)
-        # Dividing by the maximum changes nothing but keeps x ** p from overflowing; hence no
-        # gradient has to go through it either.
+        # Division by the maximum keeps x ** p from overflowing and cancels out in the result, so
+        # that no gradient needs to pass through it.
         largest = ops.stop_gradient(ops.max(x, axis=(1, 2), keepdims=True))
         mean = ops.mean(ops.power(x / largest, self.p), axis=(1, 2))
         return ops.power(mean, 1 / self.p) * ops.squeeze(largest, axis=(1, 2))
@@ -62,7 +67,7 @@ def apply_head(feature_map: keras.KerasTensor, model: config_model.Model) -> ker
     """Pool a feature map (B, H, W, C) and turn it into embeddings (B, D), float32.
 
     The layers are called pooling, hidden_1, hidden_1_norm, hidden_2, ..., dropout, embedding and
-    normalize; those that the configuration does not ask for are left out.
+    normalize; only those of the configuration are there.
     """
     x = POOLINGS[model.pooling](name="pooling", dtype="float32")(feature_map)
     for number, size in enumerate(model.hidden, start=1):

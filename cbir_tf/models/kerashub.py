@@ -1,7 +1,15 @@
 """Vision transformers of KerasHub: DINOv2, DINOv3, ViT and Swin, from presets or random weights.
 
-KerasHub is an extra and takes seconds to import, so that nothing here does before it is needed.
-Saved models need no more: Keras imports KerasHub's classes by the names in the file.
+| name | source | parameters | stride | channels |
+|:-----|:-------|-----------:|-------:|---------:|
+| dinov2 | Oquab et al. 2023, https://arxiv.org/abs/2304.07193 | 21,727,488 | 14 | 384 |
+| dinov3 | Simeoni et al. 2025, https://arxiv.org/abs/2508.10104 | 21,600,768 | 16 | 384 |
+| vit | Dosovitskiy et al. 2021, https://arxiv.org/abs/2010.11929 | 85,798,656 | 16 | 768 |
+| swin | Liu et al. 2021, https://arxiv.org/abs/2103.14030 | 27,519,354 | 32 | 768 |
+
+The sizes are those without a preset, at 224 x 224 pixels. KerasHub is an extra that takes seconds
+to import, so it is imported only where it is used. Keras itself reads saved models: it imports
+KerasHub's classes by the names in the file.
 """
 
 from __future__ import annotations
@@ -23,40 +31,53 @@ IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 HALF = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
 
 
+Option = int | float | str | bool | Sequence[int]
+
+
 @dataclass(frozen=True)
 class Transformer:
-    """A kind of network of KerasHub.
+    """A kind of vision transformer in KerasHub.
 
     Attributes:
-        hub_class: its class in keras_hub.models.
-        size: arguments of the class that make the smallest published network.
-        further: more arguments that may be given.
-        pixels: mean and deviation of RGB in 0..1 that it was trained with, unless the preset says.
+        hub_class: name of its class in keras_hub.models.
+        size: arguments of the class for the smallest published network.
+        further: more arguments of the class that may be given, with its defaults.
+        pixels: mean and deviation of RGB in 0..1 in training, where the preset names none.
     """
 
     hub_class: str
-    size: Mapping[str, Any]
-    further: tuple[str, ...] = ()
+    size: Mapping[str, Option]
+    further: Mapping[str, Option]
     pixels: tuple[Sequence[float], Sequence[float]] = IMAGENET
 
 
-_VIT_S = {"num_layers": 12, "hidden_dim": 384, "num_heads": 6}
+_VIT_S: Mapping[str, Option] = {"num_layers": 12, "hidden_dim": 384, "num_heads": 6}
 
 TRANSFORMERS = {
     "dinov2": Transformer(
         "DINOV2Backbone",
         {"patch_size": 14, **_VIT_S, "intermediate_dim": 1536, "use_mask_token": False},
-        ("layer_scale_init_value", "num_register_tokens", "dropout_rate", "drop_path_rate"),
+        {
+            "layer_scale_init_value": 1.0,
+            "num_register_tokens": 0,
+            "dropout_rate": 0.0,
+            "drop_path_rate": 0.0,
+        },
     ),
     "dinov3": Transformer(
         "DINOV3Backbone",
         {"patch_size": 16, **_VIT_S, "intermediate_dim": 1536, "use_mask_token": False},
-        ("layer_scale_init_value", "num_register_tokens", "attention_dropout", "drop_path_rate"),
+        {
+            "layer_scale_init_value": 1.0,
+            "num_register_tokens": 4,
+            "attention_dropout": 0.0,
+            "drop_path_rate": 0.0,
+        },
     ),
     "vit": Transformer(
         "ViTBackbone",
         {"patch_size": 16, "num_layers": 12, "hidden_dim": 768, "num_heads": 12, "mlp_dim": 3072},
-        ("dropout_rate", "attention_dropout"),
+        {"dropout_rate": 0.0, "attention_dropout": 0.0},
         pixels=HALF,
     ),
     "swin": Transformer(
@@ -68,49 +89,50 @@ TRANSFORMERS = {
             "num_heads": (3, 6, 12, 24),
             "window_size": 7,
         },
-        ("mlp_ratio", "dropout_rate", "attention_dropout", "drop_path"),
+        {"mlp_ratio": 4.0, "dropout_rate": 0.0, "attention_dropout": 0.0, "drop_path": 0.1},
     ),
 }
 
 
-def options_of(kind: str) -> tuple[str, ...]:
-    """The options that the configuration may set for a kind of network."""
+def options_of(kind: str) -> dict[str, Option]:
+    """The options of a kind of transformer, with their defaults."""
     transformer = TRANSFORMERS[kind]
-    own = () if kind == "swin" else ("tokens",)
-    return (*own, *transformer.size, *transformer.further)
+    tokens: dict[str, Option] = {} if kind == "swin" else {"tokens": "patches"}
+    return {**tokens, **transformer.size, **transformer.further}
 
 
 def build_transformer(
     kind: str,
     name: str,
+    *,
     weights: str | None,
     image_size: tuple[int, int],
     tokens: str = "patches",
-    **options: Any,
+    **options: Option,
 ) -> keras.Model:
-    """A vision transformer for images of one size, to which it resizes what it is given.
+    """A vision transformer for images of one size, to which it resizes its input.
 
     That size is `image_size`, rounded to whole patches, whatever the preset's: position embeddings
-    of DINOv2 and ViT are interpolated, bicubically, and DINOv3 has none. They are not trained
-    further with DINOv2, whose layer in KerasHub does not save all that it learns. Swin with a
-    preset sees the preset's size.
+    of DINOv2 and ViT are interpolated, bicubically, and DINOv3 has none. Those of DINOv2 are not
+    trained, as KerasHub's layer does not save all that it learns. Swin with a preset keeps the
+    preset's size.
 
     Args:
         kind: a key of TRANSFORMERS.
         name: name of the model.
-        weights: `kerashub:` and a preset's name, a handle (hf://, kaggle://), a folder in the
+        weights: `kerashub:` and the name of a preset, a handle (hf://, kaggle://), a folder in the
             layout of KerasHub's presets or of transformers, or None for random ones.
         image_size: height and width in pixels.
         tokens: patches: the map of all patches; class: the class token alone.
-        options: arguments of KerasHub's class; without weights the network is by default the
-            smallest published.
+        options: of `options_of(kind)`; without weights the default is the smallest published
+            network.
 
     Returns:
-        float RGB images (B, H, W, 3) in 0..255 -> feature map (B, h, w, C), or (B, 1, 1, C) of the
-        class token.
+        A functional model: float RGB images (B, H, W, 3) in 0..255 -> feature map (B, h, w, C), or
+        (B, 1, 1, C) of the class token.
 
     Raises:
-        UserError: KerasHub is missing, or the preset is: unknown, unreachable, damaged, of
+        UserError: KerasHub is not installed, or the preset is unknown, unreachable, damaged or of
             another kind.
         ValueError: an impossible option.
     """
@@ -119,7 +141,7 @@ def build_transformer(
     transformer = TRANSFORMERS[kind]
     hub_class = _hub_class(transformer)
     if weights is None:
-        arguments = {**transformer.size, **options}
+        arguments: dict[str, Any] = {**transformer.size, **options}
         height, width = _whole_patches(image_size, arguments)
         arguments["image_shape"] = (height, width, 3)
         if kind == "dinov2":
@@ -137,12 +159,13 @@ def build_transformer(
     return _model(hub, name, tokens, pixels)
 
 
-def _hub_class(transformer: Transformer) -> Any:
+def _hub_class(transformer: Transformer) -> type[keras.Model]:
     try:
         import keras_hub
     except ImportError:
         raise UserError(f"model.backbone: {INSTALL}") from None
-    return getattr(keras_hub.models, transformer.hub_class)
+    hub_class: type[keras.Model] = getattr(keras_hub.models, transformer.hub_class)
+    return hub_class
 
 
 def _whole_patches(image_size: tuple[int, int], arguments: Mapping[str, Any]) -> tuple[int, int]:
@@ -151,8 +174,8 @@ def _whole_patches(image_size: tuple[int, int], arguments: Mapping[str, Any]) ->
     return height, width
 
 
-def _preset(kind: str, hub_class: Any, weights: str) -> str:
-    """The handle or folder that KerasHub is asked for."""
+def _preset(kind: str, hub_class: type[keras.Model], weights: str) -> str:
+    """The handle or folder to give to KerasHub."""
     preset = weights.removeprefix(PREFIX)
     if preset in hub_class.presets or "://" in preset or Path(preset).is_dir():
         return preset
@@ -165,7 +188,9 @@ def _preset(kind: str, hub_class: Any, weights: str) -> str:
     )
 
 
-def _from_preset(hub_class: Any, preset: str, options: Mapping[str, Any]) -> Any:
+def _from_preset(
+    hub_class: type[keras.Model], preset: str, options: Mapping[str, Option]
+) -> keras.Model:
     try:
         return hub_class.from_preset(preset, **options)
     except Exception as error:  # KerasHub, its downloaders and h5py raise almost anything
@@ -173,7 +198,7 @@ def _from_preset(hub_class: Any, preset: str, options: Mapping[str, Any]) -> Any
         if preset in hub_class.presets:
             remedy = "give the folder of a preset fetched elsewhere (save_to_preset writes one)"
         raise UserError(
-            f"model.weights: {preset}: cannot be had: {first_line(error)}; {remedy}"
+            f"model.weights: {preset}: could not be loaded: {first_line(error)}; {remedy}"
         ) from error
 
 
@@ -198,7 +223,7 @@ def _preset_pixels(preset: str) -> tuple[list[float], list[float]] | None:
 
 
 def _transformers_file(preset: str, name: str) -> dict[str, Any]:
-    """A file of settings in transformers' layout, empty where there is none."""
+    """A settings file in transformers' layout; empty where there is none."""
     path = Path(preset) / name
     if preset.startswith("hf://"):
         import huggingface_hub
@@ -207,14 +232,15 @@ def _transformers_file(preset: str, name: str) -> dict[str, Any]:
             path = Path(huggingface_hub.hf_hub_download(preset.removeprefix("hf://"), name))
         except Exception:
             return {}
-    return json.loads(path.read_text()) if path.is_file() else {}
+    settings: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+    return settings
 
 
 def _three(value: Any) -> Sequence[Any]:
     return value if isinstance(value, (list, tuple)) else [value] * 3
 
 
-def _resized(hub: Any, size: tuple[int, int]) -> Any:
+def _resized(hub: keras.Model, size: tuple[int, int]) -> keras.Model:
     """The same network for images of that height and width."""
     shape = (*size, 3)
     trained = getattr(hub, "position_embedding_shape", hub.image_shape)
@@ -234,7 +260,7 @@ def _resized(hub: Any, size: tuple[int, int]) -> Any:
     return other
 
 
-def _grid(hub: Any, image_shape: Sequence[int]) -> tuple[int, int]:
+def _grid(hub: keras.Model, image_shape: Sequence[int]) -> tuple[int, int]:
     """Rows and columns of the last map of patches."""
     patch = _patch(hub.get_config())
     return image_shape[0] // patch, image_shape[1] // patch
@@ -244,12 +270,12 @@ def _patch(arguments: Mapping[str, Any]) -> int:
     """Pixels along a side of a patch, in Swin of one of the last stage."""
     patch = arguments["patch_size"]
     patch = patch[0] if isinstance(patch, (list, tuple)) else patch
-    return int(patch) * 2 ** (len(arguments.get("depths", (1,))) - 1)
+    return int(patch) << (len(arguments.get("depths", (1,))) - 1)
 
 
 def _interpolated(
-    embeddings: Any, old: tuple[int, int], new: tuple[int, int], antialias: bool
-) -> Any:
+    embeddings: keras.Variable, old: tuple[int, int], new: tuple[int, int], antialias: bool
+) -> keras.KerasTensor:
     """Position embeddings (..., L, C), of class and further tokens first, for another grid."""
     values = ops.convert_to_tensor(embeddings)
     first = values.shape[-2] - old[0] * old[1]
@@ -265,7 +291,7 @@ def _interpolated(
 
 
 def _model(
-    hub: Any,
+    hub: keras.Model,
     name: str,
     tokens: str,
     pixels: tuple[Sequence[float], Sequence[float]],
@@ -280,7 +306,7 @@ def _model(
         dtype="float32",
         name="normalized",
     )(x)
-    # As one layer, as KerasHub's layers of ViT and Swin cannot be read back singly.
+    # One layer for the whole network, as KerasHub's layers of ViT and Swin cannot be saved singly.
     x = hub(dict.fromkeys(hub.input, x) if isinstance(hub.input, dict) else x)
     rows, columns = _grid(hub, hub.image_shape)
     length, channels = x.shape[1:]

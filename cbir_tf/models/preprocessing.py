@@ -1,4 +1,4 @@
-"""What backbones expect of pixels, as native Keras layers kept inside the saved model."""
+"""Preprocessing of pixels for each backbone, as native Keras layers inside the saved model."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ import keras
 from keras import layers, ops
 
 Preprocessing = Literal["signed", "unit", "caffe", "imagenet", "none"]
-"""signed: -1 to 1. unit: 0 to 1. caffe: BGR less the ImageNet mean. imagenet: RGB with ImageNet's
-mean and deviation. none: 0 to 255, for backbones that rescale by themselves."""
+"""signed: x / 127.5 - 1. unit: x / 255. caffe: BGR minus the ImageNet mean. imagenet: RGB / 255
+minus ImageNet's mean, divided by its deviation. none: 0 to 255, for backbones that rescale
+themselves."""
 
-# As in keras.applications.imagenet_utils: RGB in 0..1, and BGR in 0..255 as Caffe had it.
+# As in keras.applications.imagenet_utils: RGB in 0..1, and BGR in 0..255 for Caffe.
 _MEAN = (0.485, 0.456, 0.406)
 _DEVIATION = (0.229, 0.224, 0.225)
 _CAFFE_MEAN = (103.939, 116.779, 123.68)

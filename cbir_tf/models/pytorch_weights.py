@@ -1,4 +1,4 @@
-"""Weights that PyTorch published: .safetensors files in the layout of torchvision and timm."""
+"""PyTorch's weights: .safetensors files in the layout of torchvision and timm."""
 
 from __future__ import annotations
 
@@ -6,13 +6,12 @@ import json
 import shlex
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 import keras
 
 from cbir_tf.errors import UserError, first_line
 
-# How PyTorch calls what Keras' convolutions and batch normalisations hold.
+# PyTorch's names of the variables of Keras' convolutions and batch normalisations.
 TENSORS = {
     "kernel": "weight",
     "gamma": "weight",
@@ -77,7 +76,7 @@ def _check_kind(path: Path) -> None:
             f"save_file(torch.load({names[0]}, weights_only=True), {names[1]})"
         )
         raise UserError(
-            f"{path}: a pickle of PyTorch's, which could run any program, is not read; convert it "
+            f"{path}: PyTorch's pickles are not read, as they can run any program; convert it "
             f"where torch and safetensors are installed: python -c {shlex.quote(program)}"
         )
     if path.suffix != ".safetensors":
@@ -87,7 +86,7 @@ def _check_kind(path: Path) -> None:
         )
 
 
-def _variables(model: keras.Model) -> dict[str, Any]:
+def _variables(model: keras.Model) -> dict[str, keras.Variable]:
     """The model's variables by the names of PyTorch's tensors."""
     return {
         f"{layer.name}.{TENSORS[variable.name]}": variable
@@ -97,14 +96,14 @@ def _variables(model: keras.Model) -> dict[str, Any]:
 
 
 def _check_tensors(
-    found: Mapping[str, tuple[str, list[int]]], variables: Mapping[str, Any], path: Path
+    found: Mapping[str, tuple[str, list[int]]], variables: Mapping[str, keras.Variable], path: Path
 ) -> None:
     """Each variable has its tensor, of its shape, and no tensor is left over."""
     missing = [name for name in variables if name not in found]
     over = [name for name in found if name not in variables and not _is_left_out(name)]
     if missing or over:
         lacks = [f"lacks {_some(missing)}"] if missing else []
-        has = [f"has no use for {_some(over)}"] if over else []
+        has = [f"has unknown {_some(over)}"] if over else []
         raise UserError(f"{path}: {' and '.join(lacks + has)}; {NOT_THESE}")
     for name, variable in variables.items():
         expected = _pytorch_shape(variable.shape)

@@ -41,7 +41,7 @@ class Released:
     Attributes:
         reference: `release:NAME@VERSION`.
         file: its embedder.
-        model: the `model` section of its configuration, as written.
+        model: the `model` section of its configuration file.
         golden: its golden embedding.
     """
 
@@ -52,11 +52,11 @@ class Released:
 
     @classmethod
     def open(cls, wanted: config_model.Model) -> Released:
-        """The release that a configuration names, fetched if need be, its digests checked.
+        """The release that a configuration names, downloaded if necessary, its digests checked.
 
         Raises:
-            UserError: no such release, it cannot be had, a byte has changed, or it is of another
-                backbone.
+            UserError: the release was not found, could not be downloaded, is damaged, or has
+                another backbone.
         """
         assert wanted.weights is not None
         try:
@@ -73,14 +73,14 @@ class Released:
         return cls(wanted.weights, folder / EMBEDDER, model, Golden.load(folder / GOLDEN))
 
     def check(self, embedder: keras.Model, built: config_model.Model | None = None) -> None:
-        """Hold an embedder against the golden embedding.
+        """Compare an embedder with the golden embedding.
 
         Args:
-            embedder: the released one, or one made with its weights.
-            built: what the latter was made from; with another head there is nothing to check.
+            embedder: the released embedder, or one built with its weights.
+            built: the configuration of the latter; with another head there is nothing to compare.
 
         Raises:
-            UserError: it makes another vector of the test image.
+            UserError: its embedding of the test image is not the golden one.
         """
         if built is not None:
             here = built.model_dump(mode="json")

@@ -6,11 +6,12 @@ import keras
 from keras import layers
 
 
-def build_small_cnn(name: str, width: int = 32, blocks: int = 1) -> keras.Model:
+def build_small_cnn(name: str, *, width: int = 32, blocks: int = 1) -> keras.Model:
     """A residual network of three stages, each half as large and twice as wide as the one before.
 
     The residual block is that of He et al. 2016 (https://arxiv.org/abs/1512.03385, section 4.2)
     with the pooled shortcut of He et al. 2019 (https://arxiv.org/abs/1812.01187, ResNet-D).
+    308,704 parameters by default.
 
     Args:
         name: name of the model.
@@ -18,20 +19,25 @@ def build_small_cnn(name: str, width: int = 32, blocks: int = 1) -> keras.Model:
         blocks: residual blocks in each stage.
 
     Returns:
-        float images (B, H, W, 3) in [-1, 1] -> feature map (B, H / 4, W / 4, 4 * width).
+        A functional model with random weights: float images (B, H, W, 3) in [-1, 1] -> feature map
+        (B, H / 4, W / 4, 4 * width), both rounded up.
 
     Raises:
         ValueError: width or blocks below 1.
+
+    Example:
+        >>> build_small_cnn("small", width=8).output_shape
+        (None, None, None, 32)
     """
     if blocks < 1:
         raise ValueError(f"blocks must be at least 1, got {blocks}")
-    image = keras.Input((None, None, 3), name="image")
-    x = _convolution(image, width, "stem")
+    images = keras.Input((None, None, 3), name="image")
+    x = _convolution(images, width, "stem")
     for stage in range(3):
         for block in range(blocks):
             stride = 2 if stage > 0 and block == 0 else 1
             x = _residual_block(x, width * 2**stage, stride, f"stage{stage + 1}_block{block + 1}")
-    return keras.Model(image, x, name=name)
+    return keras.Model(images, x, name=name)
 
 
 def _residual_block(x: keras.KerasTensor, width: int, stride: int, name: str) -> keras.KerasTensor:

@@ -9,7 +9,7 @@ import re
 import sys
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +35,9 @@ def load_weights_file(model: keras.Model, source: str) -> None:
     """Set every weight of a model from a file.
 
     The file may be a Keras 3 `.weights.h5` of the same network, with or without a classifier on
-    top; that of one of our embedders, or its `.keras` file, whose backbone is taken; or an `.h5`
-    of Keras 2, as keras.applications publishes them, or of that network within another model with
-    dense layers on top.
+    top; the `.weights.h5` or `.keras` file of an embedder, whose backbone is used; or an `.h5` of
+    Keras 2, as keras.applications publishes them, or of the network inside another model with dense
+    layers on top.
 
     Args:
         model: a functional model; its variables change only if the file has all of them.
@@ -50,8 +50,8 @@ def load_weights_file(model: keras.Model, source: str) -> None:
     path = Path(source)
     if not path.is_file():
         raise UserError(
-            f"model.weights: no file {source!r}; give the path of a .weights.h5 file, imagenet, "
-            "or null for random weights"
+            f"model.weights: no file {source!r}; give the path of a .weights.h5 file, imagenet "
+            "or null"
         )
     if not is_weights_file(source):
         raise UserError(f"{path}: weights are read from .weights.h5, .h5 and .keras files")
@@ -62,15 +62,14 @@ def load_weights_file(model: keras.Model, source: str) -> None:
 
 
 def load_head_weights(embedder: keras.Model, source: str) -> bool:
-    """Set the weights of an embedder's head from the file that gave its backbone's, if it has them.
+    """Set the weights of an embedder's head, if the file of its backbone has the same head.
 
     Args:
-        embedder: pooling and dense layers behind a layer `backbone`.
+        embedder: a model with pooling and dense layers after a layer `backbone`.
         source: path of a file that `load_weights_file` has read.
 
     Returns:
-        Whether the file has this very head, layer for layer and shape for shape, and it was set;
-        otherwise it stays as it is.
+        Whether the file has a head with the same layers and shapes; otherwise nothing changes.
 
     Raises:
         UserError: the file is damaged.
@@ -118,17 +117,19 @@ def load_imagenet(
         with contextlib.redirect_stdout(sys.stderr):
             donor = constructor(include_top=False, weights="imagenet", input_shape=shape, **options)
     except Exception as error:  # Keras raises bare Exception when a download fails
-        raise UserError(f"{name}: cannot be had: {first_line(error)}; {_remedy()}") from error
+        raise UserError(
+            f"{name}: could not be downloaded: {first_line(error)}; {_remedy()}"
+        ) from error
     stored = {each: _own_weights(layer) for each, layer in _numbered_layers(donor)}
     _assign(model, stored, name)
 
 
 def _remedy() -> str:
-    # Keras downloads in place and checks no digest, so a killed download looks like a finished one.
+    # Keras downloads in place without a digest: an interrupted download looks like a finished one.
     cache = Path(os.environ.get("KERAS_HOME", Path.home() / ".keras")) / "models"
     damaged = [str(each) for each in sorted(cache.glob("*.h5")) if not _is_readable(each)]
     if damaged:
-        return f"delete {damaged[0]}, which an interrupted download left, and try again"
+        return f"delete {damaged[0]}, left by an interrupted download, and try again"
     return "give model.weights the path of a .weights.h5 file of this backbone instead"
 
 
@@ -142,7 +143,7 @@ def _is_readable(path: Path) -> bool:
 
 @contextlib.contextmanager
 def _reading(path: Path) -> Iterator[h5py.File]:
-    """The HDF5 file at a path, or within a .keras file; what cannot be read is a UserError."""
+    """The HDF5 file at a path, or inside a .keras file; a UserError if it could not be read."""
     try:
         if path.suffix == ".keras":
             with zipfile.ZipFile(path) as archive:
@@ -154,12 +155,12 @@ def _reading(path: Path) -> Iterator[h5py.File]:
                 yield file
     except (OSError, KeyError, TypeError, RuntimeError, zipfile.BadZipFile) as error:
         raise UserError(
-            f"{path}: not a file of weights, or damaged ({first_line(error)}); fetch it again"
+            f"{path}: not a weights file, or damaged ({first_line(error)}); fetch it again"
         ) from error
 
 
 _BACKBONE = "layers/functional/layers"
-"""Where Keras 3 puts the layers of an embedder's backbone."""
+"""Group of the layers of an embedder's backbone in a Keras 3 file."""
 
 
 def _keras_3_layers(file: h5py.File) -> dict[str, Arrays]:
@@ -168,9 +169,9 @@ def _keras_3_layers(file: h5py.File) -> dict[str, Arrays]:
 
 
 def _keras_3_head(file: h5py.File) -> dict[str, Arrays]:
-    """The layers of an embedder beside its backbone; none where the file is of another network."""
+    """The layers of an embedder except its backbone; empty for a file of another network."""
     stored = _arrays_below(file["layers"]) if _BACKBONE in file else {}
-    # A Normalization is the preprocessing, which goes with the backbone and is not loaded.
+    # A Normalization is the preprocessing, which belongs to the backbone and is not loaded.
     return {
         name: arrays
         for name, arrays in stored.items()
@@ -182,7 +183,7 @@ def _arrays_below(group: h5py.Group) -> dict[str, Arrays]:
     stored: dict[str, Arrays] = {}
 
     def keep(path: str, array: h5py.Dataset | h5py.Group) -> None:
-        # Layers, also of nested models, but not the states of their random generators.
+        # Layers, those of nested models too, but not the states of their random generators.
         place = re.fullmatch(r"([^/]+(?:/layers/[^/]+)*)/vars/(\d+)", path)
         if place:
             stored.setdefault(place[1], {})[place[2]] = array[()]
@@ -192,16 +193,16 @@ def _arrays_below(group: h5py.Group) -> dict[str, Arrays]:
 
 
 def _keras_2_group(file: h5py.File) -> h5py.Group | None:
-    """The layers of a Keras 2 file; None where it is one of Keras 3."""
+    """The layers of a Keras 2 file; None for a Keras 3 file."""
     group = file.get("model_weights", file)
     return group if "layer_names" in group.attrs else None
 
 
 def _keras_2_arrays(group: h5py.Group) -> dict[str, list[np.ndarray]]:
-    """The arrays of each layer of a Keras 2 file, those of layers in a nested model singly.
+    """The arrays of each layer of a Keras 2 file, a nested model being split into its layers.
 
-    Such a model is one layer there, whose weights are `layer/kernel:0`: first all that are
-    trained, then all that are not, but within each of its layers in their order.
+    A nested model is one layer of the file, with weights such as `layer/kernel:0`: first all
+    trained ones, then all others, in order within each of its layers.
     """
     stored: dict[str, list[np.ndarray]] = {}
     for name in _texts(group.attrs["layer_names"]):
@@ -216,9 +217,9 @@ def _keras_2_arrays(group: h5py.Group) -> dict[str, list[np.ndarray]]:
 def _keras_2_split(
     group: h5py.Group, model: keras.Model
 ) -> tuple[list[np.ndarray], dict[str, list[np.ndarray]]]:
-    """The arrays of a network in order, and by layer those that come on top of it.
+    """The arrays of a network in order, and those of the layers on top of it by layer.
 
-    Layers are matched by name where all of the network's names are there, else in order.
+    Layers are matched by name if the file has all names of the network, else in order.
     """
     stored = _keras_2_arrays(group)
     layers = [layer.name for layer in model.layers if layer.weights]
@@ -240,7 +241,7 @@ def _keras_2_layers(group: h5py.Group, model: keras.Model) -> dict[str, Arrays]:
 def _keras_2_head(
     group: h5py.Group, backbone: keras.Model, names: Sequence[str]
 ) -> dict[str, Arrays]:
-    """What comes on top of the backbone in a Keras 2 file, in its order under these names."""
+    """The layers on top of the backbone in a Keras 2 file, in order, under these names."""
     _, further = _keras_2_split(group, backbone)
     if len(further) != len(names):
         return {}
@@ -251,7 +252,7 @@ def _keras_2_head(
 
 
 def _assign(model: keras.Model, stored: Mapping[str, Arrays], source: str) -> None:
-    """Check that every layer finds its weights, then set them all."""
+    """Check that the weights of every layer were found, then set them all."""
     found = {}
     for name, layer in _numbered_layers(model):
         expected = _shapes(_own_weights(layer))
@@ -267,17 +268,17 @@ def _assign(model: keras.Model, stored: Mapping[str, Arrays], source: str) -> No
     further = [name for name, arrays in stored.items() if arrays and name not in found]
     if len(further) > _LARGEST_TOP:
         raise UserError(
-            f"{source}: has {len(further)} layers more than the backbone, {further[0]!r} among "
-            "them; are these the weights of this backbone and its options?"
+            f"{source}: has {len(further)} layers more than the backbone, such as {further[0]!r}; "
+            "are these the weights of this backbone and its options?"
         )
     if sum(len(arrays) for _, arrays in found.values()) != len(model.weights):
-        raise ValueError(f"{model.name}: has weights within layers that are no models")
+        raise ValueError(f"{model.name}: a layer that is not a model has weights of inner layers")
     for layer, arrays in found.values():
         layer.load_own_variables(arrays)
 
 
 def _numbered_layers(model: keras.Model, within: str = "") -> Iterator[tuple[str, keras.Layer]]:
-    """Layers by the names Keras 3 saves them under: conv2d, batch_normalization, conv2d_1, ..."""
+    """Layers by their names in a Keras 3 file: conv2d, batch_normalization, conv2d_1, ..."""
     seen: Counter[str] = Counter()
     for layer in model.layers:
         words = re.sub(r"(.)([A-Z][a-z]+)", r"\1_\2", type(layer).__name__)
@@ -304,5 +305,5 @@ def _listed(shapes: Mapping[str, tuple[int, ...]]) -> str:
     return " and ".join(map(str, shapes.values())) or "nothing"
 
 
-def _texts(values: Any) -> list[str]:
+def _texts(values: Iterable[bytes | str]) -> list[str]:
     return [each.decode() if isinstance(each, bytes) else str(each) for each in values]

@@ -26,7 +26,7 @@ TOLERANCES = {"float64": 1e-6, "float32": 1e-4}
 def build(dtype: str) -> keras.Model:
     """Our model of this precision with the random weights."""
     keras.config.set_dtype_policy(dtype)
-    model = build_bit_r50x1()
+    model = build_bit_r50x1("bit")
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "random.npz"
         np.savez(file, **random_weights())

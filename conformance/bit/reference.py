@@ -1,4 +1,4 @@
-"""Record what transformers' BitModel makes of random official weights.
+"""Record the feature maps of transformers' BitModel with random weights in the official layout.
 
     python conformance/bit/reference.py OUT.npz 64x64 33x70 ...
 

@@ -1,4 +1,4 @@
-"""Load the Keras 2 files that record.py has written, and compare with the embeddings beside them.
+"""Load the Keras 2 files that record.py has written, and compare with their recorded embeddings.
 
     python conformance/keras2/check.py FOLDER
 

@@ -1,13 +1,14 @@
-"""Write weights of system A's layout with Keras 2, and the embedding that each makes.
+"""Write weight files with Keras 2 in the layout of published triplet-loss models of that time.
 
     PYTHONPATH=. python conformance/keras2/record.py FOLDER
 
 Runs in the environment of conformance/losses, which has TensorFlow 2.15 and with it Keras 2. For
-VGG16, MobileNetV2 and ResNet50 with a global average, Dense 2048, Dense 128 and L2 normalisation:
-FOLDER/<backbone>-<layout>.h5 and, beside it, .json with the golden embeddings of our built-in test
-image: `own`, by the preprocessing of keras.applications, and `unit`, by x / 255, as that system
-was trained. Layouts: the backbone as a model within the model, its lower half frozen, and the
-weights alone saved; or its layers singly, and the whole model saved, a Lambda layer in it.
+VGG16, MobileNetV2 and ResNet50 with global average pooling, Dense 2048, Dense 128 and L2
+normalisation: FOLDER/<backbone>-<layout>.h5 and, beside it, a .json with the golden embeddings of
+our built-in test image: `own`, with the preprocessing of keras.applications, and `unit`, with
+x / 255, with which those models were trained. Layouts: the backbone as a model within the model,
+its lower half frozen, and the weights alone saved; or its layers singly, and the whole model saved,
+with a Lambda layer in it.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ BACKBONES = {
 
 
 def build(constructor: type, nested: bool) -> tf.keras.Model:
-    """System A's network with random weights and statistics."""
+    """The network: backbone, Dense 2048, Dense 128, L2 normalisation."""
     base = constructor(include_top=False, weights=None, input_shape=(SIDE, SIDE, 3))
     if nested:
         for layer in base.layers[: len(base.layers) // 2]:
@@ -52,7 +53,7 @@ def build(constructor: type, nested: bool) -> tf.keras.Model:
 
 
 def disturb(model: tf.keras.Model, seed: int) -> None:
-    """Weights through which pixels are still seen at the end, and every statistic another one."""
+    """Random weights and statistics with which the embedding still depends on the pixels."""
     rng = np.random.default_rng(seed)
     for variable in model.variables:
         shape = variable.shape.as_list()
@@ -86,7 +87,8 @@ def main(folder: Path) -> None:
                 kind: [float(each) for each in model.predict(pixels, verbose=0)[0]]
                 for kind, pixels in fed.items()
             }
-            assert np.abs(np.subtract(golden["own"], golden["unit"])).max() > 0.01, "sees no pixels"
+            difference = np.abs(np.subtract(golden["own"], golden["unit"])).max()
+            assert difference > 0.01, "the embedding does not depend on the pixels"
             file.with_suffix(".json").write_text(json.dumps(golden))
             print(f"{file}: {file.stat().st_size / 1e6:.0f} MB")
 

@@ -4,8 +4,8 @@
 
 Runs in the environment of cbir_tf. Every value and every component of a gradient must be within
 1e-5 of the expected one, or of that share of the largest where it exceeds 1. Exit status 1 if not.
-Where the last bits of the distances decide which triplet is chosen, and this TensorFlow rounds
-them otherwise, the nested loops of naive.py are run on our distances instead; these are listed.
+Where rounding decides which triplet is chosen, and this TensorFlow rounds the distances
+differently, the nested loops of naive.py run on our distances instead; these cases are listed.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def read_cases(file: str) -> list[Case]:
 
 
 def compare(case: Case) -> tuple[str, tuple[float, float]]:
-    """What a case was compared with, and the differences of value and gradient."""
+    """The reference of a case, and the differences of value and gradient."""
     actual = ours(case)
     reason = str(case["reason"])
     against = f"our rule ({reason})" if reason else "TensorFlow Addons"
@@ -94,7 +94,7 @@ def compare(case: Case) -> tuple[str, tuple[float, float]]:
 
 
 def main(recorded: str) -> int:
-    """Print what was compared with what and the largest differences; 0 if all are within 1e-5."""
+    """Print the references and the largest differences; 0 if all are within 1e-5."""
     cases = read_cases(recorded)
     compared: dict[str, list[tuple[float, float]]] = collections.defaultdict(list)
     for case in cases:

@@ -1,4 +1,4 @@
-"""Record what TensorFlow Addons 0.23.0 computes for thousands of random batches.
+"""Record values and gradients of TensorFlow Addons 0.23.0 for thousands of random batches.
 
     python conformance/losses/record.py OUT.npz [--repeats 80] [--seed 0] [--fixture FILE.json]
 

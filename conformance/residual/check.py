@@ -66,7 +66,7 @@ def difference(actual: np.ndarray, expected: np.ndarray) -> float:
 
 
 def read(recorded: str, name: str) -> Recorded:
-    """What was recorded of a network, by size."""
+    """The recorded feature maps of a network, by size."""
     by_size: Recorded = {}
     with np.load(recorded, allow_pickle=False) as arrays:
         for key in arrays.files:

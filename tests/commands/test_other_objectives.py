@@ -105,7 +105,7 @@ def test_a_damaged_classifier_is_one_line(classifier_folder, tmp_path, capsys):
     (folder / "classifier.keras").write_bytes(b"half of a model")
     assert main(["evaluate", "--run", str(folder)]) == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]
-    assert f"{folder / 'classifier.keras'}: no model can be read" in error
+    assert f"{folder / 'classifier.keras'}: could not be read as a model" in error
 
 
 def test_a_classifier_of_some_classes_is_watched_by_retrieval_among_others(

@@ -76,7 +76,7 @@ def test_the_quick_search_of_the_readme_finds_as_the_model_card_says(tmp_path, c
     config = ["--config", str(ROOT / "configs" / "digits.yaml"), "--run", run]
     ready = ["model.weights=release:digits@1.0.0", "training.epochs=0", "plots.layout=pca"]
     assert main(["train", *config, *ready]) == 0
-    assert "backbone and head are those of release:digits@1.0.0" in capsys.readouterr().err
+    assert "backbone and head loaded from release:digits@1.0.0" in capsys.readouterr().err
     assert main(["evaluate", "--run", run, "--json"]) == 0
     found = json.loads(last_line(capsys.readouterr().out))
     released = json.loads((DIGITS / "metrics.json").read_text())["test against test"]

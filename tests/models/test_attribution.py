@@ -79,5 +79,5 @@ def test_a_projection_of_the_vectors_is_told_apart_too(pixels):
 
 
 def test_a_feature_map_of_one_place_has_nothing_to_show(pixels):
-    with pytest.raises(UserError, match="no place is left"):
+    with pytest.raises(UserError, match="one place only"):
         embedding_shares(embedder_of(embedding_size=8), pixels[:, :4, :4])

@@ -195,11 +195,11 @@ def test_a_missing_empty_truncated_or_foreign_file_is_named(weights_file, tmp_pa
     }
     for name, content in contents.items():
         (tmp_path / name).write_bytes(content)
-        with pytest.raises(UserError, match=f"{name}: not a file of weights, or damaged"):
+        with pytest.raises(UserError, match=f"{name}: not a weights file, or damaged"):
             small(str(tmp_path / name))
     with h5py.File(tmp_path / "foreign.h5", "w") as file:
         file["data"] = np.zeros(3)
-    with pytest.raises(UserError, match=r"foreign\.h5: not a file of weights"):
+    with pytest.raises(UserError, match=r"foreign\.h5: not a weights file"):
         small(str(tmp_path / "foreign.h5"))
     with pytest.raises(UserError, match=r"no file 'absent\.weights\.h5'"):
         small("absent.weights.h5")
@@ -234,7 +234,7 @@ for broken in (False, True):
     )
     offline_message, damaged = done.stdout.splitlines()
     assert offline_message.startswith(
-        "imagenet weights of MobileNetV2: cannot be had: URL fetch failure"
+        "imagenet weights of MobileNetV2: could not be downloaded: URL fetch failure"
     )
     assert offline_message.endswith("the path of a .weights.h5 file of this backbone instead")
     assert f"delete {tmp_path / 'models' / half}" in damaged

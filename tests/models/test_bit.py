@@ -48,7 +48,7 @@ def official_file(weights, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def model(official_file) -> keras.Model:
-    built = build_bit_r50x1()
+    built = build_bit_r50x1("bit")
     load_bit_weights(built, official_file)
     return built
 
@@ -56,7 +56,7 @@ def model(official_file) -> keras.Model:
 @pytest.fixture(scope="module")
 def fresh() -> keras.Model:
     """A model to load into, the untouched target of failed loads."""
-    return build_bit_r50x1()
+    return build_bit_r50x1("bit")
 
 
 def features(model: keras.Model, size: str) -> np.ndarray:
@@ -103,7 +103,7 @@ def test_in_float64_it_is_the_same_function_but_for_the_recorded_rounding(offici
     """Tight enough to tell the group norm's epsilon of 1e-5 from 2e-5."""
     keras.config.set_dtype_policy("float64")
     try:
-        exact = build_bit_r50x1()
+        exact = build_bit_r50x1("bit")
     finally:
         keras.config.set_dtype_policy("float32")
     load_bit_weights(exact, official_file)

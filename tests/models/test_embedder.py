@@ -1,4 +1,4 @@
-"""One harness over the backbones: shapes, any size, saving, precision, what trains."""
+"""The embedder: what trains, what is saved, and mistakes (backbones: test_backbones.py)."""
 
 from __future__ import annotations
 
@@ -19,17 +19,6 @@ CHEAP = {
     "mobilenet": {"alpha": 0.25},
     "mobilenet_v2": {"alpha": 0.35},
 }
-SLOW = (
-    "vgg16",
-    "resnet50",
-    "bit_m_r50x1",
-    "resnet18",
-    "resnext50_32x4d",
-    "mobilenet_v3_small",
-    "efficientnet_b0",
-    "convnext_tiny",
-)
-EVERY = [*CHEAP, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)]
 
 
 def model_config(backbone: str = "small_cnn", **changes: object) -> config_model.Model:
@@ -45,34 +34,12 @@ def values(model: keras.Model) -> dict[str, np.ndarray]:
     return {each.path: np.array(each) for each in model.variables}
 
 
-@pytest.fixture
-def policy():
-    """Set a global dtype policy for one test."""
-    before = keras.config.dtype_policy()
-    yield keras.config.set_dtype_policy
-    keras.config.set_dtype_policy(before)
-
-
-@pytest.mark.parametrize("backbone", [*CHEAP, pytest.param("vgg16", marks=pytest.mark.slow)])
-def test_any_image_size_gives_distinct_vectors(backbone):
-    embedder = build_embedder(model_config(backbone))
-    for height, width in ((64, 64), (96, 72)):
-        vectors = embedder.predict_on_batch(images(2, height, width))
-        assert vectors.shape == (2, 16)
-        assert vectors.dtype == np.float32
-        assert np.isfinite(vectors).all()
-        assert (vectors[0] != vectors[1]).any()
-
-
-@pytest.mark.parametrize("backbone", EVERY)
-def test_saved_and_read_again_it_gives_the_same_bits(backbone, tmp_path):
-    embedder = build_embedder(model_config(backbone, trainable="head", pooling="gem"))
+def test_a_head_that_trains_alone_and_pools_by_gem_survives_saving(tmp_path):
+    embedder = build_embedder(model_config(trainable="head", pooling="gem"))
     embedder.save(tmp_path / "model.keras")
     again = load_embedder(tmp_path / "model.keras")
     batch = images(3, 64, 48)
-    expected = embedder.predict(batch, verbose=0)
-    assert np.array_equal(again.predict(batch, verbose=0), expected)
-    assert np.array_equal(again.predict_on_batch(batch), expected)
+    assert np.array_equal(again.predict_on_batch(batch), embedder.predict_on_batch(batch))
     assert [each.path for each in again.trainable_variables] == [
         "pooling/p",
         "embedding/kernel",
@@ -107,14 +74,14 @@ def test_a_fresh_process_with_keras_alone_reads_the_file(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["mixed_bfloat16", "mixed_float16"])
-def test_a_mixed_policy_computes_in_half_and_gives_float32(policy, name):
+def test_vectors_of_a_mixed_policy_are_close_to_those_of_float32(name):
     exact = build_embedder(model_config()).predict_on_batch(images(2, 32, 32))
-    policy(name)
-    embedder = build_embedder(model_config())
-    assert embedder.get_layer("backbone").get_layer("stem").compute_dtype == name[6:]
-    assert {each.dtype for each in embedder.trainable_variables} == {"float32"}
-    vectors = embedder.predict_on_batch(images(2, 32, 32))
-    assert vectors.dtype == np.float32
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(name)
+    try:
+        vectors = build_embedder(model_config()).predict_on_batch(images(2, 32, 32))
+    finally:
+        keras.config.set_dtype_policy(before)
     assert 0 < np.abs(vectors - exact).max() < 0.05
 
 
@@ -157,26 +124,10 @@ def test_training_the_head_changes_the_head_alone():
     }
 
 
-@pytest.mark.parametrize(
-    "backbone",
-    [
-        "small_cnn",
-        "mini_densenet",
-        "mobilenet_v2",
-        pytest.param("resnext50_32x4d", marks=pytest.mark.slow),
-    ],
-)
-def test_frozen_batch_norm_does_not_change_while_the_rest_trains(backbone):
-    embedder = build_embedder(model_config(backbone, batch_norm="frozen"))
+def test_the_digest_of_frozen_batch_norms_tells_any_change():
+    embedder = build_embedder(model_config(batch_norm="frozen"))
     digest = frozen_batch_norm_digest(embedder)
-    changed = _changed_by_training(embedder)
-    layers = embedder.get_layer("backbone").layers
-    norms = [each for each in layers if isinstance(each, keras.layers.BatchNormalization)]
-    others = [each for each in layers if each.weights and each not in norms]
-    assert not changed & {variable.path for norm in norms for variable in norm.variables}
-    assert {variable.path for other in others for variable in other.variables} <= changed
-    assert frozen_batch_norm_digest(embedder) == digest
-    variable = norms[0].moving_mean
+    variable = embedder.get_layer("backbone").get_layer("stem_norm").moving_mean
     variable.assign(variable + 1)
     assert frozen_batch_norm_digest(embedder) != digest
 
@@ -247,7 +198,7 @@ def test_only_whole_embedders_are_loaded(tmp_path):
     build_embedder(model_config()).save(whole)
     for size in (0, 100, whole.stat().st_size // 2):
         (tmp_path / "cut.keras").write_bytes(whole.read_bytes()[:size])
-        with pytest.raises(UserError, match=r"cut\.keras: no model can be read from it"):
+        with pytest.raises(UserError, match=r"cut\.keras: could not be read as a model"):
             load_embedder(tmp_path / "cut.keras")
     keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)]).save(tmp_path / "other.keras")
     with pytest.raises(UserError, match=r"other\.keras: not an embedder"):

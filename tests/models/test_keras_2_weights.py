@@ -1,4 +1,4 @@
-"""Weight files of Keras 2 in system A's layout: backbone, Dense 2048, Dense 128.
+"""Keras 2 weight files of published triplet-loss models: backbone, Dense 2048, Dense 128.
 
 The files are written here as Keras 2 writes them; `make conformance` does the same with files that
 Keras 2 has written, of VGG16, MobileNetV2 and ResNet50.

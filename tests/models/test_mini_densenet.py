@@ -18,7 +18,7 @@ from cbir_tf.models.mini_densenet import build_mini_densenet
 @pytest.mark.parametrize(("growth", "published"), [(12, 176_122), (24, 690_346)])
 def test_parameters_are_as_many_as_published(growth, published):
     """DenseNet-BC-40 with 10 classes, https://github.com/osmr/imgclsmob (CIFAR-10)."""
-    model = build_mini_densenet("model", growth)
+    model = build_mini_densenet("model", growth=growth)
     classifier = 10 * model.output.shape[-1] + 10
     count = sum(math.prod(each.shape) for each in model.trainable_variables)
     assert count + classifier == published

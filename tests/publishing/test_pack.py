@@ -136,7 +136,7 @@ def test_what_cannot_be_released_is_one_line_and_leaves_nothing(run_folder, tmp_
         ("model.onnx", b"not a model", "model.onnx: cannot be run"),
         ("labels.json", b"{}", "labels.json: damaged"),
         ("config.yaml", b"data: {source: nothing}", "config.yaml: data.source: no 'nothing'"),
-        ("golden.json", b"{}", "golden.json: no golden embedding"),
+        ("golden.json", b"{}", "not a golden embedding"),
         ("release.json", b'{"format": 2}', "of format 2, known is 1"),
     ],
 )
