@@ -28,8 +28,8 @@ class AnnoyBackEnd:
     How many vectors of the trees' leaves are looked at is chosen when they are built: the fewest
     with which the measured recall@10, of stored vectors searched among the others, is what was
     asked for. So more trees don't find more, and hardly find it faster. Filtered searches are exact
-    and go to every vector. Trees once built can take nothing in or out: they are built anew with
-    every change to the gallery, in some seconds for 100,000 vectors.
+    and go to every vector. Annoy cannot change trees once they are built: every change to the
+    gallery builds them again, in some seconds for 100,000 vectors.
 
     Args:
         trees: number of trees; None: 10, or none, which is exact, for up to 1,000 vectors, for a
@@ -86,16 +86,11 @@ class AnnoyBackEnd:
         trees = 0 if self.is_exact else self._forest.get_n_trees()
         log_recall(f"annoy, {trees} trees,", len(vectors), start, self.reached)
 
-    def copy(self) -> AnnoyBackEnd:
-        return copy.copy(self)  # a changed gallery gets a forest of its own
+    def with_inserted(self, vectors: np.ndarray, positions: np.ndarray) -> AnnoyBackEnd:
+        return self._refitted(vectors)
 
-    def insert(self, vectors: np.ndarray, positions: np.ndarray) -> None:
-        """Build the trees anew."""
-        self.fit(vectors, self._metric)
-
-    def delete(self, vectors: np.ndarray, positions: np.ndarray) -> None:
-        """Build the trees anew."""
-        self.fit(vectors, self._metric)
+    def with_deleted(self, vectors: np.ndarray, positions: np.ndarray) -> AnnoyBackEnd:
+        return self._refitted(vectors)
 
     def propose(
         self, queries: np.ndarray, wanted: int, candidate_positions: np.ndarray | None
@@ -133,6 +128,11 @@ class AnnoyBackEnd:
         if settings["approximate"]:
             self._forest = self._new_forest(metric.prepare(vectors[:1]).shape[1])
             self._forest.load(str(folder / FILE_NAME))
+
+    def _refitted(self, vectors: np.ndarray) -> AnnoyBackEnd:
+        other = copy.copy(self)
+        other.fit(vectors, self._metric)
+        return other
 
     def _new_forest(self, dimension: int) -> Any:
         """An empty index of Annoy's for prepared vectors.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import numpy as np
 
@@ -33,16 +33,22 @@ class BackEnd(Protocol):
         """Take (N, D) float32 vectors, in place of any earlier ones."""
         ...
 
-    def copy(self) -> BackEnd:
-        """A back end of the same vectors: changing one leaves the other as it is."""
+    def with_inserted(self, vectors: np.ndarray, positions: np.ndarray) -> Self:
+        """A back end with more vectors; this one stays as it is and can be searched meanwhile.
+
+        Args:
+            vectors: (N, D) float32, this back end's vectors and the new ones.
+            positions: (M,) int64, where in `vectors` the new ones are, ascending.
+        """
         ...
 
-    def insert(self, vectors: np.ndarray, positions: np.ndarray) -> None:
-        """Take (N, D) vectors that are the earlier ones but for new ones at these positions."""
-        ...
+    def with_deleted(self, vectors: np.ndarray, positions: np.ndarray) -> Self:
+        """A back end with fewer vectors; this one stays as it is and can be searched meanwhile.
 
-    def delete(self, vectors: np.ndarray, positions: np.ndarray) -> None:
-        """Take (N, D) vectors that are the earlier ones without those at these positions."""
+        Args:
+            vectors: (N, D) float32, those of this back end that remain.
+            positions: (M,) int64, where in this back end's vectors the others were, ascending.
+        """
         ...
 
     def propose(

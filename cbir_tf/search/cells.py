@@ -66,11 +66,22 @@ class Cells:
         )
         clustering.train(vectors)
         cells = cls(faiss, clustering.centroids)
-        cells.add(vectors)
+        cells._add(vectors)
         return cells
 
-    def copy(self) -> Cells:
-        """Cells of the same vectors: adding to and removing from one leaves the other."""
+    def with_added(self, vectors: np.ndarray) -> Cells:
+        """Cells with (N, P) more vectors, numbered after those already here; these stay."""
+        other = self._clone()
+        other._add(vectors)
+        return other
+
+    def without(self, numbers: np.ndarray) -> Cells:
+        """Cells without the vectors of these numbers; these stay, and all radii with them."""
+        other = self._clone()
+        other._index.remove_ids(numbers)
+        return other
+
+    def _clone(self) -> Cells:
         other = copy.copy(self)
         other._index = self._faiss.clone_index(self._index)
         other._radii, other._lock = self._radii.copy(), threading.Lock()
@@ -79,8 +90,7 @@ class Cells:
     def __len__(self) -> int:
         return int(self._index.ntotal)
 
-    def add(self, vectors: np.ndarray) -> None:
-        """Put (N, P) more vectors into their cells, numbered on from those before."""
+    def _add(self, vectors: np.ndarray) -> None:
         squared, cells = self._index.quantizer.search(vectors, 1)
         far = np.sqrt(squared[:, 0] + self._error(vectors))
         np.maximum.at(self._radii, cells[:, 0], far)
@@ -91,10 +101,6 @@ class Cells:
         pointers = (self._faiss.swig_ptr(each) for each in (vectors, numbers, cells))
         self._index.add_core(len(vectors), *pointers)
         self._cells = np.append(self._cells, cells)
-
-    def remove(self, numbers: np.ndarray) -> None:
-        """Take vectors out; their cells stay as large as they were."""
-        self._index.remove_ids(numbers)
 
     def save(self, path: Path, numbers: np.ndarray) -> None:
         """Write the cells of these (N,) numbers, all there are, which `load` counts from 0.

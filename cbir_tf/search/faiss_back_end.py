@@ -76,7 +76,6 @@ class FaissBackEnd:
         check_recall(recall)
         self.kind, self.recall, self.seed = kind, recall, seed
         self.reached = 1.0
-        self._flat: Any = None
         self._approximate: Any = None
         self._cells: Cells | None = None
         self._effort, self._rescored = 0, RESCORED[0]
@@ -120,39 +119,36 @@ class FaissBackEnd:
         self._tune(self._stored)
         log_recall(f"faiss {'flat' if self.is_exact else kind}", len(vectors), start, self.reached)
 
-    def copy(self) -> FaissBackEnd:
+    def with_inserted(self, vectors: np.ndarray, positions: np.ndarray) -> FaissBackEnd:
         other = copy.copy(self)
-        if self._flat is not None:
-            other._flat = self._faiss.clone_index(self._flat)
-        if self._approximate is not None:
-            other._approximate = self._faiss.clone_index(self._approximate)
-        if self._cells is not None:
-            other._cells = self._cells.copy()
-        return other
-
-    def insert(self, vectors: np.ndarray, positions: np.ndarray) -> None:
         if len(vectors) > GROWN * self._fitted or self._kind_for(len(vectors)) != self._fitted_kind:
-            self.fit(vectors, self._metric)
-            return
+            other.fit(vectors, self._metric)
+            return other
+        # FAISS adds to an index in place, and its memory may move while another thread searches it.
+        other._flat = self._faiss.clone_index(self._flat)
         prepared = self._prepare(vectors[positions])
         slots = self._flat.ntotal + np.arange(len(positions))
-        self._flat.add(prepared)
+        other._flat.add(prepared)
         if self._approximate is not None:
-            self._approximate.add(prepared)
+            other._approximate = self._faiss.clone_index(self._approximate)
+            other._approximate.add(prepared)
         if self._cells is not None:
-            self._cells.add(prepared)
-        self._slots = np.insert(self._slots, positions - np.arange(len(positions)), slots)
-        self._renumber()
+            other._cells = self._cells.with_added(prepared)
+        other._slots = np.insert(self._slots, positions - np.arange(len(positions)), slots)
+        other._renumber()
+        return other
 
-    def delete(self, vectors: np.ndarray, positions: np.ndarray) -> None:
+    def with_deleted(self, vectors: np.ndarray, positions: np.ndarray) -> FaissBackEnd:
+        other = copy.copy(self)
         if len(vectors) < KEPT * self._flat.ntotal:
-            self.fit(vectors, self._metric)
-        else:
-            # The slots stay and are passed over: not every kind of index can take vectors out.
-            if self._cells is not None:
-                self._cells.remove(self._slots[positions])
-            self._slots = np.delete(self._slots, positions)
-            self._renumber()
+            other.fit(vectors, self._metric)
+            return other
+        # The slots stay, so both share the indexes: not every kind can remove vectors.
+        if self._cells is not None:
+            other._cells = self._cells.without(self._slots[positions])
+        other._slots = np.delete(self._slots, positions)
+        other._renumber()
+        return other
 
     def propose(
         self, queries: np.ndarray, wanted: int, candidate_positions: np.ndarray | None

@@ -29,15 +29,13 @@ class NearestNeighborsBackEnd:
         self._metric = metric
         self._take(metric.prepare(vectors))
 
-    def copy(self) -> NearestNeighborsBackEnd:
-        return copy.copy(self)  # arrays are replaced, never changed
-
-    def insert(self, vectors: np.ndarray, positions: np.ndarray) -> None:
+    def with_inserted(self, vectors: np.ndarray, positions: np.ndarray) -> NearestNeighborsBackEnd:
         new = self._metric.prepare(vectors[positions])
-        self._take(np.insert(self._prepared, positions - np.arange(len(positions)), new, axis=0))
+        before = positions - np.arange(len(positions))
+        return self._with(np.insert(self._prepared, before, new, axis=0))
 
-    def delete(self, vectors: np.ndarray, positions: np.ndarray) -> None:
-        self._take(np.delete(self._prepared, positions, axis=0))
+    def with_deleted(self, vectors: np.ndarray, positions: np.ndarray) -> NearestNeighborsBackEnd:
+        return self._with(np.delete(self._prepared, positions, axis=0))
 
     def propose(
         self, queries: np.ndarray, wanted: int, candidate_positions: np.ndarray | None
@@ -61,6 +59,11 @@ class NearestNeighborsBackEnd:
         self, folder: Path, vectors: np.ndarray, metric: Metric, settings: dict[str, Any]
     ) -> None:
         self.fit(vectors, metric)
+
+    def _with(self, prepared: np.ndarray) -> NearestNeighborsBackEnd:
+        other = copy.copy(self)
+        other._take(prepared)
+        return other
 
     def _take(self, prepared: np.ndarray) -> None:
         self._prepared = prepared

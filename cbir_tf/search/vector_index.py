@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
@@ -74,15 +75,17 @@ class GalleryIndex:
         return self
 
     def with_added(self, embeddings: Embeddings) -> GalleryIndex:
-        """An index of more vectors; this one stays as it is.
+        """A snapshot with more vectors; this one stays as it is and can be searched meanwhile.
+
+        Args:
+            embeddings: vectors of ids that are not in the gallery.
 
         Raises:
             UserError: an id is already there, or the vectors have another dimension.
         """
         here, more = self._gallery, _by_id(embeddings)
-        other = GalleryIndex(self.back_end.copy(), self.metric)
         if not len(here):
-            return other.fit(more)
+            return GalleryIndex(copy.copy(self.back_end), self.metric).fit(more)
         there = np.flatnonzero(positions_of(more.ids, here.ids) >= 0)
         if len(there):
             known = str(more.ids[there[0]])
@@ -93,12 +96,15 @@ class GalleryIndex:
                 f"{here.vectors.shape[1]}; use the model that made the gallery"
             )
         positions = np.searchsorted(here.ids, more.ids)
-        other._gallery = joined(here, more)
-        other.back_end.insert(other._gallery.vectors, positions + np.arange(len(positions)))
-        return other
+        gallery = joined(here, more)
+        positions += np.arange(len(positions))
+        return self._changed(gallery, self.back_end.with_inserted(gallery.vectors, positions))
 
     def without(self, ids: Sequence[str] | np.ndarray) -> GalleryIndex:
-        """An index of fewer vectors; this one stays as it is.
+        """A snapshot with fewer vectors; this one stays as it is and can be searched meanwhile.
+
+        Args:
+            ids: of the vectors to leave out.
 
         Raises:
             UserError: an id is not there.
@@ -107,10 +113,14 @@ class GalleryIndex:
         positions = np.unique(known_positions(ids, self._gallery.ids, advice))
         kept = np.ones(len(self), dtype=bool)
         kept[positions] = False
-        other = GalleryIndex(self.back_end.copy(), self.metric)
-        other._gallery = self._gallery.take(kept)
-        if len(other):
-            other.back_end.delete(other._gallery.vectors, positions)
+        gallery = self._gallery.take(kept)
+        if not len(gallery):  # the next vectors will be a new fit
+            return self._changed(gallery, copy.copy(self.back_end))
+        return self._changed(gallery, self.back_end.with_deleted(gallery.vectors, positions))
+
+    def _changed(self, gallery: Embeddings, back_end: BackEnd) -> GalleryIndex:
+        other = GalleryIndex(back_end, self.metric)
+        other._gallery = gallery
         return other
 
     def search(

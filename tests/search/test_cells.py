@@ -60,9 +60,12 @@ def test_added_vectors_are_found_and_removed_ones_are_not(tmp_path):
     vectors = clustered(3_000, 8, 30, 0.05, 1)
     cells = Cells.fit(faiss, vectors[:2_000], 0)
     far = vectors[2_000:] + np.float32(3)  # beyond every radius so far
-    cells.add(far)
-    cells.remove(np.arange(0, 1_000))
-    assert len(cells) == 2_000
+    first = cells
+    before = first.search(vectors[:100], 5)
+    cells = first.with_added(far).without(np.arange(0, 1_000))
+    assert (len(first), len(cells)) == (2_000, 2_000)
+    for one, other in zip(before, first.search(vectors[:100], 5), strict=True):
+        np.testing.assert_array_equal(one, other)
     left = np.concatenate([vectors[1_000:2_000], far])
     queries = np.concatenate([vectors[:100], far[:100]])
     answered, squared, numbers = cells.search(queries, 5)

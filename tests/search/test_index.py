@@ -222,48 +222,6 @@ def test_the_cosine_distance_of_a_zero_vector_is_one(name):
 
 
 @every_index
-def test_add_and_remove_leave_what_a_new_fit_would_give(name):
-    everything = random_embeddings(60)
-    index = make_index(name).fit(everything.take(slice(0, 40)))
-    index = index.with_added(everything.take(slice(40, 60)))
-    index = index.without(everything.ids[5:15])
-    kept = everything.take(np.r_[0:5, 15:60])
-    assert len(index) == 50
-    found = index.search(everything.vectors, 9)
-    fresh = make_index(name).fit(kept).search(everything.vectors, 9)
-    assert found.ids.tolist() == fresh.ids.tolist()
-    assert found.distances.tolist() == fresh.distances.tolist()
-    index = index.with_added(everything.take(slice(5, 6)))
-    assert index.search(everything.vectors[5:6], 1).ids.tolist() == [[everything.ids[5]]]
-
-
-@every_index
-def test_an_index_can_be_filled_by_add_and_emptied_by_remove(name):
-    gallery = random_embeddings(5)
-    index = make_index(name)
-    index = index.with_added(gallery)
-    assert len(index) == 5
-    index = index.without(gallery.ids)
-    assert len(index) == 0
-    index = index.with_added(random_embeddings(3, dimension=2))
-    assert index.search(np.float32([[1, 1]]), 3).ids.shape == (1, 3)
-
-
-@every_index
-def test_a_refused_change_changes_nothing(name):
-    gallery = random_embeddings(5)
-    index = make_index(name).fit(gallery)
-    with pytest.raises(UserError, match="'00007' is in the gallery already"):
-        index = index.with_added(embeddings(["new", "00007"], np.ones((2, 8))))
-    with pytest.raises(UserError, match="dimension 3, the gallery's have 8"):
-        index = index.with_added(embeddings(["new"], np.ones((1, 3))))
-    with pytest.raises(UserError, match="'nobody' is not in the gallery"):
-        index = index.without(["00007", "nobody"])
-    found = index.search(gallery.vectors, 1)
-    assert found.ids[:, 0].tolist() == gallery.ids.tolist()
-
-
-@every_index
 @pytest.mark.parametrize(
     ("k", "query_ids", "message"),
     [
@@ -565,36 +523,6 @@ def test_the_same_vectors_and_seed_make_the_same_index(name):
     assert one.back_end.settings() == two.back_end.settings()
     found, again = (index.search(gallery.vectors, 10) for index in (one, two))
     assert found.ids.tolist() == again.ids.tolist()
-
-
-@every_index
-@settings(max_examples=15, deadline=None)
-@given(data=st.data())
-def test_any_sequence_of_changes_leaves_what_a_new_fit_would_give(name, data):
-    """Everything is asked for, so that approximate indexes have to answer exactly as well."""
-    everything = random_embeddings(120, dimension=4)
-    index = make_index(name).fit(everything.take(slice(0, 60)))
-    first, before = index, index.search(everything.vectors, 60)
-    inside = set(range(60))
-    for _ in range(data.draw(st.integers(1, 5))):
-        some = st.integers(0, len(everything) - 1)
-        positions = sorted(data.draw(st.sets(some, min_size=1, max_size=40)))
-        if data.draw(st.booleans()):
-            new = [each for each in positions if each not in inside]
-            index = index.with_added(everything.take(np.array(new, dtype=int)))
-            inside |= set(new)
-        else:
-            gone = [each for each in positions if each in inside][: len(inside) - 1]
-            index = index.without(everything.ids[gone])
-            inside -= set(gone)
-    kept = everything.take(np.array(sorted(inside)))
-    found = index.search(everything.vectors, len(kept))
-    expected = make_index("nearest_neighbors").fit(kept).search(everything.vectors, len(kept))
-    assert found.ids.tolist() == expected.ids.tolist()
-    assert found.distances.tolist() == expected.distances.tolist()
-    after = first.search(everything.vectors, 60)
-    assert after.ids.tolist() == before.ids.tolist()
-    assert after.distances.tolist() == before.distances.tolist()
 
 
 @approximate_index
