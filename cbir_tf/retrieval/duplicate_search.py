@@ -11,6 +11,7 @@ from cbir_tf.data.inspection import Inspection, inspect_images
 from cbir_tf.data.sources import all_images, images_in_folder
 from cbir_tf.errors import UserError
 from cbir_tf.features.store import FeatureStore
+from cbir_tf.retrieval.opening import stored_embeddings
 from cbir_tf.run import Run
 from cbir_tf.storage.remote import fetch_missing
 from cbir_tf.types import Embeddings, ImageSet
@@ -50,7 +51,7 @@ def duplicates_in_run(run: Run, distance: float | None = None) -> Duplicates:
 
     Args:
         run: with a feature store.
-        distance: group images whose embeddings are at most so far apart, by search.metric, too;
+        distance: also group images whose embeddings are at most so far apart, as searches have it;
             None: embeddings are not compared.
 
     Raises:
@@ -103,9 +104,10 @@ def find_groups(
 def _stored_images(run: Run) -> tuple[ImageSet, Embeddings]:
     """The images in a run's feature store, and their embeddings."""
     with FeatureStore.open(run.features) as store:
-        records, embeddings = store.records(), store.embeddings()
-    if not records:
-        raise UserError(f"{run.features}: is empty; run extract.py --run {run.folder}")
+        records = store.records()
+        if not records:
+            raise UserError(f"{run.features}: is empty; run cbir extract --run {run.folder}")
+        embeddings, _ = stored_embeddings(store, run, run.config.search)
     encoded: dict[str, Path | bytes] = {}
     if any(each.path is None for each in records):
         images = all_images(run.config.data)

@@ -62,10 +62,7 @@ def gallery_of_store(store: FeatureStore, run: Run, search: Search) -> Gallery:
     Raises:
         UserError: a whitening that cannot be fitted to the vectors.
     """
-    embeddings = store.embeddings()
-    whitening = whitening_for(embeddings.vectors, search, run.index)
-    if whitening is not None:
-        embeddings = replace(embeddings, vectors=whitening(embeddings.vectors))
+    embeddings, whitening = stored_embeddings(store, run, search)
     searched = _searched(embeddings, run.index, search)
     return Gallery(
         _index(searched, run.index, search),
@@ -76,6 +73,21 @@ def gallery_of_store(store: FeatureStore, run: Run, search: Search) -> Gallery:
         _calibration(run, search, store.encoder_fingerprint, whitening),
         store.select(split="train"),
     )
+
+
+def stored_embeddings(
+    store: FeatureStore, run: Run, search: Search
+) -> tuple[Embeddings, Whitening | None]:
+    """The stored vectors as they are compared, and the whitening they went through.
+
+    Raises:
+        UserError: a whitening that cannot be fitted to the vectors.
+    """
+    embeddings = store.embeddings()
+    whitening = whitening_for(embeddings.vectors, search, run.index)
+    if whitening is not None:
+        embeddings = replace(embeddings, vectors=whitening(embeddings.vectors))
+    return embeddings, whitening
 
 
 def save_gallery(gallery: Gallery, folder: Path) -> None:
