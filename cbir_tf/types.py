@@ -217,6 +217,7 @@ class Results:
         prediction: the class each query was taken for; None where the search has no class router.
         is_match: (Q,) bool, whether the nearest image is near enough to be a match; None where no
             threshold was calibrated for this search.
+        vectors: (Q, D) float32 of the queries, as they were compared; or none.
 
     Example:
         >>> found = Results([["b", "c"]], [[0.1, 0.4]], [[0, -1]], ("rose",))
@@ -232,6 +233,7 @@ class Results:
     paths: Mapping[str, Path | None] = field(default_factory=dict)
     prediction: tuple[Prediction, ...] | None = None
     is_match: np.ndarray | None = None
+    vectors: np.ndarray = field(default_factory=_nothing)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "ids", _frozen(self.ids, np.str_))
@@ -263,6 +265,19 @@ class Results:
             ids=np.pad(self.ids[:, :k], missing, constant_values=""),
             distances=np.pad(self.distances[:, :k], missing, constant_values=np.inf),
             labels=np.pad(self.labels[:, :k], missing, constant_values=UNLABELLED),
+        )
+
+    def of_query(self, row: int) -> Results:
+        """The results of one query."""
+        one = slice(row, row + 1)
+        return replace(
+            self,
+            ids=self.ids[one],
+            distances=self.distances[one],
+            labels=self.labels[one],
+            prediction=None if self.prediction is None else self.prediction[one],
+            is_match=None if self.is_match is None else self.is_match[one],
+            vectors=self.vectors[one],
         )
 
     def hits(self, query: int = 0) -> list[Hit]:

@@ -107,6 +107,7 @@ class QueryEngine:
             if self._router is None or probabilities is None
             else self._router.predictions(probabilities),
             is_match=None if calibration is None else calibration.matches(distances[:, 0]),
+            vectors=batch.vectors,
         )
 
     def rank(self, batch: QueryBatch, k: int | None = None) -> tuple[np.ndarray, np.ndarray]:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from functools import lru_cache
 from urllib.parse import quote
 
 import numpy as np
 
-from cbir_tf.config.search import Search
 from cbir_tf.retrieval.query_engine import steps_of
 from cbir_tf.server.http import answers
 from cbir_tf.server.http.bodies import SearchBody
 from cbir_tf.server.pipeline.explanation import Area, Explanation
-from cbir_tf.server.pipeline.queries import Hits
 from cbir_tf.server.pipeline.service import Service
-from cbir_tf.types import UNLABELLED
+from cbir_tf.types import UNLABELLED, Results
 
 
 def image_address(id_: str) -> str:
@@ -33,37 +32,37 @@ def _quoted(id_: str) -> str:
 
 
 def search_answer(
-    body: SearchBody, search: Search, hits: Hits, seconds: dict[str, float]
+    body: SearchBody, service: Service, results: Results, seconds: dict[str, float]
 ) -> answers.SearchAnswer:
     """The answer to a search, but for the query's position on the map.
 
     Args:
         body: of the request.
-        search: the run's settings.
-        hits: what was found.
+        service: that searched.
+        results: of one query.
         seconds: by stage.
     """
     neighbours = [
         answers.Neighbour(
             rank=rank,
-            id=id_,
-            label=label,
-            distance=round(distance, 6),
-            image=image_address(id_),
-            thumbnail=thumbnail_address(id_),
+            id=hit.id,
+            label=hit.label,
+            distance=round(hit.distance, 6),
+            image=image_address(hit.id),
+            thumbnail=thumbnail_address(hit.id),
         )
-        for rank, (id_, label, distance) in enumerate(
-            zip(hits.ids, hits.labels, hits.distances, strict=True), 1
-        )
+        for rank, hit in enumerate(results.hits(), 1)
     ]
-    prediction = hits.prediction and answers.Class(
-        name=hits.prediction.name, probability=hits.prediction.probability
-    )
+    match, calibration = None, service.gallery.calibrated
+    if results.is_match is not None and calibration is not None:
+        match = calibration.verdict(float(results.distances[0, 0]))
     return answers.SearchAnswer(
         query=body.id,
-        search=steps_of(search.changed(body.re_ranking, body.two_step)),
-        prediction=prediction,
-        match=hits.match and answers.Match(**hits.match),
+        search=steps_of(service.config.search.changed(body.re_ranking, body.two_step)),
+        prediction=None
+        if results.prediction is None
+        else answers.Class(**asdict(results.prediction[0])),
+        match=None if match is None else answers.Match(**match),
         neighbours=neighbours,
         timings={stage: round(1e3 * value, 2) for stage, value in seconds.items()},
     )

@@ -64,10 +64,10 @@ async def search(
     """A picture as `file` or `base64image`, or the `id` of a stored image."""
     body.one_of("file", "base64image", "id")
     steps = body.steps()
-    hits, seconds = await service.search(steps, body.picture, body.id)
-    answer = search_answer(body, service.config.search, hits, seconds)
+    results, seconds = await service.search(steps, body.picture, body.id)
+    answer = search_answer(body, service, results, seconds)
     if body.position:
-        answer.position = await service.position(hits.vector)
+        answer.position = await service.position(results.vectors[0])
     return answer
 
 

@@ -19,7 +19,7 @@ from cbir_tf.features.views import encoder_fingerprint, viewed
 from cbir_tf.retrieval.calibration import Calibration
 from cbir_tf.retrieval.retriever import Retriever
 from cbir_tf.run import Run
-from cbir_tf.server.pipeline.queries import Addition, Hits, Query, Steps
+from cbir_tf.server.pipeline.queries import Addition, Query, Steps
 from cbir_tf.storage.files import read_json, sha256
 from cbir_tf.types import UNLABELLED, Embeddings, QueryBatch, Results
 
@@ -96,7 +96,7 @@ class LiveGallery:
 
     # --- searching ------------------------------------------------------------------------------
 
-    def find(self, asked: Sequence[tuple[Query, np.ndarray | None]]) -> list[Hits | UserError]:
+    def find(self, asked: Sequence[tuple[Query, np.ndarray | None]]) -> list[Results | UserError]:
         """Search for several queries at once: those that are searched alike together.
 
         Args:
@@ -108,13 +108,13 @@ class LiveGallery:
         alike: dict[tuple[Steps, bool], list[int]] = {}
         for row, (query, _) in enumerate(asked):
             alike.setdefault((query.steps, query.id is None), []).append(row)
-        answers: dict[int, Hits | UserError] = {}
+        answers: dict[int, Results | UserError] = {}
         for (steps, _), rows in alike.items():
             try:
                 batch = self._batch(steps, [asked[row] for row in rows])
                 settings = self.settings.changed(steps.re_ranking, steps.two_step)
                 found = self.retriever.engine(settings).search(batch, steps.k)
-                answers.update(zip(rows, self._hits(found, batch), strict=True))
+                answers.update((row, found.of_query(place)) for place, row in enumerate(rows))
             except UserError as error:
                 answers.update(dict.fromkeys(rows, error))
         return [answers[row] for row in range(len(asked))]
@@ -129,24 +129,6 @@ class LiveGallery:
         pictures = [query.picture for query, _ in asked]
         shares = self.retriever.external_probabilities(pictures, settings.two_step)
         return self.retriever.gallery.queries(vectors, candidates, shares)
-
-    def _hits(self, found: Results, batch: QueryBatch) -> list[Hits]:
-        calibration = None if found.is_match is None else self.retriever.gallery.calibration
-        answers = []
-        for row in range(len(found)):
-            hits = found.hits(row)
-            distances = [hit.distance for hit in hits]
-            answers.append(
-                Hits(
-                    ids=[hit.id for hit in hits],
-                    labels=[hit.label for hit in hits],
-                    distances=distances,
-                    prediction=None if found.prediction is None else found.prediction[row],
-                    match=None if calibration is None else calibration.verdict(distances[0]),
-                    vector=batch.vectors[row],
-                )
-            )
-        return answers
 
     def _select(self, where: tuple[str, ...]) -> np.ndarray:
         if where not in self._candidates:

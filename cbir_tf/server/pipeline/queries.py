@@ -1,13 +1,10 @@
-"""What is searched for, how, and what was found: the values between REST and the gallery."""
+"""Queries and additions: the values between HTTP and the gallery."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-
-from cbir_tf.types import Prediction
 
 
 @dataclass(frozen=True)
@@ -42,27 +39,6 @@ class Query:
     pixels: np.ndarray | None = None
     picture: bytes = b""
     id: str | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class Hits:
-    """What was found.
-
-    Attributes:
-        ids: nearest first.
-        labels: names, None for unlabelled ones.
-        distances: ascending.
-        prediction: the class the query was taken for, where the search has two steps.
-        match: whether the nearest image is a match (`Calibration.verdict`); None if not calibrated.
-        vector: (D,) the query's.
-    """
-
-    ids: list[str]
-    labels: list[str | None]
-    distances: list[float]
-    prediction: Prediction | None
-    match: dict[str, Any] | None
-    vector: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)

@@ -34,8 +34,8 @@ from cbir_tf.server.pipeline.embedding_map import EmbeddingMap
 from cbir_tf.server.pipeline.explanation import Area, Explainer, Explanation, why_not
 from cbir_tf.server.pipeline.live_gallery import LiveGallery
 from cbir_tf.server.pipeline.pictures import StoredPictures, decode_upload
-from cbir_tf.server.pipeline.queries import Addition, Hits, Query, Steps
-from cbir_tf.types import Embeddings
+from cbir_tf.server.pipeline.queries import Addition, Query, Steps
+from cbir_tf.types import Embeddings, Results
 
 Result = TypeVar("Result")
 Search = tuple[Query, np.ndarray | None]
@@ -67,7 +67,7 @@ class Service:
         self.metrics.images.set(len(self.gallery))
         size = self.settings.max_batch_size
         self._encoding: Batcher[np.ndarray, np.ndarray] = Batcher(self._encode, self._encoder, size)
-        self._searching: Batcher[Search, Hits] = Batcher(self._find, self._engine, size)
+        self._searching: Batcher[Search, Results] = Batcher(self._find, self._engine, size)
         self.map = EmbeddingMap(
             run.index,
             config.plots.layout,
@@ -95,7 +95,7 @@ class Service:
 
     async def search(
         self, steps: Steps, picture: bytes | None, id_: str | None
-    ) -> tuple[Hits, dict[str, float]]:
+    ) -> tuple[Results, dict[str, float]]:
         """Search for a picture, or for a stored image.
 
         Args:
@@ -104,8 +104,8 @@ class Service:
             id_: of a stored image; None with a picture.
 
         Returns:
-            What was found, and seconds by stage: read, wait (for batches), encode and search (of
-            the whole batch), total.
+            The results of one query, and seconds by stage: read, wait (for batches), encode and
+            search (of the whole batch), total.
 
         Raises:
             ServiceError: the picture, the id or a step is not possible.
@@ -123,14 +123,14 @@ class Service:
             vector, seconds["encode"] = await self._encoding.submit(pixels)
         query = Query(steps, pixels, picture or b"", id_)
         try:
-            hits, seconds["search"] = await self._searching.submit((query, vector))
+            results, seconds["search"] = await self._searching.submit((query, vector))
         except UserError as error:
             raise self._refusal(error) from None
         total = time.perf_counter() - start
         seconds["wait"] = max(0.0, total - sum(seconds.values()))
         for stage, value in seconds.items():
             self.metrics.stages.labels(stage).observe(value)
-        return hits, {**seconds, "total": total}
+        return results, {**seconds, "total": total}
 
     async def add(
         self, picture: bytes, label: str | None, metadata: dict[str, str | float]
@@ -245,7 +245,7 @@ class Service:
         self.metrics.batches.observe(len(pixels))
         return list(self.gallery.encode(pixels))
 
-    def _find(self, searches: list[Search]) -> Sequence[Hits | Exception]:
+    def _find(self, searches: list[Search]) -> Sequence[Results | Exception]:
         return self.gallery.find(searches)
 
     def _remove(self, id_: str) -> None:
