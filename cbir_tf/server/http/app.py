@@ -70,7 +70,7 @@ def make_app(service: Service, key: str | None = None, address: str = "127.0.0.1
         ],
     )
     app.state.service, app.state.key_needed, app.state.draining = service, key is not None, False
-    app.include_router(routes.router(key_needed=key is not None))
+    app.include_router(routes.router, dependencies=[] if key is None else [routes.DOCUMENTED_KEY])
     app.include_router(health.router)
     for path, file in page.items():
         app.add_api_route(

@@ -41,18 +41,13 @@ async def _changes_allowed(request: Request) -> None:
 
 Serving = Annotated[Service, Depends(_service)]
 READ = (400, 408, 413, 415, 422)
-_api = APIRouter(redirect_slashes=False)
+DOCUMENTED_KEY = Security(APIKeyHeader(name="X-API-Key", auto_error=False))
+"""The documentation asks for the key; `AccessControl` checks it."""
+
+router = APIRouter()
 
 
-def router(key_needed: bool) -> APIRouter:
-    """All routes; with a key the documentation asks for it, and the middleware checks it."""
-    key = [Security(APIKeyHeader(name="X-API-Key", auto_error=False))] if key_needed else []
-    result = APIRouter(redirect_slashes=False, dependencies=key)
-    result.include_router(_api)
-    return result
-
-
-@_api.post(
+@router.post(
     "/search",
     summary="Find the images most like a picture, or like a stored image",
     responses=problems(404, 409, *READ),
@@ -71,7 +66,7 @@ async def search(
     return answer
 
 
-@_api.post(
+@router.post(
     "/explain",
     summary="Why a query and a stored image match: the contribution of each place of both",
     responses=problems(404, 409, *READ),
@@ -85,7 +80,7 @@ async def explain(
     return explain_answer(*await service.explain(body.match, body.picture, body.id))
 
 
-@_api.get(
+@router.get(
     "/map",
     summary="The embedding map: every image a point, near the points of its neighbours",
     responses=problems(),
@@ -95,7 +90,7 @@ async def embedding_map(service: Serving) -> answers.MapAnswer:
     return await map_answer(service)
 
 
-@_api.post(
+@router.post(
     "/images",
     status_code=201,
     summary="Add a picture to the gallery; the next search finds it",
@@ -125,7 +120,7 @@ async def add(
     )
 
 
-@_api.delete(
+@router.delete(
     "/images/{id:path}",
     summary="Remove an image from the gallery",
     responses=problems(404, 507),
@@ -137,7 +132,7 @@ async def remove(service: Serving, id: str) -> answers.Removed:
     return answers.Removed(id=id, images=len(service.gallery))
 
 
-@_api.get(
+@router.get(
     "/images/{id:path}",
     summary="A stored picture",
     response_class=Response,
@@ -149,7 +144,7 @@ async def picture(service: Serving, id: str) -> Response:
     return Response(content, 200, {"Cache-Control": CACHED}, media_type)
 
 
-@_api.get(
+@router.get(
     "/thumbnails/{id:path}",
     summary="A small JPEG of a stored picture",
     response_class=Response,
@@ -161,7 +156,7 @@ async def thumbnail(service: Serving, id: str) -> Response:
     return Response(content, 200, {"Cache-Control": CACHED}, "image/jpeg")
 
 
-@_api.get(
+@router.get(
     "/gallery/random", summary="A random sample of the stored images", responses=problems(422)
 )
 async def random_images(
@@ -177,7 +172,7 @@ async def random_images(
     return answers.RandomAnswer(images=images)
 
 
-@_api.get("/info", summary="The run: its images, labels, columns, settings", responses=problems())
+@router.get("/info", summary="The run: its images, labels, columns, settings", responses=problems())
 async def info(service: Serving, request: Request) -> answers.Info:
     """All that the page needs to start."""
     return info_answer(service, request.app.state.key_needed)
