@@ -17,8 +17,8 @@ from cbir_tf.errors import UserError, first_line
 from cbir_tf.progress import logger, progress
 from cbir_tf.releases.manifest import MANIFEST, check_digest, check_files, read_manifest
 from cbir_tf.releases.registry import Entry, Reference, Registry, registry_file
-from cbir_tf.storage.addresses import address_of, cache_folder, is_mirrored, path_of
-from cbir_tf.storage.files import new_folder
+from cbir_tf.storage.addresses import address_of, is_mirrored, path_of
+from cbir_tf.storage.files import cache_folder, new_folder
 from cbir_tf.storage.remote import local
 
 TIMEOUT = 60  # seconds without a byte
