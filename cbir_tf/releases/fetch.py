@@ -1,44 +1,42 @@
-"""Releases on this machine: fetched into a cache, whole and of the right digests, or not at all."""
+"""Releases in the cache of this machine: complete and with the right digests, or absent."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import tempfile
-import urllib.error
 import urllib.parse
-import urllib.request
 from collections.abc import Callable
 from functools import partial
-from http.client import HTTPException
 from pathlib import Path
 
 from cbir_tf.errors import UserError, first_line
 from cbir_tf.progress import logger, progress
 from cbir_tf.releases.manifest import MANIFEST, check_digest, check_files, read_manifest
 from cbir_tf.releases.registry import Entry, Reference, Registry, registry_file
-from cbir_tf.storage.addresses import address_of, cache_folder, is_mirrored, path_of
-from cbir_tf.storage.files import new_folder
+from cbir_tf.storage.addresses import address_of, is_mirrored, path_of
+from cbir_tf.storage.files import cache_folder, new_folder
 from cbir_tf.storage.remote import local
 
 TIMEOUT = 60  # seconds without a byte
+CHUNK = 2**20  # bytes held in memory
 
 Get = Callable[[str, Path], None]
-"""Brings a file of a release, by its name, to a path."""
+"""Downloads or copies the file of a release with a name to a path."""
 
 
 def fetch(reference: Reference, registry: Path | None = None) -> Path:
-    """The folder of a release on this machine, fetched if it is not there yet.
+    """The folder of a release in the cache, downloaded if it is not there yet.
 
-    Its digests are checked each time: the manifest's against the registry, the files' against the
+    Digests are checked at every call: the manifest's against the registry, the files' against the
     manifest.
 
     Args:
-        reference: which.
-        registry: file; None: `registry_file`.
+        reference: name and version.
+        registry: file of the registry; None: `registry_file`.
 
     Raises:
-        UserError: no such release, it cannot be had, or a byte has changed.
+        UserError: no such release, it could not be downloaded, or a digest differs.
     """
     listed = Registry.load(registry or registry_file())
     entry = listed.find(reference)
@@ -54,19 +52,19 @@ def fetch(reference: Reference, registry: Path | None = None) -> Path:
 
 
 def is_fetched(entry: Entry) -> bool:
-    """Whether a release is on this machine."""
+    """Whether a release is in the cache."""
     return _place(entry).is_dir()
 
 
 def source_of(address: str, beside: Path) -> Get:
-    """What brings the files of a release from where it was published.
+    """A function that gets the files of a release from where it was published.
 
     Args:
-        address: folder, or address of s3://, https:// or hf://.
-        beside: folder that a relative one counts from.
+        address: a folder, or an address s3://, https:// or hf://.
+        beside: the folder that a relative one starts from.
 
     Raises:
-        UserError: an address of another kind, or a folder of S3 that cannot be read.
+        UserError: an address of another kind, or a folder on S3 that could not be read.
     """
     if address.startswith(("https://", "http://")):
         return partial(_download, address)
@@ -99,19 +97,22 @@ def _copy(folder: Path, name: str, to: Path) -> None:
     try:
         shutil.copyfile(folder / name, to)
     except FileNotFoundError:
-        raise UserError(f"{address_of(folder)}: no release, as there is no {name}") from None
+        raise UserError(f"{address_of(folder)}: not a release: {name} is missing") from None
 
 
 def _download(address: str, name: str, to: Path) -> None:
+    import pooch
+    import requests
+
     url = f"{address.rstrip('/')}/{urllib.parse.quote(name)}"
     try:
-        with urllib.request.urlopen(url, timeout=TIMEOUT) as answer, to.open("wb") as file:
-            shutil.copyfileobj(answer, file)
-    except urllib.error.HTTPError as error:
-        raise UserError(f"{url}: the server says {error.code} {error.reason}") from error
-    except (urllib.error.URLError, HTTPException, TimeoutError, ConnectionError) as error:
-        reason = getattr(error, "reason", error)
-        raise UserError(f"{url}: cannot be reached ({reason}); check the network") from error
+        pooch.HTTPDownloader(chunk_size=CHUNK, timeout=TIMEOUT)(url, to, None)
+    except requests.HTTPError as error:
+        raise UserError(f"{url}: could not be downloaded: {first_line(error)}") from error
+    except requests.RequestException as error:
+        raise UserError(
+            f"{url}: could not be downloaded: {first_line(error)}; check the network"
+        ) from error
 
 
 def _from_hub(address: str, name: str, to: Path) -> None:
@@ -130,5 +131,7 @@ def _from_hub(address: str, name: str, to: Path) -> None:
                 endpoint=os.environ.get("HF_ENDPOINT"),
             )
         except Exception as error:  # of its HTTP client, which changes by release
-            raise UserError(f"{address}: {name} cannot be had: {first_line(error)}") from error
+            raise UserError(
+                f"{address}: {name} could not be downloaded: {first_line(error)}"
+            ) from error
         os.replace(file, to)

@@ -20,7 +20,7 @@ def write_manifest(folder: Path) -> None:
     """Write the digests of all files of a folder, in order of their names.
 
     Raises:
-        UserError: it cannot be written.
+        UserError: it could not be written.
     """
     digests = {each.name: sha256(each) for each in folder.iterdir() if each.name != MANIFEST}
     lines = [f"{digests[name]}  {name}\n" for name in sorted(digests)]
@@ -32,7 +32,7 @@ def read_manifest(file: Path, where: str | Path) -> dict[str, str]:
 
     Args:
         file: the manifest.
-        where: what an error names.
+        where: folder or address that an error names.
 
     Raises:
         UserError: missing, or not a manifest.
@@ -40,11 +40,9 @@ def read_manifest(file: Path, where: str | Path) -> dict[str, str]:
     try:
         lines = file.read_text(encoding="ascii").splitlines()
     except FileNotFoundError:
-        raise UserError(
-            f"{where}: no release, as there is no {MANIFEST}; check the place"
-        ) from None
+        raise UserError(f"{where}: not a release: {MANIFEST} is missing; check the place") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{where}: {MANIFEST} cannot be read: {error}") from None
+        raise UserError(f"{where}: {MANIFEST} could not be read: {error}") from None
     matches = [_LINE.fullmatch(line) for line in lines[: MOST_FILES + 1]]
     digests = {match[2]: match[1] for match in matches if match}
     if not 0 < len(digests) == len(lines) <= MOST_FILES or MANIFEST in digests:
@@ -68,13 +66,13 @@ def check_files(folder: Path, manifest_digest: str | None = None) -> Mapping[str
 
     Args:
         folder: of a release.
-        manifest_digest: SHA-256 of the manifest, as a registry has it; None: it is not known.
+        manifest_digest: SHA-256 of the manifest, from a registry; None: not known.
 
     Returns:
         Digests by file name.
 
     Raises:
-        UserError: it does not.
+        UserError: a file is missing, changed, or not in the manifest.
     """
     digests = read_manifest(folder / MANIFEST, folder)
     if manifest_digest is not None:

@@ -211,7 +211,7 @@ def registry_file() -> Path:
     named = os.environ.get("CBIR_TF_REGISTRY")
     if named:
         return path_of(named)
-    of_checkout = Path(__file__).resolve().parents[1] / DEFAULT
+    of_checkout = Path(__file__).resolve().parents[2] / DEFAULT
     return of_checkout if of_checkout.is_file() and not DEFAULT.is_file() else DEFAULT
 
 

@@ -8,8 +8,10 @@ import json
 import os
 import secrets
 import shutil
+import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,17 @@ _USER_ERRNO = {
     errno.EFBIG,
     errno.ENAMETOOLONG,
 }
+
+
+def cache_folder() -> Path:
+    """$CBIR_TF_CACHE, else cbir-tf in $XDG_CACHE_HOME, else ~/.cache/cbir-tf."""
+    return _cache_folder(os.environ.get("CBIR_TF_CACHE"), os.environ.get("XDG_CACHE_HOME"))
+
+
+@cache
+def _cache_folder(ours: str | None, shared: str | None) -> Path:
+    folder = Path(ours) if ours else Path(shared or "~/.cache") / "cbir-tf"
+    return folder.expanduser().resolve()
 
 
 def user_errno(error: OSError) -> bool:
@@ -129,3 +142,25 @@ def sha256(source: Path | bytes) -> str:
         return hashlib.sha256(source).hexdigest()
     with source.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def checkpoint_databases(folder: Path) -> None:
+    """Write what SQLite keeps beside the databases of a folder into them, so that each is one file.
+
+    A damaged database is left as it is; whoever reads it reports that.
+
+    Raises:
+        UserError: another process is writing to a database.
+    """
+    for log in folder.glob("*.db-wal"):
+        database = log.with_name(log.name.removesuffix("-wal"))
+        if not log.stat().st_size or not database.is_file():
+            continue
+        try:
+            with closing(sqlite3.connect(database, timeout=30)) as connection:
+                row = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        except sqlite3.DatabaseError:
+            continue
+        _, frames, written = row
+        if written < frames:
+            raise UserError(f"{database}: another process writes to it; repeat the command later")

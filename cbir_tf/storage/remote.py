@@ -1,12 +1,7 @@
 """Data and results on S3: fetched into a mirror on this machine, and sent back when changed.
 
-A path of the mirror stands for an address (`cbir_tf.storage.addresses`). `local` brings the mirror
-up to date where something is read; `synchronized` sends what a command has changed when it
-ends. Both compare three states of each file: here, there, and when the two were last the same
-(`cbir_tf.storage.mirror_index`). What changed on one side is taken over by the other; what changed
-on both is told, and nothing is overwritten.
-
-The endpoint and who asks are boto3's to know: AWS_ENDPOINT_URL, AWS_PROFILE, AWS_ACCESS_KEY_ID, ...
+Three states of a file are compared: here, on S3, and when the two were last equal. A change on one
+side is copied to the other; a file changed on both sides is an error.
 """
 
 from __future__ import annotations
@@ -14,406 +9,275 @@ from __future__ import annotations
 import hashlib
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from cbir_tf.errors import UserError, first_line
+from cbir_tf.errors import UserError
 from cbir_tf.parallel import in_parallel
 from cbir_tf.progress import logger, progress
-from cbir_tf.storage.addresses import (
-    address_of,
-    bucket_and_key,
-    is_mirrored,
-    mirror,
-    path_of,
-    place_of,
-)
-from cbir_tf.storage.files import replacing, sha256
-from cbir_tf.storage.mirror_index import MirrorIndex, Object, Stat
-from cbir_tf.storage.s3_errors import error_code, reporting
+from cbir_tf.storage.addresses import address_of, is_mirrored, key_of, mirror, path_of, place_of
+from cbir_tf.storage.files import checkpoint_databases, replacing, sha256
+from cbir_tf.storage.s3 import connect, reporting
 
-Known = Mapping[Path, tuple[Object, Stat]]
+Object = tuple[str, int]  # ETag, which changes with the content, and size in bytes
+Stat = tuple[int, int]  # size in bytes and modification time in ns of a file here
 
-THREADS = 16
-"""Files under way at a time."""
 LAST = ("last.npz", "model.npz", "model.keras", "config.yaml", "SHA256SUMS")
-"""What says that the rest of a run or a release is there: sent after it, in this order."""
-_BESIDE_DATABASES = ("-wal", "-shm", "-journal")
+"""Files that make a run or a release complete: sent after all others, in this order."""
+THREADS = 16
+PART = 8 * 2**20  # bytes in a part of a large file; S3 takes at most 10,000 parts
 
-_settled: set[Path] | None = None
-"""While a command runs, the places whose state here is what it goes by; otherwise None."""
+_settled: set[Path] | None = None  # while a command runs, the places it has looked up
 
 
 def local(place: str | Path, missing_ok: bool = False) -> Path:
-    """The path of what is to be read; an address is first brought here, as far as it is not.
+    """The path to read: of an address, what is new or changed below it is fetched first.
 
-    A folder's address stands for all that is below it. Within `synchronized`, a place is looked up
-    once: a command sees one state of its data.
-
-    Args:
-        place: a path, which is returned as it is, or an address.
-        missing_ok: nothing need be at the address.
+    Within `synchronized` an address is looked up once: a command sees one state of its data.
 
     Raises:
-        UserError: no address, nothing there, no access to it, or changes on both sides.
+        UserError: not a valid address, no access, changes on both sides, or nothing there, which
+            `missing_ok` allows.
     """
     path = path_of(place)
-    if not is_mirrored(path) or _is_settled(path):
-        return path
-    with _Store.open(path) as store:
-        store.fetch(path, missing_ok)
-    if _settled is not None:
-        _settled.add(path)
+    if is_mirrored(path) and not _is_settled(path):
+        with _Mirror.open(path) as opened:
+            opened.fetch(path, missing_ok)
+        if _settled is not None:
+            _settled.add(path)
     return path
 
 
 def fetch_missing(paths: Iterable[Path]) -> None:
-    """Fetch those files of the mirror that are not here; one that is not there either is left out.
-
-    Raises:
-        UserError: no access.
-    """
+    """Fetch the places that have no file here; those not on S3 either are left out."""
     missing = [each for each in paths if is_mirrored(each) and not each.is_file()]
     if missing:
-        with _Store.open(missing[0]) as store:
-            store.fetch_files(missing)
+        with _Mirror.open(missing[0]) as opened:
+            found = zip(missing, in_parallel(opened.head, missing, THREADS), strict=True)
+            opened.download({place: now for place, now in found if now})
 
 
-def send(path: Path) -> None:
-    """Send a file or folder of the mirror now, as far as it is not there.
-
-    Raises:
-        UserError: no access, or something else is there.
+def send(path: Path, overwrite: bool = False) -> None:
+    """Send what is new or changed at a place; with `overwrite` whatever is there, else a UserError
+    names a file changed on both sides, and what is gone here is deleted there.
     """
-    with _Store.open(path) as store:
-        store.send(path, overwrite=False)
+    with _Mirror.open(path) as opened:
+        opened.send(path, overwrite)
 
 
 @contextmanager
 def synchronized(runs: Iterable[Path] = (), outputs: Iterable[Path] = ()) -> Iterator[None]:
     """Fetch runs before the block, and send what it has changed after it, however it ends.
 
-    Paths outside the mirror are passed over.
-
     Args:
-        runs: folders that are read and written.
+        runs: folders that are read and written; here and below, paths outside the mirror pass.
         outputs: files or folders that are only written, in place of what is there.
 
     Raises:
-        UserError: no access, or the run was changed there in the meantime. If the block has failed
-            already, that is logged instead.
+        UserError: as `send`; logged instead if the block itself has failed.
     """
     global _settled  # noqa: PLW0603
     runs, outputs = ([each for each in some if is_mirrored(each)] for some in (runs, outputs))
+    places = [*((each, False) for each in runs), *((each, True) for each in outputs)]
     _settled = set()
     try:
         for path in runs:
             local(path, missing_ok=True)
         for path in outputs:
-            with _Store.open(path) as store:  # rather now than after hours of work
-                store.check_access(path)
+            with _Mirror.open(path) as opened:  # no access: better now than after hours of work
+                opened.head(path)
         try:
             yield
         except BaseException:
             try:
-                _send(runs, outputs)
+                for path, overwrite in places:
+                    send(path, overwrite)
             except UserError as error:
                 logger.warning("%s", error)
             raise
-        _send(runs, outputs)
+        for path, overwrite in places:
+            send(path, overwrite)
     finally:
         _settled = None
-
-
-def _send(runs: Iterable[Path], outputs: Iterable[Path]) -> None:
-    for paths, overwrite in ((runs, False), (outputs, True)):
-        for path in paths:
-            with _Store.open(path) as store:
-                store.send(path, overwrite)
 
 
 def _is_settled(path: Path) -> bool:
     return any(path.is_relative_to(each) for each in _settled or ())
 
 
-class _Store:
-    """The objects of S3 and their mirror."""
+class _Mirror:
+    """S3, and the table of the states in which each file and its object were last equal."""
 
-    def __init__(self, client: Any, index: MirrorIndex) -> None:
-        self.client, self.index = client, index
+    def __init__(self, system: Any, table: sqlite3.Connection) -> None:
+        self._system, self._table = system, table
 
     @classmethod
     @contextmanager
-    def open(cls, path: Path) -> Iterator[_Store]:
-        """For some work at the place of an address, which errors name."""
+    def open(cls, path: Path) -> Iterator[_Mirror]:
+        """For work on a place, which errors name."""
+        system, file = connect(path), mirror().with_suffix(".db")
         try:
-            import boto3
-        except ImportError:
-            raise UserError(f"{address_of(path)}: needs boto3; pip install 'cbir-tf[s3]'") from None
-        with reporting(path), MirrorIndex.open() as index:
-            try:
-                client = boto3.Session().client("s3")
-            except ValueError as error:  # so it says that an endpoint is none
-                raise UserError(f"{address_of(path)}: {first_line(error)}") from error
-            yield cls(client, index)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            table = sqlite3.connect(file, timeout=30, isolation_level=None, check_same_thread=False)
+            with closing(table), reporting(path):
+                table.execute("PRAGMA journal_mode = WAL")
+                table.execute(
+                    "CREATE TABLE IF NOT EXISTS objects (path TEXT PRIMARY KEY, etag TEXT NOT NULL,"
+                    " size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL) WITHOUT ROWID"
+                )
+                yield cls(system, table)
+        except sqlite3.DatabaseError as error:
+            raise UserError(f"{file}: {error}; free some space, or delete the file") from error
 
-    def check_access(self, path: Path) -> None:
-        """Raise what `reporting` makes of it unless the bucket is there and may be listed."""
-        bucket, key = bucket_and_key(path)
-        self.client.list_objects_v2(Bucket=bucket, Prefix=key, MaxKeys=1)
-
-    def there(self, path: Path) -> dict[Path, Object]:
-        """The object of an address, or all below it, by their places.
-
-        Raises:
-            UserError: one of them is a folder too.
-        """
-        bucket, key = bucket_and_key(path)
-        single = self._head(path) if key else None
-        if single is not None:
-            return {path: single}
-        found: dict[Path, Object] = {}
-        unnameable: list[str] = []
-        pages = self.client.get_paginator("list_objects_v2")
-        for page in pages.paginate(Bucket=bucket, Prefix=key and f"{key}/"):
-            for each in page.get("Contents", ()):
-                place = place_of(bucket, each["Key"])
-                if place is not None:
-                    found[place] = Object(each["ETag"], each["Size"])
-                elif not each["Key"].endswith("/"):  # such are empty, and stand for folders
-                    unnameable.append(each["Key"])
-        if unnameable:
-            logger.warning(
-                "%s: %d objects left out, no file can be named as the first, %r",
-                address_of(path),
-                len(unnameable),
-                unnameable[0],
-            )
-        _check_folders(path, found)
-        return found
+    def head(self, place: Path) -> Object | None:
+        """The object of a place; None if there is none (or a folder of objects)."""
+        try:
+            with reporting(place):
+                found = self._system.info(key_of(place))
+        except FileNotFoundError:
+            return None
+        return (found["ETag"], found["size"]) if found["type"] == "file" else None
 
     def fetch(self, path: Path, missing_ok: bool) -> None:
-        """Bring the mirror of an address up to date; what has changed only here stays."""
-        _settle_databases(path)
-        there, known = self.there(path), self.index.below(path)
+        """Update the mirror at a place; what has changed only here stays."""
+        checkpoint_databases(path)
+        there, known = self._objects(path), self._known(path)
         if not there and not missing_ok:
             raise UserError(f"{address_of(path)}: nothing there; check the address")
         for place in (each for each in known if each not in there and not _is_settled(each)):
-            if Stat.of(place) == known[place][1]:
+            if _stat(place) == known[place][1]:
                 place.unlink()
-                _remove_empty(place.parent, path)
-            self.index.remove(place)
-        wanted = [
-            place
-            for place, now in there.items()
-            if not _is_settled(place) and self._is_newer(place, now, known)
-        ]
-        self._download(path, {place: there[place] for place in wanted})
+                with suppress(OSError):  # at the first that is not empty
+                    for folder in place.parents:
+                        folder.rmdir()
+            self._forget(place)
+        wanted = {}
+        for place, now in there.items():
+            here, (then, stat) = _stat(place), known.get(place, (None, None))
+            if _is_settled(place) or (here and now == then):
+                continue
+            if here and here != stat:
+                self._check_equal(place, now)
+                self._note(place, now, here)
+            else:
+                wanted[place] = now
+        self.download(wanted)
 
-    def fetch_files(self, places: Iterable[Path]) -> None:
-        """Fetch single files; those that are not there are passed over."""
-        places = list(places)
-        found = zip(places, in_parallel(self._head, places, THREADS), strict=True)
-        wanted = {place: now for place, now in found if now is not None}
-        if wanted:
-            self._download(next(iter(wanted)), wanted)
+    def download(self, objects: Mapping[Path, Object]) -> None:
+        """Fetch objects to their places, each whole or not at all."""
+        folders = {parent for place in objects for parent in place.parents}
+        clash = [each for each in objects if each in folders or each.is_dir()]
+        for place in [*clash, *(each for each in folders if each.is_file())]:
+            raise UserError(
+                f"{address_of(place)}: is an object, and a folder of others; rename one there, or "
+                f"if it is gone there, delete its copy below {mirror()}"
+            )
 
-    def _head(self, place: Path) -> Object | None:
-        """The one object of this very address."""
-        from botocore.exceptions import ClientError
-
-        bucket, key = bucket_and_key(place)
-        try:
-            head = self.client.head_object(Bucket=bucket, Key=key)
-        except ClientError as error:
-            if error_code(error) == "404":
-                return None
-            raise
-        return Object(head["ETag"], head["ContentLength"])
-
-    def _is_newer(self, place: Path, now: Object, known: Known) -> bool:
-        """Whether the object is to take the place of the file."""
-        here = Stat.of(place)
-        before, stat = known.get(place, (None, None))
-        if here is None:
-            return True
-        if before == now:
-            return False
-        if stat == here:
-            return True
-        if not self._is_same(place, now):
-            raise _changed_twice(place)
-        self.index.set(place, now, here)
-        return False
-
-    def _is_same(self, place: Path, now: Object) -> bool:
-        """Whether file and object have one content, by MD5 or by what `_upload` has noted."""
-        if place.stat().st_size != now.size:
-            return False
-        with place.open("rb") as file:
-            md5 = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False))
-        if md5.hexdigest() == now.etag.strip('"'):
-            return True
-        bucket, key = bucket_and_key(place)
-        noted = self.client.head_object(Bucket=bucket, Key=key)["Metadata"].get("sha256")
-        return bool(noted == sha256(place))
-
-    def _download(self, path: Path, objects: Mapping[Path, Object]) -> None:
         def download(place: Path) -> None:
-            _check_place(place)
-            bucket, key = bucket_and_key(place)
             with reporting(place), replacing(place) as temporary:
-                with temporary.open("wb") as file:
-                    self.client.download_fileobj(bucket, key, file, Config=_one_thread())
-                # First the old file goes, then the note is made: whenever the program is killed,
-                # a file that is here is the one noted, and one that is not is fetched again.
-                place.unlink(missing_ok=True)
-                stat = Stat.of(temporary)
-                assert stat is not None
-                self.index.set(place, objects[place], stat)
+                self._system.get_file(key_of(place), str(temporary), max_concurrency=1)
+                stat = _stat(temporary)
+                if stat is None or stat[0] != objects[place][1]:
+                    raise UserError(f"{address_of(place)}: changed meanwhile; repeat the command")
+                place.unlink(missing_ok=True)  # first, so that a kill leaves no wrong note
+                self._note(place, objects[place], stat)
 
-        if objects:
-            done = in_parallel(download, list(objects), THREADS)
-            for _ in progress(done, len(objects), f"fetching {address_of(path)}", "files"):
-                pass
+        done = in_parallel(download, list(objects), THREADS)
+        for _ in progress(done, len(objects), "fetching", "files") if objects else ():
+            pass
 
     def send(self, path: Path, overwrite: bool) -> None:
-        """Upload what has changed below a path; without `overwrite`, delete there what has gone.
-
-        A run is not seen there while its configuration or model is being replaced: config.yaml,
-        which makes a folder a run, is deleted first and uploaded last.
-        """
-        _settle_databases(path)
-        here, known = _files_below(path), self.index.below(path)
-        changed = [each for each in here if each not in known or known[each][1] != here[each]]
-        gone = [] if overwrite else [each for each in known if each not in here]
+        """Upload what has changed. A run is absent there, by its config.yaml, while replaced."""
+        checkpoint_databases(path)
+        known, config = self._known(path), path / "config.yaml"
+        here = {place: _stat(place) for place in ([path] if path.is_file() else path.rglob("*"))}
+        here = {place: stat for place, stat in here.items() if stat and not _is_temporary(place)}
+        changed = {each for each in here if each not in known or known[each][1] != here[each]}
+        gone = set() if overwrite else known.keys() - here.keys()
         if not changed and not gone:
             return
-        there: Mapping[Path, Object] = {}
+        there = {} if overwrite else self._objects(path)
+        for place in changed | gone:
+            if place in there and (place not in known or known[place][0] != there[place]):
+                self._check_equal(place, there[place])
         if not overwrite:
-            there = self.there(path)
-            for place in (*changed, *gone):
-                now = there.get(place)
-                if now is None or (place in known and known[place][0] == now):
-                    continue
-                if not (place in here and self._is_same(place, now)):
-                    raise _changed_twice(place)
-            lost = [each for each in here if each not in there and each not in set(changed)]
-            changed += lost  # deleted there: a run is there whole or not at all
-        config = path / "config.yaml"
-        if config in there and any(each in there for each in (*changed, *gone) if _is_heart(each)):
+            changed |= here.keys() - there.keys()  # deleted there, but a run is there whole
+        if config in there and {p.name for p in (changed | gone) & there.keys()} & set(LAST[1:]):
             self._delete(config)
-            changed = [each for each in changed if each != config] + [config] * (config in here)
-        self._upload(path, changed)
-        for place in gone:
+            changed |= {config} & here.keys()
+        first = [each for each in sorted(changed) if each.name not in LAST]
+        last = [each for name in LAST for each in sorted(changed) if each.name == name]
+        done = chain(in_parallel(self._upload, first, THREADS), map(self._upload, last))
+        for _ in progress(done, len(changed), f"sending {address_of(path)}", "files"):
+            pass
+        for place in sorted(gone - {config}):
             self._delete(place)
         logger.info("%s: %d files sent, %d deleted", address_of(path), len(changed), len(gone))
 
-    def _upload(self, path: Path, places: Iterable[Path]) -> None:
-        def upload(place: Path) -> None:
-            bucket, key = bucket_and_key(place)
-            stat, more = Stat.of(place), {"Metadata": {"sha256": sha256(place)}}
-            assert stat is not None
-            with reporting(place), place.open("rb") as file:
-                self.client.upload_fileobj(file, bucket, key, more, Config=_one_thread())
-                sent = self._head(place)
-            if sent is not None:
-                self.index.set(place, sent, stat)
-
-        places = list(places)
-        first = [each for each in places if each.name not in LAST]
-        last = sorted(set(places) - set(first), key=lambda each: LAST.index(each.name))
-        with progress(
-            total=len(places), description=f"sending {address_of(path)}", unit="files"
-        ) as bar:
-            for _ in in_parallel(upload, first, THREADS):
-                bar.update()
-            for place in last:
-                upload(place)
-                bar.update()
+    def _upload(self, place: Path) -> None:
+        stat, digest = _stat(place), {"sha256": sha256(place)}
+        size = max(PART, place.stat().st_size // 9_000)
+        with reporting(place):
+            self._system.put_file(
+                str(place), key_of(place), chunksize=size, max_concurrency=4, Metadata=digest
+            )
+        now = self.head(place)
+        if now and stat:
+            self._note(place, now, stat)
 
     def _delete(self, place: Path) -> None:
-        bucket, key = bucket_and_key(place)
-        self.client.delete_object(Bucket=bucket, Key=key)
-        self.index.remove(place)
+        self._system.rm_file(key_of(place))
+        self._forget(place)
+
+    def _objects(self, path: Path) -> dict[Path, Object]:
+        """The object of a place, or all below it, by their places."""
+        key = key_of(path)
+        single = self.head(path) if "/" in key else None
+        if single:
+            return {path: single}
+        listed = self._system.find(key, detail=True)
+        names = [name for name in listed if not name.endswith("/")]  # such stand for folders
+        unusable = [name for name in names if place_of(name) is None]
+        if unusable:
+            logger.warning("%d objects left out, not a file name: %r", len(unusable), unusable[0])
+        placed = ((place_of(name), listed[name]) for name in names)
+        return {place: (each["ETag"], each["size"]) for place, each in placed if place}
+
+    def _check_equal(self, place: Path, now: Object) -> None:
+        """Raise a UserError unless a file and an object are equal, by MD5 or our own digest."""
+        if place.is_file() and place.stat().st_size == now[1]:
+            with place.open("rb") as file:
+                md5 = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False))
+            if md5.hexdigest() == now[0].strip('"'):
+                return
+            if self._system.metadata(key_of(place)).get("sha256") == sha256(place):
+                return
+        raise UserError(
+            f"{address_of(place)}: changed there and also here since both were equal; delete the "
+            f"one not wanted, there or below {mirror()}, and repeat the command"
+        )
+
+    def _known(self, path: Path) -> dict[Path, tuple[Object, Stat]]:
+        """The last equal states at a place or below it."""
+        query = "SELECT * FROM objects WHERE path = ?1 OR path > ?1 || '/' AND path < ?1 || '0'"
+        rows = self._table.execute(query, (key_of(path),)).fetchall()  # 0 comes after /
+        return {mirror() / key: ((etag, size), (size, time)) for key, etag, size, time in rows}
+
+    def _note(self, place: Path, now: Object, here: Stat) -> None:
+        row = (key_of(place), *now, here[1])
+        self._table.execute("INSERT OR REPLACE INTO objects VALUES (?, ?, ?, ?)", row)
+
+    def _forget(self, place: Path) -> None:
+        self._table.execute("DELETE FROM objects WHERE path = ?", (key_of(place),))
 
 
-def _is_heart(place: Path) -> bool:
-    """Whether a run is another one with another file in this place."""
-    return place.name in LAST and place.name != "last.npz"
+def _stat(path: Path) -> Stat | None:
+    """None where there is no file."""
+    return (path.stat().st_size, path.stat().st_mtime_ns) if path.is_file() else None
 
 
-def _files_below(path: Path) -> dict[Path, Stat]:
-    """The file, or all in the folder that are to be sent: not those under way, which are hidden."""
-    found = {}
-    for place in [path] if path.is_file() else sorted(path.rglob("*")):
-        stat = Stat.of(place)
-        if stat and not place.name.startswith(".") and not place.name.endswith(_BESIDE_DATABASES):
-            found[place] = stat
-    return found
-
-
-def _settle_databases(folder: Path) -> None:
-    """Bring into the databases of a folder what SQLite has beside them: they travel alone."""
-    for beside in folder.glob("*.db-wal"):
-        database = beside.with_name(beside.name.removesuffix("-wal"))
-        if not beside.stat().st_size or not database.is_file():
-            continue
-        try:
-            with closing(sqlite3.connect(database, timeout=30)) as connection:
-                row = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-        except sqlite3.DatabaseError:  # damaged, which is told where it is read
-            continue
-        _, frames, brought = row
-        if brought < frames:
-            raise UserError(f"{database}: another process writes to it; repeat the command later")
-
-
-def _remove_empty(folder: Path, top: Path) -> None:
-    while folder.is_relative_to(top):
-        try:
-            folder.rmdir()
-        except OSError:  # not empty
-            return
-        folder = folder.parent
-
-
-def _check_folders(path: Path, found: Mapping[Path, Object]) -> None:
-    folders: set[Path] = set()
-    for place in found:
-        for parent in place.parents:
-            if parent in folders or not parent.is_relative_to(path):
-                break
-            folders.add(parent)
-    both = sorted(folders & found.keys())
-    if both:
-        raise _file_and_folder(both[0])
-
-
-def _check_place(place: Path) -> None:
-    """Raise a UserError if what is mirrored at another address leaves no room for a file."""
-    in_the_way = [place] if place.is_dir() else [each for each in place.parents if each.is_file()]
-    if in_the_way:
-        raise _file_and_folder(in_the_way[0])
-
-
-def _file_and_folder(place: Path) -> UserError:
-    return UserError(
-        f"{address_of(place)}: is an object, and a folder of objects; no file can be both: rename "
-        f"one there, or if one has gone, delete its copy below {mirror()}"
-    )
-
-
-def _changed_twice(place: Path) -> UserError:
-    return UserError(
-        f"{address_of(place)}: changed there, and also here, since both were the same; delete it "
-        f"there or its copy below {mirror()}, whichever is not wanted, and repeat the command"
-    )
-
-
-def _one_thread() -> Any:
-    """Of each file; they are many."""
-    from boto3.s3.transfer import TransferConfig
-
-    return TransferConfig(use_threads=False)
+def _is_temporary(path: Path) -> bool:
+    """Whether a file is unfinished, hence hidden, or one that SQLite has beside a database."""
+    return path.name.startswith(".") or path.name.endswith(("-wal", "-shm", "-journal"))

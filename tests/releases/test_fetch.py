@@ -111,7 +111,7 @@ def test_what_is_not_there_is_refused_and_leaves_nothing(shelf, served):
             fetch(shelf.reference)
         assert "\n" not in str(error.value)
     shelf.seal("ftp://host/digits")
-    with pytest.raises(UserError, match="of addresses only s3:// is known"):
+    with pytest.raises(UserError, match="not supported; use an address s3://"):
         fetch(shelf.reference)
     assert cached(shelf) == []
 

@@ -49,16 +49,16 @@ def here(folder: Path) -> dict[str, str]:
 @pytest.fixture
 def calls(s3_server, monkeypatch):
     """The names of the operations that are asked of the server."""
-    import botocore.client
+    import aiobotocore.client
 
     names: list[str] = []
-    call = botocore.client.BaseClient._make_api_call
+    call = aiobotocore.client.AioBaseClient._make_api_call
 
     def counting(client, name, arguments):
         names.append(name)
         return call(client, name, arguments)
 
-    monkeypatch.setattr(botocore.client.BaseClient, "_make_api_call", counting)
+    monkeypatch.setattr(aiobotocore.client.AioBaseClient, "_make_api_call", counting)
     return names
 
 
@@ -111,16 +111,16 @@ def test_a_whole_bucket_is_a_folder(s3):
 
 
 def test_more_objects_than_one_page_lists(s3):
-    import botocore.client
+    import aiobotocore.client
 
-    call = botocore.client.BaseClient._make_api_call
+    call = aiobotocore.client.AioBaseClient._make_api_call
 
     def small_pages(client, name, arguments):
         return call(client, name, arguments | ({"MaxKeys": 2} if name == "ListObjectsV2" else {}))
 
     put(s3, **{f"many/{number}": str(number) for number in range(7)})
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(botocore.client.BaseClient, "_make_api_call", small_pages)
+        patch.setattr(aiobotocore.client.AioBaseClient, "_make_api_call", small_pages)
         assert len(here(local("s3://pictures/many"))) == 7
 
 
@@ -131,7 +131,7 @@ def test_keys_that_no_file_can_have_are_left_out_and_told(s3, caplog):
         folder = local("s3://pictures/photos")
     assert here(mirror()) == {"pictures/photos/good": "1"}
     assert folder.is_dir()
-    assert "2 objects left out, no file can be named as the first" in caplog.text
+    assert "2 objects left out" in caplog.text
 
 
 def test_an_object_that_is_a_folder_too_is_one_line(s3):
@@ -217,10 +217,10 @@ def test_what_a_command_makes_goes_there_and_unchanged_files_do_not(s3, calls):
 
 
 def test_the_configuration_comes_last_and_a_replaced_run_is_hidden_meanwhile(s3, calls):
-    import botocore.client
+    import aiobotocore.client
 
     order: list[tuple[str, str]] = []
-    call = botocore.client.BaseClient._make_api_call
+    call = aiobotocore.client.AioBaseClient._make_api_call
 
     def noting(client, name, arguments):
         if name in ("PutObject", "DeleteObject"):
@@ -228,7 +228,7 @@ def test_the_configuration_comes_last_and_a_replaced_run_is_hidden_meanwhile(s3,
         return call(client, name, arguments)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(botocore.client.BaseClient, "_make_api_call", noting)
+        patch.setattr(aiobotocore.client.AioBaseClient, "_make_api_call", noting)
         write(**{"config.yaml": "c", "model.keras": "m", "plots/z.png": "p", "last.npz": "l"})
         assert [name for _, name in order[1:]] == ["last.npz", "model.keras", "config.yaml"]
         order.clear()
@@ -278,7 +278,7 @@ def test_what_two_machines_change_is_not_overwritten(s3, elsewhere):
     write(**{"config.yaml": "c", "metrics.json": "1"})
     elsewhere()
     with (
-        pytest.raises(UserError, match=rf"^{RUN}/metrics.json: changed there, and also here"),
+        pytest.raises(UserError, match=rf"^{RUN}/metrics.json: changed there and also here"),
         synchronized([path_of(RUN)]),
     ):
         elsewhere()
@@ -286,7 +286,7 @@ def test_what_two_machines_change_is_not_overwritten(s3, elsewhere):
         elsewhere()
         path_of(f"{RUN}/metrics.json").write_text("3 here")
     assert there(s3)["runs/one/metrics.json"] == "2"
-    with pytest.raises(UserError, match="changed there, and also here"):
+    with pytest.raises(UserError, match="changed there and also here"):
         write()
     path_of(f"{RUN}/metrics.json").unlink()  # as the line says
     write()
@@ -302,7 +302,7 @@ def test_the_same_change_on_both_sides_is_none(s3, calls):
 
 
 def test_a_large_file_sent_in_parts_is_known_again(s3, calls):
-    write(**{"config.yaml": "c", "model.keras": "m" * 9_000_000})
+    write(**{"config.yaml": "c", "model.keras": "m" * 20_000_000})
     assert "UploadPart" in calls
     (mirror().parent / "s3.db").unlink()
     calls.clear()
@@ -398,14 +398,14 @@ def test_mistakes_are_one_line(s3):
 def test_no_credentials(s3, monkeypatch):
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
-    with pytest.raises(UserError, match=r"^s3://pictures/a: no credentials; set AWS_ACCESS_KEY_ID"):
+    with pytest.raises(UserError, match=r"^s3://pictures/a: .*credentials; set AWS_ACCESS_KEY_ID"):
         local("s3://pictures/a")
 
 
 @pytest.mark.parametrize(
     ("name", "value", "reason"),
     [
-        ("AWS_ENDPOINT_URL", "http://127.0.0.1:9", "cannot be reached"),
+        ("AWS_ENDPOINT_URL", "http://127.0.0.1:9", "Could not connect.*; check the network"),
         ("AWS_ENDPOINT_URL", "not an endpoint", "Invalid endpoint"),
         ("AWS_PROFILE", "nobody", "profile"),
     ],
@@ -432,15 +432,15 @@ def test_access_denied(s3, s3_server):
         urlopen(Request(switch, b"inf", plain)).read()
 
 
-def test_boto3_is_asked_for_only_with_an_address_and_its_lack_is_one_line(s3):
+def test_s3fs_is_imported_only_for_an_address_and_its_lack_is_one_line(s3):
     code = """
         import sys
         from cbir_tf.commands import cli
         from cbir_tf.storage.remote import local, synchronized
         with synchronized(["/tmp"]):
             local("/tmp")
-        assert "boto3" not in sys.modules
-        sys.modules["boto3"] = None
+        assert not {"s3fs", "fsspec", "botocore"} & set(sys.modules)
+        sys.modules["s3fs"] = None
         try:
             local("s3://pictures/a")
         except Exception as error:
@@ -450,7 +450,7 @@ def test_boto3_is_asked_for_only_with_an_address_and_its_lack_is_one_line(s3):
         [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=False
     )
     assert re.fullmatch(
-        r"UserError: s3://pictures/a: needs boto3; pip install 'cbir-tf\[s3\]'\n", done.stderr
+        r"UserError: s3://pictures/a: needs s3fs; pip install 'cbir-tf\[s3\]'\n", done.stderr
     )
 
 
@@ -462,4 +462,4 @@ def test_a_failure_to_send_does_not_hide_why_the_command_failed(s3, monkeypatch,
         (folder / "a").write_text("1")
         monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
         raise UserError("the command's own")
-    assert f"{RUN}: cannot be reached" in caplog.text
+    assert f"{RUN}: Could not connect" in caplog.text
