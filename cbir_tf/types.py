@@ -127,7 +127,7 @@ class QueryBatch:
 
     Attributes:
         vectors: (Q, D) float32, in the space of the gallery's vectors: whitened, where these are
-            (`cbir_tf.retrieval.Gallery.queries`).
+            (`cbir_tf.retrieval.gallery.Gallery.queries`).
         ids: (Q,) strings. The gallery's image of that id is left out of the query's neighbours;
             an empty string is an out-of-gallery query.
         candidates: (M,) ids of the gallery to choose from; None: all of it.

@@ -300,17 +300,18 @@ class Retriever:
         """The id of a stored image whose vector answers the query; None for any other query."""
         if not isinstance(query, (str, Path)):
             return None
-        if str(query) in self.gallery:
-            return str(query)
-        file = local(query)
-        if not file.exists():
+        id_ = self.stored_id(query)
+        if id_ is not None and id_ in self.gallery:
+            file, record = path_of(query).resolve(), self.record(id_)
+            # An image of another folder has its path as its id: look at the file in any case.
+            changed = file == record.path and file.is_file() and sha256(file) != record.digest
+            return None if changed else id_
+        if not local(query).exists():
             raise UserError(
                 f"{query}: neither an image file nor an id in {self.run.features}; "
                 + nearest(str(query), self.embeddings.ids[:10_000].tolist())
             )
-        record = self.store.record_at(path_of(query).resolve())
-        same = record is not None and record.id in self.gallery and sha256(file) == record.digest
-        return record.id if record is not None and same else None
+        return None
 
     def external_probabilities(
         self, queries: Sequence[Query], two_step: TwoStep | None = None
