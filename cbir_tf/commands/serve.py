@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.usage = "%(prog)s --run RUN [--port PORT] [section.key=value ...]"
     parser.epilog = (
-        f"The environment's {KEY} is a key that every request has to bring.\n\n"
+        f"The environment's {KEY} is a key that every request must bring.\n\n"
         f"keys, over those of the run's config.yaml:\n{keys}"
     )
 
@@ -66,12 +66,12 @@ def _config(run: Run, overrides: list[str]) -> Config:
     """The run's configuration, but for what is set for this service.
 
     Raises:
-        UserError: a key that says how to train, or an impossible value.
+        UserError: a key of another section, or an impossible value.
     """
     for each in overrides:
         if each.partition("=")[0].partition(".")[0] not in ("server", "search"):
             raise UserError(
-                f"{each!r}: serve takes keys of server and search; whatever else the run was "
-                "trained with"
+                f"{each!r}: serve takes keys of server and search; the others are those of the "
+                "run's training"
             )
     return Config.load(run.config_file, overrides)

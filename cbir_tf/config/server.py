@@ -1,4 +1,4 @@
-"""The section of the configuration that says how `cbir serve` answers."""
+"""The section `server` of the configuration: limits and settings of `cbir serve`."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from cbir_tf.config import model as config_model
 from cbir_tf.errors import UserError
 from cbir_tf.models import build_embedder
 from cbir_tf.models.attribution import embedding_shares
-from cbir_tf.retrieval.whitening import Projection
+from cbir_tf.retrieval.whitening import Whitening
 from cbir_tf.server.pipeline.explanation import explanation
 
 
@@ -71,7 +71,7 @@ def test_of_a_linear_head_a_share_is_what_the_place_alone_makes(pixels):
 def test_a_projection_of_the_vectors_is_told_apart_too(pixels):
     embedder = embedder_of(embedding_size=8)
     stored = np.random.default_rng(5).normal(size=(40, 8)).astype(np.float32)
-    projection = Projection.fit(stored, components=4, whiten=True)
+    projection = Whitening.fit(stored, components=4, whiten=True)
     told = explanation(*embedding_shares(embedder, pixels), projection)
     vectors = projection(embedder.predict_on_batch(pixels))
     similarity = vectors[0] @ vectors[1] / np.prod(np.linalg.norm(vectors, axis=1))

@@ -60,7 +60,7 @@ def test_an_added_picture_is_found_filtered_shown_and_there_after_a_restart(serv
             assert columns(client) == ["place", "year"]
 
 
-def test_the_same_picture_is_the_same_image_described_anew(serving, folder):
+def test_the_same_picture_is_the_same_image_with_its_new_description(serving, folder):
     with serving(folder) as client:
         first = client.post("/images", files={"file": painted(1)}, data={"label": "red"})
         second = client.post("/images", files={"file": painted(1)}, data={"label": "blue"})
@@ -106,7 +106,7 @@ def test_removed_images_are_not_found_again_and_files_of_others_stay(serving, fo
 
 
 @pytest.mark.parametrize("search", [{}, {"search.database_augmentation": "3"}])
-def test_a_changed_gallery_is_searched_as_one_that_is_opened_anew(serving, folder, search):
+def test_a_changed_gallery_is_searched_as_one_that_is_opened_again(serving, folder, search):
     overrides = [f"{name}={value}" for name, value in search.items()]
     if search:  # moves neighbours towards the new image only at the next start
         overrides.append("search.two_step=none")
@@ -132,12 +132,12 @@ def test_a_changed_gallery_is_searched_as_one_that_is_opened_anew(serving, folde
         assert all(id_of(painted(11, (200, 30, 60))) in {n[0] for n in each[1]} for each in changed)
         return
     with serving(folder) as client:
-        anew = answers(client)
-    for one, other in zip(changed, anew, strict=True):
+        again = answers(client)
+    for one, other in zip(changed, again, strict=True):
         # Probabilities are learnt from the training images, of which one has gone.
         assert (one[0] or {}).get("name") == (other[0] or {}).get("name")
     plain = range(0, len(asked) * len(queries), len(asked))
-    assert [changed[row][1] for row in plain] == [anew[row][1] for row in plain]
+    assert [changed[row][1] for row in plain] == [again[row][1] for row in plain]
 
 
 @pytest.mark.slow

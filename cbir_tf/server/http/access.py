@@ -108,7 +108,7 @@ def _rate(settings: Server) -> RateLimitItemPerSecond | None:
 
 
 def _is_from_elsewhere(headers: Headers) -> bool:
-    """Whether a page of another origin makes the request, as the browser says."""
+    """Whether a page of another origin makes the request, by what its browser sends."""
     origin = headers.get("origin")
     own = headers.get("host", "").lower()
     return headers.get("sec-fetch-site") == "cross-site" or (
