@@ -135,13 +135,8 @@ def paired_bootstrap(
     # Rounding must not count equal distances as smaller.
     as_far = (np.abs(means - mean) >= np.abs(mean) - 1e-12).sum(axis=0)
     p_values = (as_far + 1) / (resamples + 1)
+    columns = zip(mean.tolist(), low.tolist(), high.tolist(), p_values.tolist(), strict=True)
     return {
-        name: Difference(
-            float(mean[column]),
-            float(low[column]),
-            float(high[column]),
-            float(p_values[column]),
-            len(differences),
-        )
-        for column, name in enumerate(names)
+        name: Difference(*column, queries=len(differences))
+        for name, column in zip(names, columns, strict=True)
     }

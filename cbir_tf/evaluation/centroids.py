@@ -71,8 +71,7 @@ def nearest_centroid(
         has_class = expected[block] >= 0
         to_own = distances[np.arange(len(distances)), expected[block]]
         scored = has_class & np.isfinite(to_own)
-        nearest = np.argmin(distances, axis=1)
-        correct[block][scored] = nearest[scored] == expected[block][scored]
+        correct[block][scored] = (distances.argmin(axis=1) == expected[block])[scored]
     return correct
 
 

@@ -50,6 +50,8 @@ class Case:
         options: of a small network for the tests.
         impossible: options of values that cannot be built.
         image_size: for a backbone that is built for one size.
+        reached: share of the trained variables that change in two steps from random weights;
+            small where gradients vanish behind frozen batch norms without statistics.
     """
 
     backbone: str
@@ -58,6 +60,7 @@ class Case:
     options: Mapping[str, Any] = field(default_factory=dict)
     impossible: Mapping[str, Any] = field(default_factory=dict)
     image_size: Size = (224, 224)
+    reached: float = 0.9
 
 
 class BackboneHarness:
@@ -166,4 +169,4 @@ class BackboneHarness:
         frozen = [each for each in layers if isinstance(each, keras.layers.BatchNormalization)]
         assert not changed & {variable.path for norm in frozen for variable in norm.variables}
         trained = {each.path for each in embedder.trainable_variables}
-        assert len(changed & trained) > 0.9 * len(trained)  # some may have no gradient by chance
+        assert len(changed & trained) > self.case.reached * len(trained)
