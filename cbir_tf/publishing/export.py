@@ -91,7 +91,7 @@ def export(source: Source, name: str, to: Path) -> tuple[Path, Encoder]:
     except (UserError, OSError):
         raise
     except Exception as error:  # whatever a converter raises of an operation it does not know
-        raise UserError(f"{path}: cannot be made: {first_line(error)}") from error
+        raise UserError(f"{path}: could not be converted: {first_line(error)}") from error
 
 
 @contextmanager
@@ -136,7 +136,7 @@ def _onnx_of(source: Source) -> Path:
     open_encoder(source.model, source.size)
     if not is_exported(source.model):
         raise UserError(
-            f"{source.model}: no ONNX of it: {INSTALL}, or export without --format onnx"
+            f"{source.model}: could not be exported to ONNX: {INSTALL}, or leave out --format onnx"
         )
     return source.model.with_suffix(".onnx")
 
@@ -159,7 +159,7 @@ def _write_onnx_int8(source: Source, path: Path) -> None:
     )
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    class Images(CalibrationDataReader):
+    class Images(CalibrationDataReader):  # type: ignore[misc]  # which has no types
         def __init__(self) -> None:
             self.remaining = iter(source.calibration)
 

@@ -1,4 +1,4 @@
-"""Every exported format held against Keras on images of the run, and timed."""
+"""Compare every exported format with Keras on images of the run, and measure its time."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from cbir_tf.features.runtime import Encoder, predict
 from cbir_tf.models import load_embedder
 from cbir_tf.progress import logger
 from cbir_tf.publishing.export import Source, export
+from cbir_tf.retrieval.extraction import split_images
 from cbir_tf.run import Run
 from cbir_tf.types import ImageSet
 
@@ -27,7 +28,7 @@ CALIBRATION = 128
 CHECKED = 256
 REPEATS = 30
 LEAST_COSINE = {"float32": 0.9999, "int8": 0.95}
-"""To Keras' embedding: of float32 for every image, of int8 in the mean. Less is not kept."""
+"""Smallest cosine to Keras' embedding: float32 for every image, int8 in the mean."""
 
 
 @dataclass(frozen=True)
@@ -57,23 +58,35 @@ class Exported:
     same_nearest: float
 
 
+def export_run(run: Run, formats: Sequence[str], to: Path) -> list[Exported]:
+    """Export a trained run: training images set the int8 ranges, validation images are compared.
+
+    Raises:
+        UserError: as `export_all`, or the run has descriptors.
+    """
+    if run.config.descriptors:
+        raise UserError(f"{run.folder}: has descriptors, not a model to export")
+    calibration, checked = split_images(run, "train"), split_images(run, "validation")
+    return export_all(run, calibration, checked, formats, to)
+
+
 def export_all(
     run: Run, calibration: ImageSet, checked: ImageSet, formats: Sequence[str], to: Path
 ) -> list[Exported]:
-    """Export the embedder of a run; what does not agree with Keras is deleted again.
+    """Export the embedder of a run; a format that does not agree with Keras is deleted.
 
     Args:
         run: trained.
         calibration: images by which the ranges of int8 are chosen.
         checked: images whose embeddings are compared.
         formats: keys of `cbir_tf.publishing.export.FORMATS`.
-        to: folder.
+        to: folder for the exports.
 
     Returns:
         Keras itself, then each format.
 
     Raises:
-        UserError: packages are missing, or no images can be read.
+        UserError: a package is missing, or no image could be read.
     """
     embedder = load_embedder(run.model)
     source = Source(run.model, embedder, _pixels(calibration, run.config.data, CALIBRATION))
@@ -87,7 +100,7 @@ def export_all(
         row = _compare(name, path, encoder, pixels, reference)
         rows.append(row)
         if not row.kept:
-            logger.warning("%s: its embeddings are not Keras', so it is not kept", path)
+            logger.warning("%s: deleted, as its embeddings differ from those of Keras", path)
             shutil.rmtree(path) if path.is_dir() else path.unlink()
     return rows
 
@@ -97,7 +110,7 @@ def _pixels(images: ImageSet, data: Data, count: int) -> np.ndarray:
     chosen = np.unique(np.linspace(0, len(images) - 1, count).astype(int))
     batches = [batch.numpy() for batch, _ in inference_batches(images.take(chosen), data)]
     if not batches:
-        raise UserError("no image of the run can be read; are they where they were?")
+        raise UserError("no image of the run could be read; check data.path")
     return np.concatenate(batches)
 
 
@@ -125,14 +138,16 @@ def _compare(
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:
-    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    unit: np.ndarray = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    return unit
 
 
 def _nearest(vectors: np.ndarray) -> np.ndarray:
     """(N,) positions of the other vector of the largest cosine."""
     similarity = _unit(vectors) @ _unit(vectors).T
     np.fill_diagonal(similarity, -np.inf)
-    return np.asarray(similarity.argmax(axis=1))
+    nearest: np.ndarray = similarity.argmax(axis=1)
+    return nearest
 
 
 def _milliseconds(encoder: Encoder, pixels: np.ndarray) -> float:

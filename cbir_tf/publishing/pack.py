@@ -1,4 +1,4 @@
-"""A trained and evaluated run as one folder that others can use and check."""
+"""Pack a trained and evaluated run into a folder that others can use and check."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ from cbir_tf.releases.manifest import MANIFEST, write_manifest
 from cbir_tf.releases.registry import Reference
 from cbir_tf.run import Run
 from cbir_tf.storage.files import new_folder, read_json, write_text
+from cbir_tf.storage.remote import local
 
 WEIGHTS = "model.weights.h5"
 ONNX = "model.onnx"
@@ -48,9 +49,10 @@ def pack(run: Run, reference: Reference, to: Path, licence: str = "") -> Path:
         The folder.
 
     Raises:
-        UserError: the run cannot be released as it is, or another release is in the place.
+        UserError: the run has descriptors or was not evaluated, or the folder holds another
+            release.
     """
-    folder = to / reference.folder_name
+    folder = local(to / reference.folder_name, missing_ok=True)
     _check(run)
     with new_folder(folder) as scratch:
         _fill(scratch, run, reference, licence)
@@ -62,11 +64,13 @@ def pack(run: Run, reference: Reference, to: Path, licence: str = "") -> Path:
 
 def _check(run: Run) -> None:
     if run.model.suffix == DESCRIPTORS:
-        raise UserError(f"{run.folder}: has descriptors, which have no weights to release")
+        raise UserError(
+            f"{run.folder}: has descriptors, not weights to release; train an embedding"
+        )
     if not run.metrics.is_file() or not read_json(run.metrics):
         raise UserError(
-            f"{run.folder}: not evaluated, and a release says how good it is; first run "
-            f"python -m cbir_tf evaluate --run {run.folder}"
+            f"{run.folder}: not evaluated, and a release states its metrics; first run "
+            f"cbir evaluate --run {run.folder}"
         )
 
 
@@ -115,7 +119,7 @@ def _fill(folder: Path, run: Run, reference: Reference, licence: str) -> None:
 def public_values(config: Config) -> dict[str, Any]:
     """Every key of a configuration; paths of this machine cut to their last part.
 
-    They are nobody else's business, and lead nowhere on another machine.
+    They may be private, and do not exist on another machine.
     """
     values = config.model_dump(mode="json")
 
@@ -132,12 +136,12 @@ def public_values(config: Config) -> dict[str, Any]:
 
 
 def _copy_onnx(run: Run, golden: Golden, to: Path) -> bool:
-    """The embedder for ONNX Runtime, if it can be had and makes the golden embedding."""
+    """Copy the embedder for ONNX Runtime, if it can be exported, and check its embedding."""
     encoder = open_encoder(run.model, golden.size)
     if not is_exported(run.model):
         logger.warning(
             "%s left out: ONNX Runtime or tf2onnx is not installed (pip install 'cbir-tf[onnx]'), "
-            "or cannot do what this model does",
+            "or does not support this model",
             ONNX,
         )
         return False
@@ -147,13 +151,12 @@ def _copy_onnx(run: Run, golden: Golden, to: Path) -> bool:
 
 
 def _copy_pictures(run: Run, folder: Path, with_data: bool) -> list[str]:
-    """Copy plots; those that show images of the data only where its licence is stated."""
+    """Copy plots; those with images of the data only if the licence of the data is stated."""
     there = [name for name in PICTURES if (run.plots / name).is_file()]
     left_out = [] if with_data else [name for name in there if name in PICTURES_OF_DATA]
     if left_out:
         logger.warning(
-            "%s left out, as they show images whose licence is not stated; say it in data.licence "
-            "of %s",
+            "%s left out, as they show images whose licence is not stated; set data.licence in %s",
             ", ".join(left_out),
             run.config_file,
         )
@@ -164,7 +167,7 @@ def _copy_pictures(run: Run, folder: Path, with_data: bool) -> list[str]:
 
 
 def _splits(run: Run) -> dict[str, int]:
-    """Undamaged images of each split, as training saw them."""
+    """Number of undamaged images in each split, from the run's images.csv."""
     with run.images.open(newline="", encoding="utf-8") as file:
         return dict(Counter(row["split"] for row in csv.DictReader(file) if not row["damage"]))
 

@@ -1,8 +1,9 @@
-"""Whether a folder is a release: every byte of it, and every form of the embedder in it."""
+"""Verify a release: its digests, its parts, and the golden embedding of each of its models."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import numpy as np
 
 from cbir_tf.config import Config
 from cbir_tf.errors import UserError, first_line
+from cbir_tf.evaluation.table import markdown
 from cbir_tf.models import load_embedder
 from cbir_tf.models.golden import GOLDEN, Golden
 from cbir_tf.models.releases import CONFIG, EMBEDDER
@@ -26,7 +28,7 @@ NEEDED = (EMBEDDER, WEIGHTS, CONFIG, METRICS, LABELS, GOLDEN, DESCRIPTION)
 
 @dataclass(frozen=True)
 class Description:
-    """What a release says of itself.
+    """Contents of release.json.
 
     Attributes:
         reference: name and version.
@@ -38,19 +40,17 @@ class Description:
 
     @classmethod
     def load(cls, folder: Path) -> Description:
-        """Of the release in a folder.
+        """Read the description of the release in a folder.
 
         Raises:
-            UserError: there is none, or it is damaged.
+            UserError: missing, damaged, or of a newer format.
         """
         if not (folder / MANIFEST).is_file() or not (folder / DESCRIPTION).is_file():
-            raise UserError(
-                f"{folder}: no release there; make one with python -m cbir_tf release pack"
-            )
+            raise UserError(f"{folder}: no release there; make one with cbir release pack")
         values = read_json(folder / DESCRIPTION)
         if values.get("format") != 1:
             raise UserError(
-                f"{folder / DESCRIPTION}: of format {values.get('format')}, known is 1; use a "
+                f"{folder / DESCRIPTION}: format {values.get('format')} is not supported; use a "
                 "newer cbir-tf"
             )
         reference = Reference.of(f"{values.get('name')}@{values.get('version')}")
@@ -60,23 +60,23 @@ class Description:
 def verify(folder: Path, manifest_digest: str | None = None) -> dict[str, float]:
     """Check a release: its digests, its parts, and the golden embedding of each of its models.
 
-    Nothing is unpickled, and no code of the release is run.
+    Nothing is unpickled, and no code from the release is run.
 
     Args:
         folder: of the release.
-        manifest_digest: SHA-256 of its manifest, as a registry has it; None: it is not known.
+        manifest_digest: SHA-256 of its manifest, from a registry; None: not known.
 
     Returns:
         For each model file the distance to the golden embedding, as a share of its length.
 
     Raises:
-        UserError: what is wrong first.
+        UserError: the first thing that is wrong.
     """
     Description.load(folder)
     digests = check_files(folder, manifest_digest)
     for name in NEEDED:
         if name not in digests:
-            raise UserError(f"{folder}: no {name}; a release has one")
+            raise UserError(f"{folder}: {name} is missing; pack the release again")
     Config.load(folder / CONFIG)
     _check_labels(folder / LABELS)
     read_json(folder / METRICS)
@@ -92,27 +92,33 @@ def verify(folder: Path, manifest_digest: str | None = None) -> dict[str, float]
     return distances
 
 
+def format_distances(distances: Mapping[str, float]) -> str:
+    """The result of `verify` as a Markdown table."""
+    rows = [(name, f"{distance:.1e}") for name, distance in distances.items()]
+    return markdown(("file", "distance"), rows)
+
+
 def _check_labels(file: Path) -> None:
     try:
         labels = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"{file}: damaged: {first_line(error)}") from None
     if not isinstance(labels, list) or not all(isinstance(each, str) for each in labels):
-        raise UserError(f"{file}: damaged: should be a list of names")
+        raise UserError(f"{file}: damaged: expected a list of names")
 
 
 def _load_weights(embedder: keras.Model, file: Path) -> None:
-    """Give an embedder the weights of a file in place of all of its own."""
+    """Replace all weights of an embedder by those of a file."""
     for variable in embedder.variables:
         variable.assign(np.zeros(variable.shape, variable.dtype))
     try:
         embedder.load_weights(file)
-    except Exception as error:  # Keras and h5py raise almost anything
+    except Exception as error:  # Keras and h5py raise errors of many types
         raise UserError(f"{file}: does not fit {EMBEDDER}: {first_line(error)}") from error
 
 
 def _embed_with_onnx(file: Path, size: tuple[int, int]) -> np.ndarray | None:
-    """The embedding (D,) of the test image; None where ONNX Runtime is not installed."""
+    """The embedding (D,) of the test image; None if ONNX Runtime is not installed."""
     try:
         import onnxruntime
     except ImportError:
@@ -121,6 +127,7 @@ def _embed_with_onnx(file: Path, size: tuple[int, int]) -> np.ndarray | None:
     try:
         session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
         pixels = golden_image(*size)[np.newaxis]
-        return np.asarray(session.run(None, {session.get_inputs()[0].name: pixels})[0])[0]
-    except Exception as error:  # of ONNX Runtime's own kinds
-        raise UserError(f"{file}: cannot be run: {first_line(error)}") from error
+        vectors: np.ndarray = session.run(None, {session.get_inputs()[0].name: pixels})[0]
+        return np.asarray(vectors[0])
+    except Exception as error:  # ONNX Runtime has its own types
+        raise UserError(f"{file}: could not be run: {first_line(error)}") from error

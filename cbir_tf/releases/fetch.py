@@ -13,7 +13,7 @@ from pathlib import Path
 from cbir_tf.errors import UserError, first_line
 from cbir_tf.progress import logger, progress
 from cbir_tf.releases.manifest import MANIFEST, check_digest, check_files, read_manifest
-from cbir_tf.releases.registry import Entry, Reference, Registry, registry_file
+from cbir_tf.releases.registry import Entry, Reference, Registry
 from cbir_tf.storage.addresses import address_of, is_mirrored, path_of
 from cbir_tf.storage.files import cache_folder, new_folder
 from cbir_tf.storage.remote import local
@@ -38,7 +38,7 @@ def fetch(reference: Reference, registry: Path | None = None) -> Path:
     Raises:
         UserError: no such release, it could not be downloaded, or a digest differs.
     """
-    listed = Registry.load(registry or registry_file())
+    listed = Registry.load(registry)
     entry = listed.find(reference)
     folder = _place(entry)
     if not folder.is_dir():
@@ -54,6 +54,22 @@ def fetch(reference: Reference, registry: Path | None = None) -> Path:
 def is_fetched(entry: Entry) -> bool:
     """Whether a release is in the cache."""
     return _place(entry).is_dir()
+
+
+def locate(what: str, registry: Path | None = None) -> tuple[Path, str | None]:
+    """The folder of a release on this machine, and the digest of its manifest.
+
+    Args:
+        what: NAME@VERSION, which is fetched, or a folder, whose digest is not known (None).
+        registry: file of the registry; None: `registry_file`.
+
+    Raises:
+        UserError: as `fetch`, or the folder is an address that could not be read.
+    """
+    if "@" not in what or Path(what).exists():
+        return local(what), None
+    reference = Reference.of(what)
+    return fetch(reference, registry), Registry.load(registry).find(reference).sha256
 
 
 def source_of(address: str, beside: Path) -> Get:

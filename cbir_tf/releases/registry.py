@@ -1,9 +1,9 @@
-"""The registry of releases: a YAML file that says what there is, where, and by which digest.
+"""The registry of releases: a YAML file with their addresses and digests.
 
 releases:
 - name: digits
   version: 1.0.0
-  address: digits-1.0.0    # a folder, here beside the registry; s3://, https://, hf://
+  address: digits-1.0.0    # a folder, relative to the registry's; or s3://, https://, hf://
   sha256: 5f0c...          # of the release's SHA256SUMS
   licence: Apache-2.0
 """
@@ -35,39 +35,39 @@ _NUMBER = r"(?:0|[1-9][0-9]*)"
 _PART = rf"(?:{_NUMBER}|[0-9]*[A-Za-z-][0-9A-Za-z-]*)"
 _VERSION = re.compile(rf"{_NUMBER}\.{_NUMBER}\.{_NUMBER}(?:-{_PART}(?:\.{_PART})*)?")
 
-_HEADER = "# Releases of weights, as `cbir release publish` notes them.\n"
+_HEADER = "# Releases of weights, written by `cbir release publish`.\n"
 
 
 def checked_name(name: str) -> str:
-    """A release's name, which is also that of folders, tags and files.
+    """Check a release's name, which folders, tags and files also have.
 
     Raises:
-        UserError: it cannot be one.
+        UserError: not a valid name.
     """
     if not _NAME.fullmatch(name) or len(name) > 64:
         raise UserError(
-            f"{name!r}: no name of a release; use up to 64 of a-z and 0-9, with single '-', '_' or "
-            "'.' between them"
+            f"{name!r}: not a valid release name; use up to 64 of a-z and 0-9, with single "
+            "'-', '_' or '.' between them"
         )
     return name
 
 
 def checked_version(version: str) -> str:
-    """A semantic version.
+    """Check a semantic version without build metadata.
 
     Raises:
-        UserError: it is none.
+        UserError: not a valid version.
     """
     if not _VERSION.fullmatch(version) or len(version) > 64:
         raise UserError(
-            f"{version!r}: no version of a release; write it as 1.0.0, or 1.0.0-rc.1 before that"
+            f"{version!r}: not a valid release version; write 1.0.0 or, before it, 1.0.0-rc.1"
         )
     return version
 
 
 @dataclass(frozen=True)
 class Reference:
-    """Which release is meant."""
+    """Name and version of a release."""
 
     name: str
     version: str
@@ -77,33 +77,36 @@ class Reference:
 
     @property
     def folder_name(self) -> str:
-        """Of a folder that holds it."""
+        """NAME-VERSION, the name of its folder."""
         return f"{self.name}-{self.version}"
 
     @classmethod
     def of(cls, text: str) -> Reference:
-        """What `NAME@VERSION` or `release:NAME@VERSION` says.
+        """Read `NAME@VERSION` or `release:NAME@VERSION`.
+
+        >>> Reference.of("release:digits@1.0.0")
+        Reference(name='digits', version='1.0.0')
 
         Raises:
-            UserError: it says nothing of the kind.
+            UserError: not of this form.
         """
         name, at, version = text.removeprefix(PREFIX).partition("@")
         if not at:
-            raise UserError(f"{text!r}: which version? write {PREFIX}NAME@VERSION")
+            raise UserError(f"{text!r}: has no version; write {PREFIX}NAME@VERSION")
         return cls(checked_name(name), checked_version(version))
 
 
 class Entry(Section):
-    """A release that was published."""
+    """A published release."""
 
     name: str
     version: str
     address: str = Field(min_length=1)
-    """A folder, relative to the registry's or not, or an address of s3://, https:// or hf://."""
+    """A folder, absolute or relative to the registry's, or an address s3://, https://, hf://."""
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
-    """Of its manifest."""
+    """Digest of its manifest."""
     licence: str
-    """Of the weights; empty where that is not said."""
+    """Licence of the weights; empty: not stated."""
 
     @model_validator(mode="after")
     def _named(self) -> Entry:
@@ -115,7 +118,7 @@ class Entry(Section):
 
     @property
     def reference(self) -> Reference:
-        """Which release it is."""
+        """Name and version."""
         return Reference(self.name, self.version)
 
 
@@ -131,13 +134,13 @@ class Registry:
     entries: tuple[Entry, ...]
 
     @classmethod
-    def load(cls, file: Path) -> Registry:
-        """Read a registry file; one that is not there lists nothing.
+    def load(cls, file: Path | None = None) -> Registry:
+        """Read a registry file (None: `registry_file`); a missing one lists nothing.
 
         Raises:
             UserError: unreadable or malformed, or a release is listed twice.
         """
-        file = local(file, missing_ok=True)
+        file = local(file or registry_file(), missing_ok=True)
         if not file.exists():
             return cls(file, ())
         try:
@@ -147,18 +150,18 @@ class Registry:
         names = [str(each.reference) for each in document.releases]
         twice = [name for name in names if names.count(name) > 1]
         if twice:
-            raise UserError(f"{file}: {twice[0]} is listed twice; take one out")
+            raise UserError(f"{file}: {twice[0]} is listed twice; remove one")
         return cls(file, document.releases)
 
     def get(self, reference: Reference) -> Entry | None:
-        """The entry of a release; None where it is not listed."""
+        """The entry of a release, or None."""
         return next((each for each in self.entries if each.reference == reference), None)
 
     def find(self, reference: Reference) -> Entry:
         """The entry of a release.
 
         Raises:
-            UserError: there is none; names the nearest.
+            UserError: not listed; names the nearest.
         """
         entry = self.get(reference)
         if entry is not None:

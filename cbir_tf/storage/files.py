@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Files that are complete or absent: atomic writes, and what they are checked by."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ from typing import Any
 
 from cbir_tf.errors import UserError
 
-# What the user can mend: no room, no permission, a read-only place, a folder in the way.
+# Disk full, no permission, read-only file system, a folder in place of a file.
+# Windows has no EDQUOT before Python 3.13.
 _USER_ERRNO = {
     errno.ENOENT,
     errno.ENOSPC,
-    errno.EDQUOT,
+    getattr(errno, "EDQUOT", errno.ENOSPC),
     errno.EACCES,
     errno.EPERM,
     errno.EROFS,
@@ -45,14 +46,16 @@ def _cache_folder(ours: str | None, shared: str | None) -> Path:
 
 
 def user_errno(error: OSError) -> bool:
-    """Whether an OSError is something the user can mend."""
+    """Whether an OSError has a cause that the user can remove."""
     return error.errno in _USER_ERRNO or "No space left" in str(error)
 
 
 def cannot_write(path: Path, error: OSError) -> UserError:
     """The one-line form of a failed write."""
     reason = (os.strerror(error.errno) if error.errno else str(error)).lower()
-    return UserError(f"{path}: cannot be written: {reason}; free some room or choose another place")
+    return UserError(
+        f"{path}: cannot be written: {reason}; free some space or choose another folder"
+    )
 
 
 @contextmanager

@@ -40,7 +40,7 @@ def test_list_fetch_and_what_is_misspelt(tmp_path, capsys):
     ]
     for command, said in [
         (["fetch", "digist@1.0.0"], "release:digist@1.0.0: no release 'digist'; did you mean"),
-        (["fetch", "digits@1.0"], "'1.0': no version of a release"),
+        (["fetch", "digits@1.0"], "'1.0': not a valid release version"),
         (["verify", "digits@2.0.0"], "digits has no version 2.0.0; did you mean '1.0.0'?"),
         (["verify", str(tmp_path)], f"{tmp_path}: no release there"),
         (["list", "--registry", str(tmp_path / "none.yaml")], "lists no releases"),

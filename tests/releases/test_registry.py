@@ -40,7 +40,7 @@ def test_versions_are_those_of_semver_without_build_metadata(version):
     if SEMVER.match(version) and len(version) <= 64:
         assert checked_version(version) == version
     else:
-        with pytest.raises(UserError, match="no version of a release"):
+        with pytest.raises(UserError, match="not a valid release version"):
             checked_version(version)
 
 
@@ -104,7 +104,7 @@ def test_a_version_is_never_replaced(tmp_path):
         ("releases: [", "mend the YAML"),
         (
             f"releases: [{{name: A, version: 1.0.0, address: x, sha256: '{DIGEST}', licence: ''}}]",
-            "'A': no name of a release",
+            "'A': not a valid release name",
         ),
         (
             "releases:\n"
