@@ -2,9 +2,9 @@
 
     python benchmarks/search.py [--vectors 1000000] [--dimension 128]
 
-The vectors lie as embeddings do: in clusters, each of few dimensions; queries are drawn with them
-and not in the gallery. All take turns in one run, each of which begins with a search that is not
-measured; throughput is of batches, latency of single queries. Prints JSON.
+The vectors form clusters of few dimensions, as embeddings do; queries are drawn from the same
+clusters and are not in the gallery. The indexes take turns in one run; each turn begins with a
+search that is not measured. Throughput is of batches, latency of single queries. Prints JSON.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ def main() -> None:
     report: dict[str, Any] = {"vectors": len(gallery), "load_from_store_s": store_seconds}
 
     brute = NearestNeighbors(n_neighbors=K, algorithm="brute").fit(gallery)
-    # Had FAISS been loaded first, scikit-learn would search with a single thread: it asks every
-    # BLAS for one, which FAISS's takes to be meant for all of OpenMP.
+    # Before FAISS is loaded: scikit-learn limits every BLAS to one thread, and the BLAS of FAISS
+    # would apply that limit to all of OpenMP, so that scikit-learn would search with one thread.
     brute.kneighbors(queries[:BRUTE_BATCH])
     indexes: dict[str, Index] = {}
     for name, recall in (("approximate", 0.99), ("exact", 1.0)):
@@ -54,7 +54,7 @@ def main() -> None:
     rates: dict[str, list[float]] = {"scikit-learn": [], "exact": [], "approximate": []}
     singles: dict[str, list[float]] = {"scikit-learn": [], "exact": [], "approximate": []}
     for _ in range(arguments.turns):
-        brute.kneighbors(queries[:BRUTE_BATCH])  # as with the others: see below
+        brute.kneighbors(queries[:BRUTE_BATCH])  # not measured, as with the others
         start = time.perf_counter()
         nearest = brute.kneighbors(queries[:BRUTE_BATCH], return_distance=False)
         rates["scikit-learn"].append(BRUTE_BATCH / (time.perf_counter() - start))
@@ -64,7 +64,7 @@ def main() -> None:
             singles["scikit-learn"].append(time.perf_counter() - start)
         found: dict[str, np.ndarray] = {"scikit-learn": ids[nearest]}
         for name in ("exact", "approximate"):
-            # The one before has left the processor's caches full of what is its own.
+            # The previous index has filled the processor's caches with its own data.
             indexes[name].search(queries, K)
             passes = PASSES if name == "approximate" else 1  # each for about a second
             start = time.perf_counter()
@@ -104,7 +104,7 @@ def embedding_like(count: int, dimension: int, seed: int = 0) -> np.ndarray:
 
 
 def through_store(ids: np.ndarray, vectors: np.ndarray) -> tuple[Embeddings, float]:
-    """The vectors as they come out of a feature store, and the seconds that took."""
+    """The vectors as read from a feature store, and the seconds of reading."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "features.db"
         with FeatureStore.create(path, "model", ["class"]) as store:

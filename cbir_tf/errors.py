@@ -1,4 +1,4 @@
-"""The one exception that means: the user's input is wrong."""
+"""The exception for mistakes in the user's input."""
 
 from __future__ import annotations
 
@@ -9,14 +9,19 @@ LISTED = 12
 
 
 class UserError(Exception):
-    """What is wrong, where, and how to mend it, in one line.
+    """A mistake in the user's input: what, where and how to correct it, in one line.
 
     The command line prints it without a traceback and ends with status 2.
     """
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
-    """A hint naming what the user may have meant: the nearest name, else those there are."""
+    """A hint for a misspelt name: the nearest of the known names, or a list of them.
+
+    Example:
+        >>> nearest("cosin", ["cosine", "euclidean"])
+        "did you mean 'cosine'?"
+    """
     names = [str(each) for each in names]
     close = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
     if close:
@@ -26,5 +31,5 @@ def nearest(name: str, names: Iterable[str]) -> str:
 
 
 def first_line(error: Exception) -> str:
-    """What an error of another package says, as a part of our one line."""
+    """The first line of another package's error, as part of a one-line message."""
     return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")

@@ -67,7 +67,7 @@ class Search(Section):
     """A second look at the first results: search again for the mean of the query and its 10
     nearest, or order them by the neighbours they share."""
     candidates: int = Field(100, ge=2)
-    """First results that k_reciprocal orders anew."""
+    """First results that k_reciprocal orders again."""
     database_augmentation: int = Field(0, ge=0)
     """Nearest neighbours that every image of the gallery is moved towards before it is searched;
     0: none."""

@@ -1,10 +1,10 @@
-"""Pictures that were added to a run while it was served: files of their own in its folder.
+"""Pictures added to a run by its service, as files in the run's folder.
 
     added/3f2a....jpg     the picture as it was sent
-    added/3f2a....json    its label and metadata; without this file it is not, or no longer, there
+    added/3f2a....json    its label and metadata; a picture without this file does not count
 
-An image is named by what it holds, so that the same picture is the same image however often it is
-added. The feature store is made again from these files by `extract.py`, as from any others.
+The id of an added image is a digest of its content, so that adding a picture twice changes nothing.
+`extract.py` makes the feature store again from these files, as from any others.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def id_of(picture: bytes) -> str:
 def save_picture(
     folder: Path, picture: bytes, label: str | None, metadata: Mapping[str, str | float]
 ) -> Path:
-    """Write a picture and what is known of it; both are on the disk when this returns.
+    """Write a picture, its label and its metadata; all are on the disk when this returns.
 
     Args:
         folder: `Run.added`.
@@ -58,13 +58,13 @@ def save_picture(
 
 
 def forget_picture(path: Path) -> None:
-    """Take what is known of a picture from the disk: it is not there any more."""
+    """Remove the label and metadata of a picture, so that it no longer counts as added."""
     path.with_suffix(_SUFFIX).unlink(missing_ok=True)
     _synchronize(path.parent)
 
 
 def added_images(folder: Path) -> ImageSet:
-    """The pictures that were added and not removed since."""
+    """The pictures that were added and not removed since, as an image set without splits."""
     abouts = [read_json(each) for each in sorted(folder.glob(f"[!.]*{_SUFFIX}"))]
     paths = [folder / Path(each["picture"]).name for each in abouts]
     names = sorted({each["label"] for each in abouts if each["label"]})
@@ -82,11 +82,11 @@ def added_images(folder: Path) -> ImageSet:
 
 
 def with_added(images: ImageSet, folder: Path) -> ImageSet:
-    """Images of anywhere, and the pictures that were added and not removed since.
+    """Images of any source together with the pictures that were added and not removed since.
 
     Args:
-        images: those whose files lie in the folder of what was added are left out: they are there
-            under the ids that they were added with, or were removed.
+        images: those whose files lie in the folder of added pictures are left out: they have the
+            ids they were added with, or were removed.
         folder: `Run.added`.
     """
     if not folder.is_dir():
@@ -112,7 +112,7 @@ def with_added(images: ImageSet, folder: Path) -> ImageSet:
 
 
 def _synchronize(folder: Path) -> None:
-    """Have the names in a folder on the disk, too."""
+    """Write the file names of a folder to the disk, too."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

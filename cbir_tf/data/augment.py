@@ -1,4 +1,4 @@
-"""Random changes to training images, decided by a seed alone.
+"""Random augmentation of training images, decided by a seed alone.
 
 Every step takes and returns a uint8 (H, W, 3) image, with its section of the configuration and a
 seed of its own: two integers, for TensorFlow's stateless random operations. The size stays, but
@@ -25,7 +25,7 @@ def augment(
 
     Args:
         image: uint8 (H, W, 3) of known size.
-        steps: what to do.
+        steps: sections of `data.augmentation`.
         seed: (2,) integers; the same seed gives the same picture.
 
     Returns:
@@ -33,10 +33,15 @@ def augment(
 
     Raises:
         UserError: a crop or its padding does not fit the image.
+
+    Example:
+        >>> image = tf.zeros((32, 32, 3), tf.uint8)
+        >>> augment(image, [config_data.RandomCrop(size=28, padding=4)], seed=(0, 1)).shape
+        TensorShape([28, 28, 3])
     """
     for number, step in enumerate(steps):
-        own = tf.random.experimental.stateless_fold_in(seed, number)
-        image = STEPS[step.name](image, step, own)
+        step_seed = tf.random.experimental.stateless_fold_in(seed, number)
+        image = STEPS[step.name](image, step, step_seed)
     return image
 
 
@@ -78,11 +83,11 @@ def random_resized_crop(
 ) -> tf.Tensor:
     """Cut out a rectangle of random area, shape and place and scale it to the input's size.
 
-    A smaller `size` trains faster, and as crops show things larger than whole images do, it nears
-    their size in training to that in use (Touvron et al. 2019, Fixing the train-test resolution
+    A smaller `size` trains faster. It also brings the size of objects in training nearer to that at
+    test time, as crops enlarge them (Touvron et al. 2019, Fixing the train-test resolution
     discrepancy).
 
-    Shapes are even in the logarithm of width by height, and kept to those that fit the image.
+    The logarithm of width by height is uniform, within the shapes that fit the image.
     """
     height, width, _ = image.shape
     draws = _uniform(4, seed)
@@ -117,7 +122,7 @@ def color_jitter(image: tf.Tensor, step: config_data.ColorJitter, seed: tf.Tenso
 
 
 def grayscale(image: tf.Tensor, step: config_data.Grayscale, seed: tf.Tensor) -> tf.Tensor:
-    """Take the colour away."""
+    """Remove the colour."""
     return _maybe(_uniform(1, seed)[0] < step.probability, pixel_ops.gray, image)
 
 

@@ -33,12 +33,12 @@ class _Pixels:
         self.cached = np.zeros(len(images), bool)
 
     def training_batch(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """As `batch`, but never empty: there is no training on nothing."""
+        """As `batch`; a batch without a single image is an error."""
         pixels, kept = self.batch(positions)
         if not len(kept):
             first = str(self.images.ids[positions[0]])
             raise UserError(
-                f"data: no image of a batch of {len(positions)} can be decoded; "
+                f"data: none of a batch of {len(positions)} images could be decoded; "
                 f"the first is {first}: {self.failures[first]}"
             )
         return pixels, kept
@@ -62,7 +62,8 @@ class _Pixels:
             source = self.images.sources[position]
             self.cache[position] = decode_image(source, self.size, self.resize)
             self.cached[position] = True
-        return self.cache[position]
+        pixels: np.ndarray = self.cache[position]
+        return pixels
 
     def _report(self, name: str, error: ImageError) -> None:
         if name not in self.failures:
@@ -71,7 +72,7 @@ class _Pixels:
 
 
 def _room(count: int, size: tuple[int, int]) -> np.ndarray:
-    """(N, H, W, 3) uint8 that takes memory only as it is filled."""
+    """(N, H, W, 3) uint8; the system allocates its memory as it is filled."""
     try:
         return np.empty((count, *size, 3), np.uint8)
     except MemoryError:
@@ -100,11 +101,10 @@ def training_batches(
         images: the training images.
         data: size, sampler, augmentation and cache.
         seed: the run's; with epoch and batch it decides everything random.
-        first_epoch: where to start, counted from 0; the batches are those that a run from epoch 0
-            comes to.
+        first_epoch: counted from 0; its batches are the same as in a run from epoch 0.
         epochs: how many epochs follow.
         steps: batches an epoch; None: as `sampling.steps_per_epoch`.
-        failures: filled, as they are met, with the images that could not be decoded.
+        failures: receives the images that could not be decoded.
 
     Returns:
         A finite dataset of (B, H, W, 3) uint8 and (B,) int64 labels; B may vary.
@@ -114,7 +114,6 @@ def training_batches(
             memory. While the dataset is read, a batch of which nothing can be decoded ends it
             with TensorFlow's error.
     """
-
     filled = steps_per_epoch(images.labels, data.batch)
     steps = filled if steps is None else steps
     pixels = _Pixels(images, data, {} if failures is None else failures)
@@ -125,8 +124,6 @@ def training_batches(
             for step, positions in enumerate(batches):
                 yield positions, _words(seed, epoch, step)
 
-    # Converted by autograph, a mistake in the configuration would come with a long story.
-    @tf.autograph.experimental.do_not_convert
     def read(positions: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         batch, kept = _decode(pixels.training_batch, positions, data.image_size)
         if data.augmentation:
@@ -139,7 +136,8 @@ def training_batches(
             output_signature=(tf.TensorSpec((None,), tf.int64), tf.TensorSpec((2,), tf.int32)),
         )
         .apply(tf.data.experimental.assert_cardinality(steps * epochs))
-        .map(read, num_parallel_calls=tf.data.AUTOTUNE)
+        # Autograph would wrap a mistake in the configuration into a long traceback.
+        .map(tf.autograph.experimental.do_not_convert(read), num_parallel_calls=tf.data.AUTOTUNE)
         .prefetch(2)
     )
 
@@ -150,13 +148,13 @@ def inference_batches(
     batch_size: int | None = None,
     failures: Failures | None = None,
 ) -> tf.data.Dataset:
-    """Every image once, in order, as it is.
+    """Every image once, in order, without augmentation.
 
     Args:
         images: any images.
         data: size. Nothing is cached: each image is read once.
         batch_size: images in a batch; None: `data.batch.size`.
-        failures: filled, as they are met, with the images that could not be decoded.
+        failures: receives the images that could not be decoded.
 
     Returns:
         A finite dataset of (B, H, W, 3) uint8 and (B,) int64 positions in `images`; the positions
@@ -198,7 +196,7 @@ def _decode(
 def _augment(
     batch: tf.Tensor, positions: tf.Tensor, steps: Sequence[Augmentation], seed: tf.Tensor
 ) -> tf.Tensor:
-    """Each image by a seed of its own: the batch's seed and the image's position in the set."""
+    """Each image with its own seed, of the batch's seed and the image's position in the set."""
 
     def one(image_and_position: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
         image, position = image_and_position

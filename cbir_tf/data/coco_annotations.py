@@ -1,4 +1,4 @@
-"""COCO's annotation files (instances_*.json): what is to be seen in each image, checked.
+"""COCO's annotation files (instances_*.json): the categories in each image, checked.
 
 The format: https://cocodataset.org/#format-data, its object detection.
 """
@@ -36,7 +36,7 @@ class Category:
 
 @dataclass(frozen=True)
 class Annotations:
-    """What one file says.
+    """The content of one annotation file.
 
     Attributes:
         categories: all, in order of their ids, no name twice.
@@ -72,9 +72,8 @@ def read_annotations(path: Path) -> Annotations:
     """Read an instances file.
 
     A crowd (iscrowd: 1, many objects under one outline) counts as one annotation; an annotation
-    without area has area 0. Outlines are dropped as they are parsed, so that the file needs some
-    twice its size of memory: for 450 MB, as of instances_train2014.json, 0.9 GB and a quarter of a
-    minute.
+    without area has area 0. Outlines are dropped while parsing, so that reading needs about twice
+    the file's size of memory: 0.9 GB and 15 seconds for the 450 MB of instances_train2014.json.
 
     Raises:
         UserError: missing, no JSON, not in this format, or inconsistent.
@@ -88,10 +87,10 @@ def read_annotations(path: Path) -> Annotations:
         image = _value(item, "image_id", int | str, where)
         category = _value(item, "category_id", int, where)
         if image not in annotated:
-            raise UserError(f"{where}: there is no image {image!r}; mend image_id or images")
+            raise UserError(f"{where}: there is no image {image!r}; correct image_id or images")
         if category not in categories:
             raise UserError(
-                f"{where}: there is no category {category!r}; mend category_id or categories"
+                f"{where}: there is no category {category!r}; correct category_id or categories"
             )
         annotated[image].append((category, _area(item, where)))
     return Annotations(
@@ -112,7 +111,7 @@ def _parse(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: cannot be read as JSON: {error}") from None
     if not isinstance(content, dict):
-        raise UserError(f"{path}: holds no object with images, annotations and categories")
+        raise UserError(f"{path}: not an object with images, annotations and categories")
     return content
 
 
@@ -148,7 +147,7 @@ def _file_names(content: dict[str, Any], path: Path) -> dict[int | str, str]:
         where = f"{path}: images[{number}]"
         id_ = _value(item, "id", int | str, where)
         if id_ in names:
-            raise UserError(f"{where}: there is another image of the id {id_!r}; number them anew")
+            raise UserError(f"{where}: another image has the id {id_!r}; give each its own")
         names[id_] = _file_name(_value(item, "file_name", str, where), where)
     if not names:
         raise UserError(f"{path}: lists no images")

@@ -150,7 +150,7 @@ def _read(files: Sequence[Path], splits: Sequence[str]) -> tuple[list[_Image], d
 
 
 def _selected(images: list[_Image], wider: Mapping[str, str], options: Coco) -> list[_Image]:
-    """The images of the categories that are asked for."""
+    """The images of the configured categories."""
     counts = Counter(each.category.name for each in images)
     chosen = _chosen(counts, wider, options)
     kept = [each for each in images if each.category.name in chosen]
@@ -162,7 +162,7 @@ def _selected(images: list[_Image], wider: Mapping[str, str], options: Coco) -> 
 
 
 def _chosen(counts: Mapping[str, int], wider: Mapping[str, str], options: Coco) -> set[str]:
-    """The names asked for, of categories with so many images and in these super-categories."""
+    """The names of the configured categories, by number of images and super-category."""
     if (
         options.level == "supercategory"
         or options.supercategories

@@ -70,7 +70,7 @@ def decode_image(
 
     The content decides the format, never the file's name. EXIF orientation is applied;
     transparency shows white; gray, palette, 16-bit and CMYK become RGB, CMYK JPEGs being inverted
-    as Adobe and the browsers have it; colour profiles are ignored. Scaling is bilinear with
+    as in Adobe's programs and browsers; colour profiles are ignored. Scaling is bilinear with
     antialiasing, and a large JPEG is decoded at the smallest scale that still covers `size`.
     Safe to call from several threads.
 
@@ -80,7 +80,7 @@ def decode_image(
         resize: stretch, letterbox or crop, as `config_data.Data.resize` explains them; or crops:
             three crops side by side, each a third as wide, from the beginning, the middle and the
             end of the longer side.
-        most_pixels: pictures of more are refused, by their head, before any is decoded.
+        most_pixels: limit; a picture of more is refused before it is decoded.
 
     Returns:
         (height, width, 3) uint8, RGB.
@@ -88,6 +88,13 @@ def decode_image(
     Raises:
         ImageError: missing, empty, truncated, damaged or too large, or not a picture in one of
             these formats.
+
+    Example:
+        >>> file = io.BytesIO()
+        >>> Image.new("RGB", (40, 20), "red").save(file, "PNG")
+        >>> pixels = decode_image(file.getvalue(), size=(8, 16), resize="stretch")
+        >>> pixels.shape, pixels.dtype.name, pixels[0, 0].tolist()
+        ((8, 16, 3), 'uint8', [255, 0, 0])
     """
     height, width = size
     side_by_side = CROPS if resize == "crops" else 1
@@ -98,7 +105,7 @@ def decode_image(
 def resized_pixels(
     pixels: np.ndarray | Image.Image, size: tuple[int, int], resize: str
 ) -> np.ndarray:
-    """Bring pixels that are decoded already to one size, as `decode_image` brings files.
+    """Bring decoded pixels to one size, as `decode_image` does.
 
     Args:
         pixels: uint8 (H, W, 3) RGB, (H, W, 4) RGBA or (H, W) gray, or an image of Pillow.
@@ -126,7 +133,7 @@ def resized_pixels(
 
 
 def decode_original(source: Path | bytes, longest: int | None = None) -> np.ndarray:
-    """Decode a picture in its own proportions, for grids and thumbnails.
+    """Decode a picture without changing its proportions, for grids and thumbnails.
 
     Args:
         source: a file, or its content.
@@ -227,7 +234,8 @@ def _opened(source: Path | bytes, most_pixels: int = MOST_PIXELS) -> Iterator[Im
 def _orientation(image: Image.Image) -> int:
     """The EXIF orientation, 1 to 8; 1 where there is none or the EXIF data are damaged."""
     try:
-        return image.getexif().get(ExifTags.Base.Orientation, 1)
+        orientation: int = image.getexif().get(ExifTags.Base.Orientation, 1)
+        return orientation
     except Exception:
         # As with the pixels, anything can be raised; here the picture is good without it.
         return 1

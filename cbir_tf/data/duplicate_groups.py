@@ -1,4 +1,4 @@
-"""Images that are there more than once, gathered into groups, the one to keep first."""
+"""Groups of duplicate images, the one to keep first."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def _merged(labels: np.ndarray, pairs: Iterable[tuple[np.ndarray, ...]]) -> np.n
 def _in_order(
     inspection: Inspection, members: list[int], same_bytes: np.ndarray, same_picture: np.ndarray
 ) -> tuple[Copy, ...]:
-    """The group with the one to keep first, each with what ties it to those before it."""
+    """The group, the one to keep first; each with its kind of copy."""
     images, hashes = inspection.images, inspection.hashes
     looks = {each: _look(images.sources[each]) for each in members}
 

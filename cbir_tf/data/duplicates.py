@@ -129,7 +129,8 @@ def _nearest(
 
 def is_telling(hashes: np.ndarray) -> np.ndarray:
     """(N,) whether a picture's hash has enough bits set to be compared."""
-    return np.bitwise_count(hashes).sum(axis=1) >= FEWEST_BITS
+    telling: np.ndarray = np.bitwise_count(hashes).sum(axis=1) >= FEWEST_BITS
+    return telling
 
 
 def _within(

@@ -1,4 +1,4 @@
-"""One look at every image before a run: is it whole, what is it, what does it look like."""
+"""Inspection of every image before a run: damage, digest and difference hash."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ _HASH_SIDE = 16
 _DECODED = (64, 64)  # JPEGs decoded any smaller hash differently from a rescaled copy
 _NOTICEABLE = 2  # gray levels of 255: less is the noise of compression on an even ground
 _LISTED = 20
-_ANEW = "train anew with --restart"
+_RESTART = "train again with --restart"
 _COLUMNS = ("id", "path", "label", "split", "digest", "hash", "damage")
 
 
 @dataclass(frozen=True, eq=False)
 class Inspection:
-    """The images that can be decoded, and what was found out about each.
+    """The images that can be decoded, and the digest and hash of each.
 
     Attributes:
         images: N images, none of them damaged, in the order of those inspected.
         damaged: id and reason of every image left out.
         digests: (N,) SHA-256 of each image's encoded bytes, hexadecimal.
-        hashes: (N, 4) uint64, 256 bits of what each looks like (`difference_hash`).
+        hashes: (N, 4) uint64, the 256 bits of each `difference_hash`.
     """
 
     images: ImageSet
@@ -52,7 +52,7 @@ def inspect_images(images: ImageSet) -> Inspection:
     Shows progress; memory is a few small images, whatever N.
 
     Raises:
-        UserError: no image that is for training can be decoded, or none at all.
+        UserError: no training image could be decoded, or no image at all.
     """
     digests: list[str] = []
     hashes: list[np.ndarray] = []
@@ -90,7 +90,7 @@ def _look(source: Path | bytes) -> tuple[str, np.ndarray] | str:
 
 
 def difference_hash(picture: Image.Image) -> np.ndarray:
-    """What a picture looks like, in 256 bits: where it gets brighter from left to right.
+    """The 256 bits of a picture's difference hash: where it gets brighter from left to right.
 
     The picture is scaled to 17 x 16 gray pixels; each bit compares two neighbours. Copies that
     were scaled, compressed or recoloured differ in few bits, unrelated pictures in about 110. A
@@ -172,7 +172,7 @@ def read_image_table(path: Path, images: ImageSet) -> Inspection:
     rows = _read_rows(path)
     changed = _first_change(images, rows)
     if changed is not None:
-        raise UserError(f"{path}: {changed} since; put the data back as they were, or {_ANEW}")
+        raise UserError(f"{path}: {changed} since; put the data back as they were, or {_RESTART}")
     whole = np.array([not rows[each]["damage"] for each in images.ids.tolist()], dtype=bool)
     left = images.take(whole)
     kept = [rows[each] for each in left.ids.tolist()]
@@ -188,15 +188,15 @@ def read_image_table(path: Path, images: ImageSet) -> Inspection:
 def recorded_images(path: Path, images: ImageSet) -> ImageSet:
     """The undamaged images of a table, with the labels and splits they had in training.
 
-    Images that have come since are left out and those that have gone are passed over, each with a
-    line in the log: an image added to the data must not move others from one split to another.
+    Images added since training are left out and missing ones are skipped, both with a line in the
+    log: an image added to the data must not move others from one split to another.
 
     Args:
         path: the table.
         images: the source's images as they are now, in any split.
 
     Raises:
-        UserError: there is no such table, it is damaged, or none of its images is there.
+        UserError: there is no such table, it is damaged, or none of its images was found.
     """
     rows = _read_rows(path)
     ids = images.ids.tolist()
@@ -207,7 +207,7 @@ def recorded_images(path: Path, images: ImageSet) -> ImageSet:
             log.warning("%d of the images %s, the first %s", len(names), what, names[0])
     kept = images.take(np.array([name in rows and not rows[name]["damage"] for name in ids], bool))
     if not len(kept):
-        raise UserError(f"{path}: none of its {len(rows)} images is there any more; {_ANEW}")
+        raise UserError(f"{path}: none of its {len(rows)} images was found; {_RESTART}")
     found = [rows[name] for name in kept.ids.tolist()]
     names = sorted({row["label"] for row in rows.values()} - {""} | set(images.class_names))
     numbers = {name: number for number, name in enumerate(names)} | {"": UNLABELLED}
@@ -230,16 +230,16 @@ def _read_rows(path: Path) -> dict[str, dict[str, str]]:
             for row in rows.values()
         )
     except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}; {_ANEW}") from error
+        raise UserError(f"{path}: cannot be read: {error.strerror}; {_RESTART}") from error
     except (ValueError, KeyError, csv.Error):
         sound = False
     if not sound:
-        raise UserError(f"{path}: is no table of images, or a damaged one; {_ANEW}")
+        raise UserError(f"{path}: not a table of images, or damaged; {_RESTART}")
     return rows
 
 
 def _first_change(images: ImageSet, rows: dict[str, dict[str, str]]) -> str | None:
-    """What happened to the first image that differs from its row; None: nothing to any."""
+    """The change of the first image that differs from its row; None: no change."""
     ids = images.ids.tolist()
     # A photo more or less moves others to another split: it is the cause, and named first.
     new = set(ids) - rows.keys()

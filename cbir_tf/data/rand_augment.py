@@ -40,7 +40,7 @@ except for auto_contrast and equalize, which have no strength."""
 
 
 def rand_augment(image: tf.Tensor, step: RandAugment, seed: tf.Tensor) -> tf.Tensor:
-    """Some of the operations, drawn anew for each picture, at one magnitude and a random sign."""
+    """Some of the operations, drawn for each picture, at one magnitude and a random sign."""
 
     def apply_one(image: tf.Tensor, draw: tf.Tensor) -> tf.Tensor:
         which = tf.cast(draw[0] * len(OPERATIONS), tf.int32)

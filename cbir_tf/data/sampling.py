@@ -1,4 +1,4 @@
-"""Which images make a batch: pure functions of the labels, the seed and the epoch.
+"""The images of each batch: pure functions of the labels, the seed and the epoch.
 
 An epoch's batches do not depend on the epochs before it, so a run resumed at any epoch sees the
 batches it would have seen.
@@ -13,10 +13,9 @@ from cbir_tf.errors import UserError
 
 
 class _Deck:
-    """Cards drawn in random order, shuffled anew when all have been drawn.
+    """Cards drawn in random order, shuffled again when all have been drawn.
 
-    In every round each card comes exactly once; no hand holds a card twice, even where it spans
-    two rounds.
+    Each round draws each card exactly once; no hand has a card twice, even across two rounds.
     """
 
     def __init__(self, cards: np.ndarray, random: np.random.Generator) -> None:
@@ -45,18 +44,18 @@ def balanced_batches(
     *,
     steps: int | None = None,
 ) -> list[np.ndarray]:
-    """Batches of P classes with K images each.
+    """P x K batches: P classes with K images each.
 
-    Classes are drawn evenly, whatever their sizes: in random order, each once before any comes
-    again. So are the images within a class. No image is twice in a batch. A class with fewer than
-    K images gives all it has, and the batch is smaller; a class with a single image is never
-    drawn, having no positive pair to give. With fewer than P such classes, all are in every batch.
+    Classes are drawn evenly, whatever their sizes: in random order, each once before any is drawn
+    again. So are the images within a class. A batch has no image twice. A class with fewer than K
+    images contributes all of them, and the batch is smaller; a class with a single image is never
+    drawn, as it has no positive pair. With fewer than P such classes, all are in every batch.
 
     Args:
-        labels: (N,) integers; negative ones mark images without a class, which are left out.
+        labels: (N,) integers; images with a negative label (unlabelled) are left out.
         classes: P.
         images_per_class: K.
-        seed: the run's.
+        seed: of the run, not negative.
         epoch: counted from 0.
         steps: batches; None: as many as the images fill, at least one.
 
@@ -65,6 +64,12 @@ def balanced_batches(
 
     Raises:
         UserError: no class has two images.
+
+    Example:
+        >>> labels = np.array([0, 0, 0, 1, 1, 2, 2, -1])
+        >>> batches = balanced_batches(labels, classes=2, images_per_class=2, seed=0, epoch=0)
+        >>> [np.unique(labels[batch], return_counts=True)[1].tolist() for batch in batches]
+        [[2, 2]]
     """
     members = _members(labels)
     if steps is None:
@@ -81,22 +86,26 @@ def balanced_batches(
 def shuffled_batches(
     count: int, size: int, seed: int, epoch: int, *, steps: int | None = None
 ) -> list[np.ndarray]:
-    """Plain batches: a random permutation of all images, cut into pieces.
+    """Shuffled batches: a random permutation of all images, cut into batches.
 
     Args:
-        count: images there are.
+        count: number of images.
         size: images in a batch; with fewer images than that, all of them.
-        seed: the run's.
+        seed: of the run, not negative.
         epoch: counted from 0.
         steps: batches; None: the full ones, so that an incomplete last batch is dropped unless it
-            is the only one. With more than the images fill, they are shuffled and gone through
-            again.
+            is the only one. Beyond the last image they are shuffled again.
 
     Returns:
         Arrays of int64 positions below `count`.
 
     Raises:
         UserError: there are no images.
+
+    Example:
+        >>> first, second = shuffled_batches(count=6, size=3, seed=0, epoch=0)
+        >>> sorted([*first.tolist(), *second.tolist()])
+        [0, 1, 2, 3, 4, 5]
     """
     if steps is None:
         steps = _shuffled_steps(count, size)
@@ -112,9 +121,9 @@ def epoch_batches(
     Args:
         labels: (N,) integers.
         batch: the sampler and its sizes.
-        seed: the run's.
+        seed: of the run, not negative.
         epoch: counted from 0.
-        steps: batches; None: as many as `steps_per_epoch` says.
+        steps: batches; None: `steps_per_epoch`.
 
     Returns:
         Arrays of int64 positions into `labels`.
@@ -170,5 +179,5 @@ def _balanced_steps(members: list[np.ndarray], classes: int, images_per_class: i
 
 def _shuffled_steps(count: int, size: int) -> int:
     if count == 0:
-        raise UserError("data: there are no images to train on; look at data.path and data.split")
+        raise UserError("data: there are no images to train on; check data.path and data.split")
     return max(1, count // size)

@@ -1,4 +1,4 @@
-"""Which images train, which are watched while training, which are measured at the end."""
+"""Training, validation and test images."""
 
 from __future__ import annotations
 
@@ -21,18 +21,25 @@ def apply_split(images: ImageSet, split: Split, seed: int, by_label: bool = True
     """The same images in the same order, each assigned to a split.
 
     The outcome depends on the ids, the labels and the seed alone, never on the order of the
-    images. Those that the asked numbers leave over get the empty split, and so do unlabelled ones
-    unless they are wanted.
+    images. Images beyond the configured numbers get the empty split, and so do unlabelled ones
+    with `by_label`.
 
     Args:
-        images: N images; their `split` is looked at only with `by: given`.
-        split: how to split and how much goes where.
+        images: N images; their `split` is used only with `by: given`.
+        split: the method, and the size of each split: a number of images (or classes), or a share.
         seed: not negative.
         by_label: leave unlabelled images out; otherwise they are split like one more class, except
             with `by: class`.
 
     Raises:
-        UserError: the source has no split of its own to take, or the numbers are impossible.
+        UserError: the source has no split of its own, or the numbers are impossible.
+
+    Example:
+        >>> ids, labels = ["a", "b", "c", "d"], [0, 0, 1, 1]
+        >>> images = ImageSet(ids, [b""] * 4, labels, [""] * 4, ("cat", "dog"))
+        >>> half = Split(by="stratified", train=0.5, validation=0, test=None)
+        >>> sorted(apply_split(images, half, seed=0).split.tolist())
+        ['test', 'test', 'train', 'train']
     """
     by_id = np.argsort(images.ids, kind="stable")
     labels = images.labels[by_id]
@@ -119,7 +126,7 @@ def _by_class(labels: np.ndarray, split: Split, generator: np.random.Generator) 
 
 
 def _sizes(split: Split, available: int, what: str) -> tuple[int, int, int]:
-    """How many of the available images or classes train, validation and test get."""
+    """The number of images or classes in train, validation and test."""
     asked = (split.train, split.validation, split.test)
     text = ", ".join(
         f"{name} {'null' if each is None else each}"

@@ -1,4 +1,4 @@
-"""Images through the embedder into the feature store, resumable at any moment."""
+"""Extraction: images through the encoder into the feature store, resumable at any moment."""
 
 from __future__ import annotations
 
@@ -17,7 +17,16 @@ from cbir_tf.types import Embeddings, ImageSet
 
 
 def embed(encoder: Encoder, images: ImageSet, data: Data) -> Embeddings:
-    """Embed images in memory, in their order; those that cannot be decoded are left out."""
+    """Embed images in memory.
+
+    Args:
+        encoder: from uint8 (B, H, W, 3) pixels to float32 (B, D) vectors.
+        images: N images.
+        data: the size and the batches they are read in.
+
+    Returns:
+        (M, D) embeddings in the order of the images; those that cannot be decoded are left out.
+    """
     positions, vectors = [], []
     for pixels, where in inference_batches(images, data):
         vectors.append(encoder(pixels.numpy()))
@@ -29,11 +38,17 @@ def embed(encoder: Encoder, images: ImageSet, data: Data) -> Embeddings:
 
 
 def encode(encoder: Encoder, images: ImageSet, data: Data, store: FeatureStore) -> dict[str, str]:
-    """Write the embeddings of images into the store; what it has unchanged is not done again.
+    """Write the embeddings of images into the store; unchanged images are not embedded again.
 
-    Each batch is one transaction: killed at any moment, a second call goes on where the first
-    was. An image that moved, or got another label, split or metadata, is described anew without
-    being embedded again; one that became unreadable is taken out.
+    Each batch is one transaction: after an interruption a second call continues where the first
+    stopped. For an image with another path, label, split or metadata only these are written; an
+    image that became unreadable is removed.
+
+    Args:
+        encoder: from uint8 (B, H, W, 3) pixels to float32 (B, D) vectors.
+        images: N images.
+        data: the size and the batches they are read in.
+        store: of the same encoder.
 
     Returns:
         Id and reason of each image that could not be read.

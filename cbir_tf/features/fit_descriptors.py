@@ -1,4 +1,4 @@
-"""Fit what classical features learn of the training images: vocabularies and their rarity."""
+"""Fit classical features to the training images: vocabularies and the rarity of their words."""
 
 from __future__ import annotations
 

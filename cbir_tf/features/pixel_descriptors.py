@@ -22,7 +22,7 @@ def gray(pixels: np.ndarray) -> np.ndarray:
 
 
 def gray_histogram(images: np.ndarray, bins: int = 256) -> np.ndarray:
-    """How often each brightness is there.
+    """Histogram of the gray values.
 
     The square roots of the shares, a vector of length 1, so that the cosine similarity of two is
     the Bhattacharyya coefficient of the histograms.
@@ -38,11 +38,11 @@ def gray_histogram(images: np.ndarray, bins: int = 256) -> np.ndarray:
         >>> gray_histogram(np.array([[[0, 0], [0, 255]]], np.uint8), bins=2).round(2).tolist()
         [[0.87, 0.5]]
     """
-    return np.sqrt(_shares(_bins(images, bins), bins))
+    return _roots(_shares(_bins(images, bins), bins))
 
 
 def color_histogram(pixels: np.ndarray, bins: int = 8, joint: bool = True) -> np.ndarray:
-    """How often each colour is there, as `gray_histogram`.
+    """Histogram of the colours, as `gray_histogram`.
 
     Args:
         pixels: (B, H, W, 3) uint8.
@@ -56,19 +56,27 @@ def color_histogram(pixels: np.ndarray, bins: int = 8, joint: bool = True) -> np
     binned = _bins(pixels, bins)
     if joint:
         combined = (binned[..., 0] * bins + binned[..., 1]) * bins + binned[..., 2]
-        return np.sqrt(_shares(combined, bins**3))
+        return _roots(_shares(combined, bins**3))
     shares = [_shares(binned[..., channel], bins) for channel in range(3)]
-    return np.sqrt(np.hstack(shares) / 3)
+    return _roots(np.hstack(shares) / 3)
 
 
 def _bins(values: np.ndarray, bins: int) -> np.ndarray:
-    return values.astype(np.int64) * bins // 256
+    numbers: np.ndarray = values.astype(np.int64) * bins // 256
+    return numbers
+
+
+def _roots(shares: np.ndarray) -> np.ndarray:
+    roots: np.ndarray = np.sqrt(shares)
+    return roots
 
 
 def _shares(numbers: np.ndarray, bins: int) -> np.ndarray:
     """(B, H, W) integers below `bins` -> (B, bins) share of each."""
     counts = [np.bincount(image.ravel(), minlength=bins) for image in numbers]
-    return np.array(counts).reshape(len(numbers), bins) / (numbers.shape[1] * numbers.shape[2])
+    pixels = numbers.shape[1] * numbers.shape[2]
+    shares: np.ndarray = np.array(counts).reshape(len(numbers), bins) / pixels
+    return shares
 
 
 def hog(images: np.ndarray, side: int = 32) -> np.ndarray:
@@ -120,4 +128,5 @@ def _hog(image: np.ndarray) -> np.ndarray:
 
 
 def _scaled(blocks: np.ndarray) -> np.ndarray:
-    return blocks / np.sqrt((blocks**2).sum(axis=1, keepdims=True) + EPSILON**2)
+    scaled: np.ndarray = blocks / np.sqrt((blocks**2).sum(axis=1, keepdims=True) + EPSILON**2)
+    return scaled

@@ -162,9 +162,9 @@ class OnnxEncoder:
         return np.concatenate(vectors)
 
     def by_all_cores(self, work: Callable[[], None]) -> None:
-        """Have every core do its share of some work, which takes the next of it until it is done.
+        """Run `work` on every core; each call takes pieces until none is left.
 
-        The caller is one of them: to be woken for every piece would cost its core more.
+        The calling thread is one of them: to be woken for every piece would cost its core more.
         """
         others = [self._threads.submit(work) for _ in range(_cores() - 1)]
         work()
@@ -172,8 +172,9 @@ class OnnxEncoder:
             each.result()
 
     def one(self, picture: np.ndarray) -> np.ndarray:
-        """Encode a picture, (H, W, 3), by the core of the thread that calls; any number may."""
-        return _run(self._shared, picture[np.newaxis])[0]
+        """Encode one uint8 (H, W, 3) picture on the core of the calling thread; thread-safe."""
+        vector: np.ndarray = _run(self._shared, picture[np.newaxis])[0]
+        return vector
 
     @cached_property
     def _shared(self) -> Any:
@@ -204,7 +205,7 @@ def _session(exported: Path, threads: int) -> Any:
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
         return onnxruntime.InferenceSession(exported, options, providers=["CPUExecutionProvider"])
-    except Exception:  # a damaged file, of which it raises whatever it likes; it is exported anew
+    except Exception:  # a damaged file can raise anything; the model is exported again
         return None
 
 
@@ -224,7 +225,7 @@ def _export(embedder: keras.Model, model: Path) -> None:
         convert_variables_to_constants_v2,
     )
 
-    for name in ("tf2onnx", "tensorflow"):  # their notes are to their own developers
+    for name in ("tf2onnx", "tensorflow"):  # their warnings are for their own developers
         logging.getLogger(name).setLevel(logging.ERROR)
     image = tf.TensorSpec((None, None, None, 3), tf.uint8, name="image")
     function = tf.function(lambda image: embedder(image, training=False))
@@ -253,9 +254,9 @@ def _complementary_error(context: Any, node: Any, name: str, arguments: Any) -> 
 
 
 def _renumber(graph: Any, numbers: dict[str, str]) -> None:
-    """Count anew what tf2onnx numbers from the start of the process, as Conv__55.
+    """Number again the names that tf2onnx counts from the start of the process, as Conv__55.
 
-    So the same model becomes the same file each time.
+    So the same model is exported to the same bytes each time.
     """
 
     def renamed(name: str) -> str:

@@ -18,36 +18,20 @@ import numpy as np
 
 from cbir_tf.errors import UserError
 from cbir_tf.features.filters import compile_conditions
+from cbir_tf.features.store_file import (
+    MIGRATIONS,
+    SCHEMA,
+    SCHEMA_VERSION,
+    Connection,
+    connect,
+    reporting,
+)
 from cbir_tf.storage.addresses import address_of, path_of
 from cbir_tf.storage.files import replacing
 from cbir_tf.types import Embeddings
 
-SCHEMA_VERSION = 2
 READ_AT_ONCE = 4096
 DTYPES = {"float32": "<f4", "float16": "<f2"}
-
-_SCHEMA = """
-CREATE TABLE about (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE features (
-    id TEXT PRIMARY KEY,
-    path TEXT,              -- or address; null for images that are not files
-    label INTEGER NOT NULL, -- counts into about.class_names; -1 for unlabelled
-    split TEXT NOT NULL,
-    digest TEXT NOT NULL,   -- SHA-256 of the encoded image
-    metadata TEXT NOT NULL DEFAULT '{}', -- JSON object of text and numbers
-    vector BLOB NOT NULL    -- little-endian, of about.dtype
-) WITHOUT ROWID;
-CREATE INDEX described ON features (path, label, split, metadata); -- filters need not read vectors
-"""
-
-# What brings a store to the next version, by the version it has.
-_MIGRATIONS = {
-    1: """
-    ALTER TABLE features ADD COLUMN metadata TEXT NOT NULL DEFAULT '{}';
-    CREATE INDEX described ON features (path, label, split, metadata);
-    INSERT INTO about VALUES ('dtype', 'float32'), ('version', '');
-    """
-}
 
 
 @dataclass(frozen=True)
@@ -72,16 +56,26 @@ class Record:
 
 
 class FeatureStore:
-    """Vectors by id in a SQLite file, all of one model.
+    """Vectors by id in a SQLite file, all of one encoder.
 
     Every change is one transaction, so that an interruption leaves whole batches. Safe to use from
     several threads, each of which has a connection. Use as a context manager, or `close`.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "features.db"
+        >>> with FeatureStore.create(path, "fingerprint", ["cat", "dog"]) as store:
+        ...     store.write([Record("a", None, 1, "train", "", {"year": 2024})], np.ones((1, 2)))
+        ...     store.select(["label=dog", "year>=2020"]).tolist()
+        ...     store.embeddings("train").vectors.tolist()
+        ['a']
+        [[1.0, 1.0]]
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._of_thread = threading.local()
-        self._connections: weakref.WeakSet[_Connection] = weakref.WeakSet()
+        self._connections: weakref.WeakSet[Connection] = weakref.WeakSet()
 
     @classmethod
     def create(
@@ -98,17 +92,17 @@ class FeatureStore:
             encoder_fingerprint: of the encoder that makes the vectors
                 (`cbir_tf.features.views.encoder_fingerprint`).
             class_names: names the labels count into.
-            dtype: float32 or float16, as which vectors are kept; a store keeps the one it has.
+            dtype: of the stored vectors, float32 or float16; an existing store keeps its own.
 
         Raises:
-            UserError: the file is no store, of a later version, or of another encoder.
+            UserError: the file is not a store, of a later version, or of another encoder.
         """
         if not path.exists():
             for left in ("-wal", "-shm"):  # of a killed process, whose store was deleted since
                 path.with_name(path.name + left).unlink(missing_ok=True)
             # In its place only when it is whole: a kill leaves no store, or an empty one.
-            with replacing(path) as temporary, _reporting(path):
-                connection = _connect(temporary)
+            with replacing(path) as temporary, reporting(path):
+                connection = connect(temporary)
                 about = {
                     "schema_version": str(SCHEMA_VERSION),
                     "model": encoder_fingerprint,
@@ -117,7 +111,7 @@ class FeatureStore:
                     "version": "",
                 }
                 with connection:
-                    connection.executescript(f"BEGIN; {_SCHEMA}")
+                    connection.executescript(f"BEGIN; {SCHEMA}")
                     connection.executemany("INSERT INTO about VALUES (?, ?)", about.items())
                 connection.close()
         store = cls.open(path)
@@ -129,14 +123,14 @@ class FeatureStore:
 
     @classmethod
     def open(cls, path: Path) -> FeatureStore:
-        """Open an existing store; one of an earlier version is brought to this one.
+        """Open an existing store; one of an earlier version is migrated.
 
         Raises:
-            UserError: no such file, no store, or a store of a later version.
+            UserError: the file is missing, not a store, or a store of a later version.
         """
         if not path.is_file():
             raise UserError(f"{path}: no features yet; run extract.py --run {path.parent}")
-        with _reporting(path):
+        with reporting(path):
             store = cls(path)
             text = store._about("schema_version")
         version = int(text) if text.isdecimal() else 0
@@ -144,9 +138,9 @@ class FeatureStore:
             store.close()
             raise UserError(
                 f"{path}: a feature store of version {text}, this program reads up to version "
-                f"{SCHEMA_VERSION}; delete the file to extract anew"
+                f"{SCHEMA_VERSION}; delete the file to extract again"
             )
-        with _reporting(path):
+        with reporting(path):
             store._migrate(version)
         return store
 
@@ -169,9 +163,9 @@ class FeatureStore:
     @property
     def _connection(self) -> sqlite3.Connection:
         """The connection of the thread that asks: SQLite's are for one thread at a time."""
-        connection: _Connection | None = getattr(self._of_thread, "connection", None)
+        connection: Connection | None = getattr(self._of_thread, "connection", None)
         if connection is None:
-            connection = _connect(self.path)
+            connection = connect(self.path)
             self._of_thread.connection = connection
             self._connections.add(connection)
         return connection
@@ -188,7 +182,7 @@ class FeatureStore:
 
     @property
     def version(self) -> str:
-        """A random name for the present content: another after every change."""
+        """A random name of the present content, which changes with every write."""
         return self._about("version")
 
     @property
@@ -234,7 +228,7 @@ class FeatureStore:
         )
 
     def remove(self, ids: Iterable[str]) -> None:
-        """Take images out; ids that are not there are passed over.
+        """Remove images; ids that are not stored are ignored.
 
         Raises:
             UserError: the file cannot be written; nothing is half-removed.
@@ -246,21 +240,21 @@ class FeatureStore:
         known = self.class_names
         new = [name for name in names if name not in known]
         if new:
-            with _reporting(self.path), self._connection:
+            with reporting(self.path), self._connection:
                 self._set("class_names", json.dumps([*known, *new], ensure_ascii=False))
         return (*known, *new)
 
     def select(self, conditions: Sequence[str] = (), split: str | None = None) -> np.ndarray:
-        """Ids of the images that meet all conditions (`cbir_tf.features.filters`), in order.
+        """Ids of the images that meet all conditions (`cbir_tf.features.filters`), ascending.
 
         Raises:
-            UserError: a condition that is none, or names no column or class of the store.
+            UserError: a malformed condition, or an unknown column or class.
         """
         expression, parameters = compile_conditions(
             conditions, self.class_names, self.metadata_names if conditions else ()
         )
         where, values = _where(split)
-        with _reporting(self.path):
+        with reporting(self.path):
             rows = self._connection.execute(
                 f"SELECT id FROM features {where} AND {expression} ORDER BY id",
                 [*values, *parameters],
@@ -278,19 +272,19 @@ class FeatureStore:
         return found[0] if found else None
 
     def records_of(self, ids: Sequence[str]) -> list[Record]:
-        """Some images, in order of id; ids that are not there are passed over."""
+        """Some images, in order of id; ids that are not stored are ignored."""
         return self._records(
             "WHERE id IN (SELECT value FROM json_each(?)) ORDER BY id", (json.dumps(list(ids)),)
         )
 
     def records(self, split: str | None = None) -> list[Record]:
-        """What is stored, in order of id."""
+        """All images, or those of one split, in order of id."""
         where, values = _where(split)
         return self._records(f"{where} ORDER BY id", values)
 
     def digests(self) -> dict[str, str]:
         """Digest of each image's encoded bytes by id, in order of id."""
-        with _reporting(self.path):
+        with reporting(self.path):
             rows = self._connection.execute("SELECT id, digest FROM features ORDER BY id")
             return dict(rows.fetchall())
 
@@ -299,7 +293,7 @@ class FeatureStore:
         where, values = _where(split)
         ids: list[str] = []
         labels: list[int] = []
-        with _reporting(self.path), self._unchanging():
+        with reporting(self.path), self._unchanging():
             execute = self._connection.execute
             (count,) = execute(f"SELECT count(*) FROM features {where}", values).fetchone()
             first = execute(f"SELECT length(vector) FROM features {where} LIMIT 1", values)
@@ -318,7 +312,7 @@ class FeatureStore:
         return Embeddings(np.array(ids, dtype=np.str_), vectors, np.array(labels, dtype=np.int64))
 
     def _records(self, clauses: str, values: Sequence[str]) -> list[Record]:
-        with _reporting(self.path):
+        with reporting(self.path):
             rows = self._connection.execute(
                 f"SELECT id, path, label, split, digest, metadata FROM features {clauses}", values
             ).fetchall()
@@ -329,7 +323,7 @@ class FeatureStore:
 
     @contextmanager
     def _unchanging(self) -> Iterator[None]:
-        """All that is read within is of one moment, whatever is written meanwhile."""
+        """Read one state of the store within, whatever is written meanwhile."""
         self._connection.execute("BEGIN")
         try:
             yield
@@ -339,14 +333,14 @@ class FeatureStore:
     def _change(self, statement: str, rows: Sequence[tuple[Any, ...]]) -> None:
         if not rows:
             return
-        with _reporting(self.path), self._connection:
+        with reporting(self.path), self._connection:
             self._connection.executemany(statement, rows)
             self._set("version", secrets.token_hex(16))
 
     def _migrate(self, version: int) -> None:
         for each in range(version, SCHEMA_VERSION):
             with self._connection:
-                self._connection.executescript(f"BEGIN; {_MIGRATIONS[each]}")
+                self._connection.executescript(f"BEGIN; {MIGRATIONS[each]}")
                 self._set("schema_version", str(each + 1))
 
     def _set(self, key: str, value: str) -> None:
@@ -380,31 +374,3 @@ def _described(record: Record) -> tuple[str, str | None, int, str, str]:
 
 def _where(split: str | None) -> tuple[str, tuple[str, ...]]:
     return ("WHERE 1", ()) if split is None else ("WHERE split = ?", (split,))
-
-
-class _Connection(sqlite3.Connection):
-    """A connection that can be weakly referenced, so that it ends with its thread."""
-
-
-def _connect(path: Path) -> _Connection:
-    # Only `close` uses one from another thread than its own.
-    connection = sqlite3.connect(path, timeout=30, factory=_Connection, check_same_thread=False)
-    connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("PRAGMA synchronous = FULL")
-    return connection
-
-
-@contextmanager
-def _reporting(path: Path) -> Iterator[None]:
-    """Turn SQLite's errors into one line naming the file."""
-    try:
-        yield
-    except sqlite3.DatabaseError as error:
-        name = getattr(error, "sqlite_errorname", "")
-        if name.startswith(("SQLITE_FULL", "SQLITE_IOERR", "SQLITE_CANTOPEN", "SQLITE_READONLY")):
-            raise UserError(
-                f"{path}: cannot be written ({error}); free some room or choose another place"
-            ) from error
-        raise UserError(
-            f"{path}: no usable feature store ({error}); delete it to extract anew"
-        ) from error

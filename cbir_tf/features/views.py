@@ -59,7 +59,8 @@ def averaging(encoder: Encoder, search: Search, normalize: bool) -> Encoder:
         if normalize:
             lengths = np.linalg.norm(mean, axis=1, keepdims=True)
             mean /= np.where(lengths > 0, lengths, 1)
-        return mean.astype(np.float32)
+        averaged: np.ndarray = mean.astype(np.float32)
+        return averaged
 
     return encode
 

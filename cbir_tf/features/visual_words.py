@@ -62,7 +62,8 @@ def local_descriptors(image: np.ndarray, grid: int | None) -> np.ndarray:
         return np.empty((0, SIFT_SIZE), np.float32)
     sums = found.sum(axis=1, keepdims=True)
     seen = sums[:, 0] > 0
-    return np.sqrt(found[seen] / sums[seen])
+    roots: np.ndarray = np.sqrt(found[seen] / sums[seen])
+    return roots
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +82,8 @@ class Vocabulary:
     def nearest(self, descriptors: np.ndarray) -> np.ndarray:
         """(N,) number of the word nearest to each of (N, 128) descriptors."""
         halves = (self.words**2).sum(axis=1) / 2
-        return np.argmin(halves - descriptors @ self.words.T, axis=1)
+        words: np.ndarray = np.argmin(halves - descriptors @ self.words.T, axis=1)
+        return words
 
     def counts(self, descriptors: np.ndarray) -> np.ndarray:
         """(K,) how many of the descriptors are nearest to each word."""

@@ -40,7 +40,7 @@ def class_counts(
 ) -> Path:
     """Write the images of each class as bars, the largest class on top, parted by split.
 
-    Of more than 80 classes the largest are shown, and the title says so.
+    Of more than 80 classes the largest are shown, as the title states.
 
     Args:
         path: where to write.

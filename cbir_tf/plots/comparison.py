@@ -35,8 +35,8 @@ def comparison_plot(path: Path, runs: Sequence[Mapping[str, Any]]) -> Path:
     for axes, name in zip(by_rank, BY_RANK, strict=True):
         for number, run in enumerate(runs):
             # Beside each other, or the intervals hide one another.
-            aside = 0.3 * ((number + 0.5) / len(runs) - 0.5)
-            places = [place + aside for place in range(len(ranks))]
+            offset = 0.3 * ((number + 0.5) / len(runs) - 0.5)
+            places = [place + offset for place in range(len(ranks))]
             _draw(axes, places, [_point(run, f"{name}@{rank}") for rank in ranks], number, run)
         axes.set_xticks(range(len(ranks)), [str(rank) for rank in ranks])
         axes.set_xlim(-0.4, len(ranks) - 0.6)

@@ -1,4 +1,4 @@
-"""The embedding map: every image a point, near where its neighbours are; still or interactive."""
+"""The embedding map: each image is a point, near its neighbours; as a picture or interactive."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from cbir_tf.plots.layout import Method, project
-from cbir_tf.plots.pictures import thumbnail
 from cbir_tf.plots.style import (
     MUTED,
     SMALL_SIZE,
@@ -27,9 +26,11 @@ from cbir_tf.plots.style import (
     shortened,
     text_width,
 )
+from cbir_tf.plots.thumbnails import thumbnail
 from cbir_tf.storage.files import write_text
 
 if TYPE_CHECKING:
+    from bokeh.models.renderers import GlyphRenderer
     from bokeh.plotting import figure as BokehFigure
 
 __all__ = ["Method", "embedding_map_html", "embedding_map_png", "project", "thumbnail"]
@@ -40,7 +41,7 @@ _LEGEND_ENTRIES = 120
 
 _SIGNATURES = {b"\xff\xd8\xff": "jpeg", b"\x89PNG\r\n\x1a\n": "png"}
 
-# A page that could not load anything from elsewhere even if something in it asked to.
+# The policy keeps the page from loading anything from other hosts.
 _PAGE = """\
 {% block preamble %}
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data: blob:; \
@@ -59,8 +60,8 @@ _HINT = (
     "Hover over a point to see its image. Click a class to hide it. Drag to move, wheel to zoom."
 )
 
-# Each class has a tooltip of its own: all are of one size, so that where points lie on each other
-# the upper one covers the others whole.
+# Each class has its own tooltip. All have one size, so that over overlapping points the upper
+# tooltip covers the others completely.
 _TOOLTIP = """\
 <div style="display: flex; gap: 10px; align-items: center; width: 360px; height: 100px; \
 overflow: hidden; font: 13px system-ui, sans-serif; color: #22272e">
@@ -186,7 +187,7 @@ def _draw_points(
             "label": name,
         }
         axes.scatter(*points[labels == label].T, **style)
-    # Neither direction nor unit of the axes means anything, only what is near to what.
+    # The axes have no direction and no unit: only which points are near each other has a meaning.
     for letter, name in zip("xyz", axis_names, strict=False):
         axes.set(**{f"{letter}ticks": [], f"{letter}label": name})
         if len(axis_names) == 3:
@@ -227,7 +228,7 @@ def _interactive(
     thumbnails: Sequence[bytes],
     title: str,
 ) -> BokehFigure:
-    from bokeh.models import ColumnDataSource, HoverTool, PlainText
+    from bokeh.models import HoverTool, PlainText
     from bokeh.models.annotations import Legend, Title
     from bokeh.plotting import figure
 
@@ -245,9 +246,40 @@ def _interactive(
     plot.add_layout(hint, "above")
     heading = PlainText(text=shortened(title, 120))
     plot.add_layout(Title(text=heading, text_font_size="17px"), "above")
+    items = _draw_classes(plot, points, labels, class_names, ids, thumbnails)
+    columns = -(-len(items) // _LEGEND_ROWS)
+    legend = Legend(
+        items=items,
+        click_policy="hide",
+        ncols=max(columns, 1),
+        border_line_color=None,
+        background_fill_alpha=0,
+    )
+    plot.add_layout(legend, "right")
+    plot.add_tools(HoverTool(tooltips=_TOOLTIP, limit=1, point_policy="follow_mouse"))
+    plot.toolbar.logo = None
+    plot.axis.ticker = []
+    plot.axis.axis_line_color = None
+    plot.axis.axis_label_text_font_style = "normal"
+    plot.outline_line_color = MUTED
+    plot.grid.visible = False
+    return plot
+
+
+def _draw_classes(
+    plot: BokehFigure,
+    points: np.ndarray,
+    labels: np.ndarray,
+    class_names: Sequence[str],
+    ids: Sequence[str] | np.ndarray,
+    thumbnails: Sequence[bytes],
+) -> list[tuple[str, list[GlyphRenderer[Any]]]]:
+    """Draw the points of each class; returns the entries of the legend."""
+    from bokeh.models import ColumnDataSource
+
     present = np.unique(labels)
     name_length = 28 if len(present) <= 2 * _LEGEND_ROWS else 16
-    items: list[Any] = []
+    items: list[tuple[str, list[GlyphRenderer[Any]]]] = []
     for label in present:
         members = np.flatnonzero(labels == label).tolist()
         name = class_name(label, class_names)
@@ -274,23 +306,7 @@ def _interactive(
             name=clean(name),
         )
         items.append((shortened(name, name_length), [dots]))
-    columns = -(-len(items) // _LEGEND_ROWS)
-    legend = Legend(
-        items=items,
-        click_policy="hide",
-        ncols=max(columns, 1),
-        border_line_color=None,
-        background_fill_alpha=0,
-    )
-    plot.add_layout(legend, "right")
-    plot.add_tools(HoverTool(tooltips=_TOOLTIP, limit=1, point_policy="follow_mouse"))
-    plot.toolbar.logo = None
-    plot.axis.ticker = []
-    plot.axis.axis_line_color = None
-    plot.axis.axis_label_text_font_style = "normal"
-    plot.outline_line_color = MUTED
-    plot.grid.visible = False
-    return plot
+    return items
 
 
 def _checked(

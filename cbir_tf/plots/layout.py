@@ -1,4 +1,4 @@
-"""Vectors of any length as points of the plane."""
+"""Layouts: vectors of any dimension as points of the plane."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from sklearn.manifold import TSNE
 
 Method = Literal["umap", "tsne", "pca"]
 
-# With fewer points a neighbourhood is everything there is, and UMAP's spectral start, which asks
-# for more points than eigenvectors, has nothing to stand on.
+# With fewer points a neighbourhood is the whole set, and UMAP's spectral initialisation needs more
+# points than eigenvectors.
 FEWEST = 5
 _UMAP_NEIGHBOURS = 15
 _TSNE_PERPLEXITY = 30.0
@@ -24,7 +24,7 @@ _logger = logging.getLogger(__name__)
 
 
 def spread(labels: Iterable[int], count: int, seed: int) -> np.ndarray:
-    """(at most count,) random positions of what to show, the classes taking turns."""
+    """(at most count,) int64 random positions of images to show, the classes taking turns."""
     labels = np.asarray(labels)
     order = np.random.default_rng(seed).permutation(len(labels))
     turn = np.zeros(len(labels), dtype=int)
@@ -54,7 +54,7 @@ def project(vectors: np.ndarray, method: Method = "umap", seed: int = 0) -> np.n
         raise ValueError(f"vectors must be (N, D) and finite, got shape {vectors.shape}")
     layouts = {"umap": _umap, "tsne": _tsne, "pca": _pca}
     if method not in layouts:
-        raise ValueError(f"no projection {method!r}; choose one of: {', '.join(layouts)}")
+        raise ValueError(f"no layout {method!r}; choose one of: {', '.join(layouts)}")
     possible = possible_method(vectors, method)
     if possible != method:
         _logger.warning(
@@ -70,8 +70,8 @@ def possible_method(vectors: np.ndarray, method: Method) -> Method:
 
 def _umap(vectors: np.ndarray, seed: int) -> np.ndarray:
     with warnings.catch_warnings():
-        # A seed makes UMAP run on one core, few points make it lower its neighbours; it warns of
-        # both, and numba of its own matters.
+        # UMAP warns that a seed limits it to one core, and few points its neighbours; numba of
+        # its internals.
         warnings.simplefilter("ignore")
         from umap import UMAP
 
@@ -81,7 +81,8 @@ def _umap(vectors: np.ndarray, seed: int) -> np.ndarray:
             random_state=seed,
             n_jobs=1,
         )
-        return layout.fit_transform(vectors)
+        points: np.ndarray = layout.fit_transform(vectors)
+    return points
 
 
 def _tsne(vectors: np.ndarray, seed: int) -> np.ndarray:
@@ -92,7 +93,8 @@ def _tsne(vectors: np.ndarray, seed: int) -> np.ndarray:
         init="pca" if vectors.shape[1] > 1 else "random",
         random_state=seed,
     )
-    return layout.fit_transform(vectors)
+    points: np.ndarray = layout.fit_transform(vectors)
+    return points
 
 
 def _pca(vectors: np.ndarray, seed: int) -> np.ndarray:
@@ -103,7 +105,7 @@ def principal_components(vectors: np.ndarray, dimensions: int, seed: int = 0) ->
     """(N, dimensions) vectors along their first principal components; 0 where there are fewer."""
     points = np.zeros((len(vectors), dimensions))
     components = min(dimensions, *vectors.shape)
-    # Alike vectors have no direction to find: all points stay at the origin.
+    # Equal vectors have no principal direction: all points stay at the origin.
     if len(vectors) > 1 and components and np.ptp(vectors, axis=0).any():
         points[:, :components] = PCA(components, random_state=seed).fit_transform(vectors)
     return points

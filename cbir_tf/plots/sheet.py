@@ -12,7 +12,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from cbir_tf.plots.pictures import as_picture, within
 from cbir_tf.plots.style import (
     FAINT,
     INK,
@@ -27,6 +26,7 @@ from cbir_tf.plots.style import (
     new_figure,
     note,
 )
+from cbir_tf.plots.thumbnails import as_picture, within
 
 # Inches.
 _SIDE = 1.45
@@ -57,7 +57,7 @@ class Cell:
         caption: up to three lines below it.
         heading: a word or two above it.
         correct: whether its frame is that of a right or of a wrong one; None: of neither.
-        query: whether it stands apart, as what was asked for.
+        query: whether this is the query, which is drawn apart from the results.
     """
 
     image: Pixels

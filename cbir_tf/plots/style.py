@@ -21,7 +21,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from cbir_tf.errors import UserError, nearest
 from cbir_tf.storage.files import replacing
 
-# Ten colours, none of them gray, told apart with every kind of colour vision: of every two, and of
+# Ten colours, none of them gray, distinct with every kind of colour vision: of every two, and of
 # each and UNLABELLED_COLOUR, the CIEDE2000 difference is 24 or more, and 12 or more as people
 # without one kind of cone see them (Machado et al., "A Physiologically-based Model for Simulation
 # of Color Vision Deficiency", 2009).
@@ -233,13 +233,14 @@ def text_width(text: str, size: float, weight: str = "normal") -> float:
     font = FontProperties(family=list(_families()), size=size, weight=weight)
     with _LOCK, warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing")
-        width, _, _ = _ruler().get_text_width_height_descent(text, font, ismath=False)
-    return width / 72
+        ruler: Any = _ruler()  # matplotlib has no types for its methods
+        width, _, _ = ruler.get_text_width_height_descent(text, font, ismath=False)
+    return float(width) / 72
 
 
 @functools.cache
 def _ruler() -> RendererAgg:
-    return RendererAgg(1, 1, 72)
+    return RendererAgg(1, 1, 72)  # type: ignore[no-untyped-call]
 
 
 def heading(figure: Figure, title: str, left: float, below: float) -> None:

@@ -55,7 +55,8 @@ def explained_variance(vectors: np.ndarray) -> np.ndarray:
         centred_blocks = (vectors[rows] - mean for rows in blocks(len(vectors), 1, _BLOCK))
         product = sum(block.T @ block for block in centred_blocks)
     variances = np.linalg.eigvalsh(product)[::-1].clip(min=0)
-    return np.cumsum(variances) / variances.sum()
+    shares: np.ndarray = np.cumsum(variances) / variances.sum()
+    return shares
 
 
 def variance_curve(path: Path, shares: np.ndarray, title: str = "Explained variance") -> Path:

@@ -12,7 +12,7 @@ from zipfile import BadZipFile
 
 import numpy as np
 
-from cbir_tf.search.manifest import digest
+from cbir_tf.search.index_manifest import digest
 from cbir_tf.storage.files import replacing
 from cbir_tf.types import Embeddings
 

@@ -19,7 +19,7 @@ from cbir_tf.retrieval.whitening import Whitening, whitening_for
 from cbir_tf.run import Run
 from cbir_tf.search import Index, load_index, make_index
 from cbir_tf.search.exhaustive import Exhaustive
-from cbir_tf.search.manifest import Manifest
+from cbir_tf.search.index_manifest import Manifest
 from cbir_tf.types import Embeddings
 
 

@@ -11,7 +11,7 @@ from cbir_tf.errors import UserError
 from cbir_tf.plots.embedding_map import embedding_map_html, embedding_map_png
 from cbir_tf.plots.grids import NeighbourRow, query_grid
 from cbir_tf.plots.layout import possible_method, principal_components, project, spread
-from cbir_tf.plots.pictures import thumbnail
+from cbir_tf.plots.thumbnails import thumbnail
 from cbir_tf.plots.variance import explained_variance, variance_curve
 from cbir_tf.progress import logger, progress
 from cbir_tf.retrieval.retriever import Retriever

@@ -12,7 +12,7 @@ from cbir_tf.search.back_end import BackEnd
 from cbir_tf.search.distances import METRICS
 from cbir_tf.search.faiss_back_end import FaissBackEnd
 from cbir_tf.search.index import Index, check_k
-from cbir_tf.search.manifest import Manifest
+from cbir_tf.search.index_manifest import Manifest
 from cbir_tf.search.nearest_neighbors import NearestNeighborsBackEnd
 from cbir_tf.search.vector_index import GalleryIndex
 from cbir_tf.types import Embeddings
@@ -61,7 +61,7 @@ def load_index(folder: str | Path, embeddings: Embeddings) -> Index:
     """
     manifest = Manifest.read(folder)
     if manifest.index not in INDEXES:
-        raise UserError(f"{folder}: an index of another version; extract the features anew")
+        raise UserError(f"{folder}: an index of another version; extract the features again")
     index = GalleryIndex(INDEXES[manifest.index](), manifest.metric)
     manifest.check(embeddings, folder)
     index.load(folder, embeddings, manifest.settings)

@@ -25,16 +25,16 @@ SMALL = 1000
 class AnnoyBackEnd:
     """Annoy's trees (see `cbir_tf.search.vector_index.BackEnd`), angular for the cosine distance.
 
-    How many vectors of the trees' leaves are looked at is chosen when they are built: the fewest
-    with which the measured recall@10, of stored vectors searched among the others, is what was
-    asked for. So more trees don't find more, and hardly find it faster. Filtered searches are exact
-    and go to every vector. Annoy cannot change trees once they are built: every change to the
-    gallery builds them again, in some seconds for 100,000 vectors.
+    The search effort, the number of vectors compared in the trees' leaves, is chosen when the trees
+    are built: the least with the target recall@10, measured on stored vectors as queries against
+    the others. So more trees do not raise the recall, and hardly the speed. Filtered searches are
+    exact and compare with every vector. Annoy cannot change trees once they are built: every change
+    to the gallery builds them again, in some seconds for 100,000 vectors.
 
     Args:
         trees: number of trees; None: 10, or none, which is exact, for up to 1,000 vectors, for a
-            recall of 1, and where reaching it in the trees would take longer.
-        recall: share of the true 10 nearest that has to be found, in (0, 1].
+            recall of 1, and where the trees would need longer for that recall.
+        recall: target, the share of the true 10 nearest that is found, in (0, 1].
         seed: of trees and sampling.
 
     Attributes:
@@ -113,7 +113,7 @@ class AnnoyBackEnd:
     def save(self, folder: Path) -> None:
         if self._forest is None:
             return
-        # From here on it is read from that file, whatever becomes of its name.
+        # Annoy reads from that file from here on, also after it was renamed.
         with replacing(folder / FILE_NAME) as temporary:
             self._forest.save(str(temporary))
 
@@ -149,7 +149,7 @@ class AnnoyBackEnd:
         return _import_annoy().AnnoyIndex(dimension, name)
 
     def _tune(self, prepared: np.ndarray) -> None:
-        """Choose the least effort that finds what was asked for, and measure what it finds."""
+        """Choose the least effort with the target recall, and measure its recall."""
 
         def exactly(rows: np.ndarray, wanted: int) -> np.ndarray:
             return self._propose_exactly(self._vectors[rows], wanted, None)[0]
@@ -164,10 +164,10 @@ class AnnoyBackEnd:
             self._forest, self.reached = None, 1.0
 
     def _efforts(self) -> Iterator[int]:
-        """Vectors looked at for each one wanted, from one a tree upwards.
+        """Vectors compared for each candidate, from one per tree upwards.
 
-        At the end they are about as many as there are, and comparing with every vector takes no
-        longer; or where trees are asked for, all that are in any of them.
+        The last effort compares about as many vectors as the gallery has, which takes as long as an
+        exact search; with a configured number of trees, all vectors of all trees.
         """
         trees = self._forest.get_n_trees()
         most = 2 * len(self._vectors) // SAMPLE_K

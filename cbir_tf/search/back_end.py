@@ -1,4 +1,4 @@
-"""What a nearest-neighbour library has to do to be an index back end."""
+"""The protocol between an index and a nearest-neighbour library."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from cbir_tf.search.distances import Metric
 
 
 class BackEnd(Protocol):
-    """What proposes candidates; it knows vectors by their position in the gallery.
+    """Proposes candidates by their positions in the gallery.
 
     Attributes:
         name: as in the configuration.
@@ -21,7 +21,7 @@ class BackEnd(Protocol):
 
     @property
     def is_exact(self) -> bool:
-        """Whether `propose` never misses a vector nearer than its bound."""
+        """Whether `propose` returns every vector nearer than its bound."""
         ...
 
     @property
@@ -30,7 +30,7 @@ class BackEnd(Protocol):
         ...
 
     def fit(self, vectors: np.ndarray, metric: Metric) -> None:
-        """Take (N, D) float32 vectors, in place of any earlier ones."""
+        """Index (N, D) float32 vectors in place of any earlier ones."""
         ...
 
     def with_inserted(self, vectors: np.ndarray, positions: np.ndarray) -> Self:
@@ -63,13 +63,13 @@ class BackEnd(Protocol):
                 search within them is always exact.
 
         Returns:
-            (Q, wanted or more) int64 positions, -1 for none, each at most once a row; and for every
-            query a lower bound, in the metric's norm, of the distance to anything not proposed.
+            (Q, wanted or more) int64 positions, -1 for none, each at most once a row; and (Q,)
+            float64 lower bounds, in the metric's norm, of the distance to any other vector.
         """
         ...
 
     def settings(self) -> dict[str, Any]:
-        """Options and what was chosen from them, ready for JSON."""
+        """Options and the values chosen at fitting, ready for JSON."""
         ...
 
     def save(self, folder: Path) -> None:
@@ -79,5 +79,5 @@ class BackEnd(Protocol):
     def load(
         self, folder: Path, vectors: np.ndarray, metric: Metric, settings: dict[str, Any]
     ) -> None:
-        """Take what `save` wrote, over the same vectors, with the `settings` of that time."""
+        """Read the files of `save`, with the same vectors and its `settings`."""
         ...

@@ -4,9 +4,9 @@ The vectors are gathered in cells, each a ball around a centre. By the triangle 
 in a cell is nearer to a query than the centre is, less the cell's radius. A first look into the
 nearest cells tells how far the k-th neighbour is at most; cells that begin farther away than that
 are left out (Fukunaga & Narendra 1975, A Branch and Bound Algorithm for Computing k-Nearest
-Neighbors). The rounding of float32 is on the safe side of every bound. Where vectors lie in
-clusters, as embeddings do, few cells are left; where they do not, `search` says so and comparing
-with everything is the faster way.
+Neighbors). Every bound allows for the rounding of float32. Where vectors lie in clusters, as
+embeddings do, few cells are left. Queries for which many cells remain are not answered: a
+comparison with all vectors is faster for them.
 """
 
 from __future__ import annotations
@@ -163,12 +163,14 @@ class Cells:
     ) -> tuple[np.ndarray, np.ndarray]:
         with self._lock:
             self._index.nprobe = cells.shape[1]
-            return self._index.search_preassigned(queries, wanted, cells, None)
+            squared, numbers = self._index.search_preassigned(queries, wanted, cells, None)
+        return squared, numbers
 
     def _error(self, vectors: np.ndarray) -> np.ndarray:
         """(N,) most that rounding can do to a squared distance between these and a centre."""
         sizes = np.square(vectors).sum(axis=1) + np.square(self._centres).sum(axis=1).max()
-        return vectors.shape[1] * np.finfo(np.float32).eps * sizes
+        errors: np.ndarray = vectors.shape[1] * np.finfo(np.float32).eps * sizes
+        return errors
 
 
 def _least(values: np.ndarray, number: int) -> np.ndarray:

@@ -69,7 +69,8 @@ def _itself(norms: np.ndarray) -> np.ndarray:
 
 def _half_square(norms: np.ndarray) -> np.ndarray:
     """1 - cos(q, g) = |q - g|^2 / 2 for unit vectors; never below zero."""
-    return norms * norms / 2
+    distances: np.ndarray = norms * norms / 2
+    return distances
 
 
 METRICS = {
@@ -105,10 +106,12 @@ def p_norms(vectors: np.ndarray, order: float, out: np.ndarray | None = None) ->
         (...) float64.
     """
     if order == 2:
-        return np.sqrt(np.linalg.vecdot(vectors, vectors))
+        norms: np.ndarray = np.sqrt(np.linalg.vecdot(vectors, vectors))
+        return norms
     sizes = np.abs(vectors, out=out)
     if order == 1:
-        return sizes.sum(axis=-1)
+        norms = sizes.sum(axis=-1)
+        return norms
     # As shares of the largest, whose powers neither overflow nor all vanish.
     largest = sizes.max(axis=-1, initial=0)
     sizes /= np.where(largest > 0, largest, 1)[..., np.newaxis]
@@ -116,7 +119,8 @@ def p_norms(vectors: np.ndarray, order: float, out: np.ndarray | None = None) ->
         powers = functools.reduce(np.multiply, [sizes] * int(order))
     else:
         powers = np.power(sizes, order, out=sizes)
-    return largest * powers.sum(axis=-1) ** (1 / order)
+    norms = largest * powers.sum(axis=-1) ** (1 / order)
+    return norms
 
 
 def between(metric: Metric, queries: np.ndarray, others: np.ndarray) -> np.ndarray:

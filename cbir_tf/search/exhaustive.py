@@ -12,10 +12,10 @@ BLOCK_PAIRS = 2**22
 
 
 class Exhaustive:
-    """A gallery that is ranked to its end (see `cbir_tf.search.index.Finder`).
+    """Ranks the whole gallery for each query (see `cbir_tf.search.index.Finder`).
 
-    An index takes a query's nearest again from the differences of the vectors, which is worth it
-    for few of them. These distances are those of `cbir_tf.search.distances.pairwise`, as in
+    An index computes the distances of its few candidates again from the differences of the vectors.
+    These distances are those of `cbir_tf.search.distances.pairwise`, as in
     `cbir_tf.evaluation.per_query`, and equal to an index's up to float32 rounding.
 
     Args:

@@ -25,7 +25,6 @@ FILE_NAME = "faiss.index"
 SLOTS_FILE_NAME = "faiss.slots.npy"
 CELLS_FILE_NAME = "faiss.cells.npz"
 KINDS = ("auto", "flat", "cells", "hnsw", "ivf", "ivf_pq")
-EXACT = ("flat", "cells")
 
 # Below this number comparing with every vector takes about a millisecond.
 SMALL = 20_000
@@ -38,9 +37,9 @@ LINKS, BUILD_EFFORT = 32, 120  # of HNSW
 MOST_EFFORT = 4096
 RESCORED = (3, 4, 6, 8, 12, 16, 32)  # candidates fetched by their codes for each one wanted
 SCANNED = 75  # codes compared in the time that rescoring one candidate takes
-# Trained for so many vectors, it is trained anew for so many times more, or so small a share.
+# An index is fitted again when its vectors grow by this factor, or shrink to this share.
 GROWN, KEPT = 2.0, 0.8
-FEW = 20  # a filter that leaves less than one in so many is searched in a copy
+FEW = 20  # a filter that leaves fewer than one vector in 20 is searched in a copy
 ALIGNMENT = 4  # product quantisers need a dimension that divides
 
 
@@ -49,15 +48,15 @@ class FaissBackEnd:
 
     An exact flat index holds every vector as float32; beside it large galleries get an approximate
     one, whose candidates the flat vectors rescore, or for a recall of 1 cells, which leave out
-    what cannot be near enough (`cbir_tf.search.cells`). How hard the approximate one searches is
-    chosen when it is fitted: the least effort whose measured recall@10, of stored vectors searched
-    among the others, is what was asked for. Filtered searches are exact and go to the flat index.
+    what cannot be near enough (`cbir_tf.search.cells`). The search effort of an approximate index
+    is chosen when it is fitted: the least with the target recall@10, measured on stored vectors as
+    queries against the others. Filtered searches are exact and go to the flat index.
 
     Args:
         kind: flat; cells; hnsw (graph); ivf (clusters); ivf_pq (clusters of 4-bit codes); auto:
             flat up to 20,000 vectors and for distances that only it knows, else cells for a recall
             of 1, and ivf_pq for less.
-        recall: share of the true 10 nearest that has to be found, in (0, 1].
+        recall: target, the share of the true 10 nearest that is found, in (0, 1].
         seed: of clustering and sampling.
 
     Attributes:
@@ -249,10 +248,11 @@ class FaissBackEnd:
         return index
 
     def _tune(self, stored: np.ndarray) -> None:
-        """Choose the least effort that finds what was asked for, and measure what it finds."""
+        """Choose the least effort with the target recall, and measure its recall."""
 
         def exactly(rows: np.ndarray, wanted: int) -> np.ndarray:
-            return self._flat.search(stored[rows], wanted)[1]
+            _, slots = self._flat.search(stored[rows], wanted)
+            return np.asarray(slots)
 
         def nearly(rows: np.ndarray, wanted: int, attempt: tuple[int, int]) -> np.ndarray:
             self._effort, self._rescored = attempt
@@ -266,7 +266,7 @@ class FaissBackEnd:
             self._approximate, self.reached = None, 1.0
         elif self.reached < self.recall:
             logger.warning(
-                "faiss %s: recall of %.3f is the most it reaches of the %.3f asked for; "
+                "faiss %s: the highest recall is %.3f, below search.recall %.3f; "
                 "choose kind flat, or ivf",
                 self.kind,
                 self.reached,
@@ -295,15 +295,15 @@ class FaissBackEnd:
         faiss, index = self._faiss, self._approximate
         if isinstance(index, faiss.IndexHNSW):
             parameters = faiss.SearchParametersHNSW(efSearch=max(self._effort, wanted))
-            return index.search(prepared, wanted, params=parameters)[1]
-        parameters = faiss.SearchParametersIVF(nprobe=min(self._effort, index.nlist))
-        if not self._rescores:
-            return index.search(prepared, wanted, params=parameters)[1]
-        refined = faiss.IndexRefine(index, self._flat)
-        parameters = faiss.IndexRefineSearchParameters(
-            k_factor=self._rescored, base_index_params=parameters
-        )
-        return refined.search(prepared, wanted, params=parameters)[1]
+        else:
+            parameters = faiss.SearchParametersIVF(nprobe=min(self._effort, index.nlist))
+        if self._rescores:
+            index = faiss.IndexRefine(index, self._flat)
+            parameters = faiss.IndexRefineSearchParameters(
+                k_factor=self._rescored, base_index_params=parameters
+            )
+        _, slots = index.search(prepared, wanted, params=parameters)
+        return np.asarray(slots)
 
     def _propose_by_cells(
         self, cells: Cells, prepared: np.ndarray, wanted: int
@@ -345,9 +345,9 @@ class FaissBackEnd:
         """Least norm to what lies beyond these distances, in spite of float32's rounding."""
         error = prepared.shape[1] * np.finfo(np.float32).eps
         if self._metric.order == 1:
-            return distances * (1 - error)
+            return np.asarray(distances * (1 - error))
         sizes = np.square(prepared).sum(axis=1) + self._longest**2
-        return np.sqrt(np.maximum(distances - error * sizes, 0).astype(np.float64))
+        return np.asarray(np.sqrt(np.maximum(distances - error * sizes, 0).astype(np.float64)))
 
     def _fill(self, vectors: np.ndarray, metric: Metric, order: np.ndarray | None = None) -> None:
         """A flat index of the vectors, in this order of slots."""
@@ -376,7 +376,7 @@ class FaissBackEnd:
     def _stored(self) -> np.ndarray:
         """(slots, P) float32 view of the flat index's own memory."""
         flat = self._flat
-        values = self._faiss.rev_swig_ptr(flat.get_xb(), flat.ntotal * flat.d)
+        values: np.ndarray = self._faiss.rev_swig_ptr(flat.get_xb(), flat.ntotal * flat.d)
         return values.reshape(flat.ntotal, flat.d)
 
 

@@ -13,11 +13,11 @@ from cbir_tf.types import Embeddings, Results
 
 
 class Finder(Protocol):
-    """What finds the nearest of a gallery: an index, or what ranks all of it."""
+    """Searches a gallery for neighbours: an index, or a ranking of the whole gallery."""
 
     @property
     def gallery(self) -> Embeddings:
-        """What is searched, in order of id."""
+        """The embeddings that are searched, in order of id."""
         ...
 
     def find(
@@ -115,7 +115,7 @@ class Index(Finder, Protocol):
 
 
 def check_k(k: int, images: int, has_query: bool) -> None:
-    """Refuse a k that cannot be answered.
+    """Check the number of neighbours.
 
     Args:
         k: neighbours wanted.
@@ -123,7 +123,7 @@ def check_k(k: int, images: int, has_query: bool) -> None:
         has_query: whether the query is one of them, which it never finds.
 
     Raises:
-        UserError: there is nothing to find, or less than k.
+        UserError: no image can be found, or fewer than k.
     """
     available = images - has_query
     if available < 1:
@@ -139,10 +139,10 @@ def check_k(k: int, images: int, has_query: bool) -> None:
 
 
 def check_dimension(vectors: np.ndarray, dimension: int) -> None:
-    """Refuse queries of another shape than (Q, dimension).
+    """Check that queries have the shape (Q, dimension).
 
     Raises:
-        UserError: they have.
+        UserError: they have another shape.
     """
     if vectors.ndim != 2 or vectors.shape[1] != dimension:
         raise UserError(
@@ -169,7 +169,7 @@ def check_vectors(vectors: np.ndarray, dimension: int) -> np.ndarray:
 
 
 def positions_of(ids: np.ndarray, gallery_ids: np.ndarray) -> np.ndarray:
-    """Where each id is in the gallery.
+    """The position of each id in the gallery.
 
     Args:
         ids: (Q,) strings.
@@ -188,10 +188,10 @@ def positions_of(ids: np.ndarray, gallery_ids: np.ndarray) -> np.ndarray:
 def known_positions(
     ids: Sequence[str] | np.ndarray, gallery_ids: np.ndarray, advice: str
 ) -> np.ndarray:
-    """As `positions_of`, of ids that have to be there.
+    """As `positions_of`, for ids that the gallery must hold.
 
     Raises:
-        UserError: one is not; `advice` says how to mend it.
+        UserError: an id is not in the gallery; the message ends with `advice`.
     """
     wanted = np.asarray(ids, dtype=np.str_)
     positions = positions_of(wanted, gallery_ids)

@@ -27,7 +27,7 @@ class RecallSample:
         stored: (N, P) prepared vectors (see `cbir_tf.search.distances.Metric`), two or more.
         order: of the norm of their differences.
         exactly: from (S,) rows of `stored` and a number k to (S, k) rows nearest to each of them.
-        recall: share of the true 10 nearest asked for.
+        recall: target, the share of the true 10 nearest.
         seed: of the choice of the sample.
     """
 
@@ -53,15 +53,15 @@ class RecallSample:
         attempts: Iterable[Attempt],
         nearly: Callable[[np.ndarray, int, Attempt], np.ndarray],
     ) -> tuple[float, bool]:
-        """Try until an attempt surely finds what is asked for.
+        """Find the first attempt with the target recall.
 
         Args:
             attempts: one or more, in order of effort.
             nearly: as `exactly`, by an attempt; -1 for none.
 
         Returns:
-            The share that the last one tried found, and whether that is enough: more than was
-            asked for by two standard errors, as a sample is no more than one.
+            The recall of the last attempt that was made, and whether it is enough: at least the
+            target plus two standard errors of the sample's mean.
         """
         for attempt in attempts:
             found = self._found(nearly(self._rows, self._k + 1, attempt))
@@ -72,10 +72,11 @@ class RecallSample:
         return reached, enough
 
     def _found(self, found: np.ndarray) -> np.ndarray:
-        """Of each of the sample: which share of its true neighbours was found."""
+        """(S,) float64, the share of each query's true neighbours that was found."""
         distances = self._distances(found)
         hits = (distances <= self._farthest[:, np.newaxis] * (1 + TOLERANCE)).sum(axis=1) - 1
-        return np.clip(hits, 0, self._k) / self._k
+        shares: np.ndarray = np.clip(hits, 0, self._k) / self._k
+        return shares
 
     def _distances(self, found: np.ndarray) -> np.ndarray:
         """(S, k) norms from each of the sample to what was found for it; infinite for none."""
@@ -86,10 +87,10 @@ class RecallSample:
 
 
 def check_recall(recall: float) -> None:
-    """Refuse an impossible recall.
+    """Check a target recall.
 
     Raises:
-        UserError: it is not above 0 and at most 1.
+        UserError: it is not in (0, 1].
     """
     if not 0 < recall <= 1:
         raise UserError(f"recall={recall}: must be above 0 and at most 1")
@@ -106,7 +107,14 @@ def efforts(most: int) -> Iterator[int]:
 
 
 def log_recall(what: str, count: int, start: float, reached: float) -> None:
-    """Say what was fitted to how many vectors, since when (`time.monotonic`), and how well."""
+    """Log an index's name, number of vectors, fitting time since `start` and measured recall.
+
+    Args:
+        what: name of the index.
+        count: vectors it was fitted to.
+        start: of the fitting, by `time.monotonic`.
+        reached: recall measured.
+    """
     logger.info(
         "%s over %d vectors in %.1f s: recall@%d of %.3f, measured on %d of them",
         what,

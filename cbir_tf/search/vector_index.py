@@ -21,7 +21,7 @@ from cbir_tf.search.distances import (
     sorting_keys,
 )
 from cbir_tf.search.index import check_search, known_positions, positions_of
-from cbir_tf.search.manifest import Manifest
+from cbir_tf.search.index_manifest import Manifest
 from cbir_tf.search.recall import SAMPLE_K
 from cbir_tf.types import UNLABELLED, Embeddings, Results
 
@@ -35,7 +35,7 @@ class GalleryIndex:
     """A back end's candidates in their true order (see `cbir_tf.search.index.Index`).
 
     The back end proposes; distances are then computed from the differences of the stored vectors
-    (see `cbir_tf.search.distances`), and more are asked for until nothing beyond them can be as
+    (see `cbir_tf.search.distances`), and more are requested until nothing beyond them can be as
     near as the k-th. So ties across rank k are settled by id, and a query has the same neighbours
     and distances alone and in a batch. With an approximate back end the same holds among what it
     proposes.
@@ -188,7 +188,7 @@ class GalleryIndex:
             )
         found = np.empty((len(queries), k), dtype=np.int64)
         distances = np.empty((len(queries), k), dtype=np.float32)
-        # More than its recall was measured with would be no surer, but for the query itself.
+        # As many candidates as the recall was measured with, and one more for the query itself.
         least, stored = max(k, SAMPLE_K), self_positions >= 0
         for count, some in ((least, ~stored), (least + 1, stored)):
             rows = np.flatnonzero(some)
@@ -205,7 +205,7 @@ class GalleryIndex:
         candidate_positions: np.ndarray | None,
         wanted: int,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """`find`, from so many candidates at first."""
+        """`find`, with `wanted` candidates in the first round."""
         found = np.full((len(queries), k), -1)
         distances = np.full((len(queries), k), np.inf, dtype=np.float32)
         most = len(self) if candidate_positions is None else len(candidate_positions)

@@ -170,7 +170,7 @@ def test_a_batch_without_a_good_image_is_no_batch(images):
     batches = read(inference_batches(some, data))
     assert [positions.tolist() for _, positions in batches] == [[3, 4, 5], [6]]
     bad = training_batches(some.take(np.arange(3)), settings(batch={"sampler": "shuffled"}), 0)
-    with pytest.raises(tf.errors.OpError, match=r"no image of a batch of 3 .*no such file"):
+    with pytest.raises(tf.errors.OpError, match=r"batch of 3 images .*no such file"):
         read(bad)
 
 

@@ -253,7 +253,7 @@ def test_a_trained_runs_images_keep_their_splits_whatever_came_or_went(inspected
     assert "1 of the images new since training, left out, the first new" in caplog.text
     assert "1 of the images gone since training, the first" in caplog.text
     values["ids"] = np.array(["a", "b", "c", "d"])
-    with pytest.raises(UserError, match="none of its 4 images is there any more"):
+    with pytest.raises(UserError, match="none of its 4 images was found"):
         recorded_images(path, ImageSet(**values))
 
 

@@ -19,7 +19,7 @@ from cbir_tf.data.decode import (
 )
 from cbir_tf.errors import UserError
 from cbir_tf.features.store import FeatureStore
-from cbir_tf.plots.pictures import thumbnail
+from cbir_tf.plots.thumbnails import thumbnail
 from cbir_tf.server.errors import ImageNotFoundError, InvalidQueryError, PictureTooLargeError
 from cbir_tf.storage.remote import fetch_missing
 

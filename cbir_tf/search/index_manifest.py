@@ -68,23 +68,23 @@ class Manifest:
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
-            raise UserError(f"{path}: no saved index; extract the features anew") from None
+            raise UserError(f"{path}: no saved index; extract the features again") from None
         except (OSError, ValueError) as error:
             raise UserError(
-                f"{path}: cannot be read ({error}); extract the features anew"
+                f"{path}: cannot be read ({error}); extract the features again"
             ) from None
         types = get_type_hints(cls)
         if not isinstance(values, dict) or "format" not in values:
-            raise UserError(f"{path}: not an index file; extract the features anew")
+            raise UserError(f"{path}: not an index file; extract the features again")
         if values["format"] != FORMAT:
             raise UserError(
                 f"{path}: format {values['format']}, this version reads {FORMAT}; "
-                "extract the features anew"
+                "extract the features again"
             )
         if values.keys() != types.keys() or not all(
             isinstance(values[name], get_origin(kind) or kind) for name, kind in types.items()
         ):
-            raise UserError(f"{path}: not an index file; extract the features anew")
+            raise UserError(f"{path}: not an index file; extract the features again")
         return cls(**values)
 
     def write(self, folder: str | Path) -> None:
@@ -96,7 +96,7 @@ class Manifest:
         write_text(Path(folder) / FILE_NAME, json.dumps(asdict(self), indent=2) + "\n")
 
     def check(self, embeddings: Embeddings, folder: str | Path) -> None:
-        """Refuse other vectors than those the index was fitted to, and changed files.
+        """Check that these are the vectors the index was fitted to, and its files unchanged.
 
         Raises:
             UserError: another number, dimension, id or value, or a missing or damaged file.
@@ -107,16 +107,16 @@ class Manifest:
             raise UserError(
                 f"{Path(folder) / FILE_NAME}: fitted to {self.count} vectors of dimension "
                 f"{self.dimension}, not to these {count} of dimension {dimension} "
-                f"(digest {now[:8]}, expected {self.digest[:8]}); extract the features anew"
+                f"(digest {now[:8]}, expected {self.digest[:8]}); extract the features again"
             )
         for name, expected in self.files.items():
             path = Path(folder) / Path(name).name
             if not path.is_file() or sha256(path) != expected:
-                raise UserError(f"{path}: missing or damaged; extract the features anew")
+                raise UserError(f"{path}: missing or damaged; extract the features again")
 
 
 def digest(embeddings: Embeddings) -> str:
-    """SHA-256 of ids and float32 vectors, whatever their order; labels don't count."""
+    """SHA-256 of ids and float32 vectors in order of id; labels do not count."""
     order = np.argsort(embeddings.ids)
     count, dimension = embeddings.vectors.shape
     state = hashlib.sha256(f"{count} {dimension} ".encode())
