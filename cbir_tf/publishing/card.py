@@ -171,7 +171,8 @@ def _recipe(facts: Facts) -> str:
         ("precision, seed", f"{config['training']['precision']}, {config['seed']}"),
     ]
     table = markdown(("", ""), [(name, str(value)) for name, value in rows])
-    return f"{table}\n\n`config.yaml` has every key; `cbir train --config config.yaml` trains it again."
+    retrain = "`config.yaml` has every key; `cbir train --config config.yaml` trains it again."
+    return f"{table}\n\n{retrain}"
 
 
 def _options(section: Mapping[str, Any]) -> str:
