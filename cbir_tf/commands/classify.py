@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(arguments: argparse.Namespace) -> None:
     """Fit to the training split, measure on the test split; writes classification.json."""
-    from cbir_tf.evaluation.classifiers import check_names
+    from cbir_tf.evaluation.classifier_comparison import check_names
     from cbir_tf.evaluation.table import format_classifiers
     from cbir_tf.retrieval.opening import trained_run
 

@@ -124,7 +124,7 @@ def _print(answer: dict[str, Any]) -> None:
 
 def _draw(retriever: Retriever, arguments: argparse.Namespace, results: Results) -> None:
     from cbir_tf.plots.grids import query_grid
-    from cbir_tf.retrieval.pictures import neighbour_row
+    from cbir_tf.retrieval.gallery_plots import neighbour_row
 
     rows = [
         neighbour_row(retriever, query, results, row) for row, query in enumerate(arguments.queries)

@@ -78,7 +78,7 @@ def format_classifiers(result: dict[str, Any]) -> str:
     """Accuracies of classifiers fitted to the vectors: a title line and a Markdown table.
 
     Args:
-        result: what `cbir_tf.evaluation.classifiers.classify` returned.
+        result: what `cbir_tf.evaluation.classifier_comparison.classify` returned.
     """
     title = (
         f"{result['test']} test images, fitted to {result['training']} training images of "

@@ -17,7 +17,7 @@ from cbir_tf.models.backbones import backbone_named, build_backbone
 from cbir_tf.models.heads import apply_head
 from cbir_tf.models.kerashub import INSTALL
 from cbir_tf.models.preprocessing import preprocess
-from cbir_tf.models.releases import Released, is_release
+from cbir_tf.models.released_weights import Released, is_release
 from cbir_tf.models.weights import is_weights_file, load_head_weights
 from cbir_tf.progress import logger
 from cbir_tf.storage.remote import local

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cbir_tf.evaluation.table import format_table, markdown
-from cbir_tf.models.releases import ARCHITECTURE
+from cbir_tf.models.released_weights import ARCHITECTURE
 from cbir_tf.releases.registry import Reference
 from cbir_tf.types import SPLITS
 

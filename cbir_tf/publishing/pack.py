@@ -18,7 +18,7 @@ from cbir_tf.errors import UserError
 from cbir_tf.features.runtime import DESCRIPTORS, is_exported, open_encoder
 from cbir_tf.models import load_embedder
 from cbir_tf.models.golden import GOLDEN, Golden
-from cbir_tf.models.releases import CONFIG, EMBEDDER
+from cbir_tf.models.released_weights import CONFIG, EMBEDDER
 from cbir_tf.progress import logger
 from cbir_tf.publishing.card import PICTURES, PICTURES_OF_DATA, Facts, model_card
 from cbir_tf.releases.golden_image import golden_image

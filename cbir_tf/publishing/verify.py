@@ -15,7 +15,7 @@ from cbir_tf.errors import UserError, first_line
 from cbir_tf.evaluation.table import markdown
 from cbir_tf.models import load_embedder
 from cbir_tf.models.golden import GOLDEN, Golden
-from cbir_tf.models.releases import CONFIG, EMBEDDER
+from cbir_tf.models.released_weights import CONFIG, EMBEDDER
 from cbir_tf.progress import logger
 from cbir_tf.publishing.pack import DESCRIPTION, LABELS, METRICS, ONNX, WEIGHTS
 from cbir_tf.releases.golden_image import golden_image

@@ -18,8 +18,8 @@ from cbir_tf.features.runtime import Encoder
 from cbir_tf.features.store import FeatureStore, Record
 from cbir_tf.features.views import encoder_fingerprint, open_run_encoder, viewed
 from cbir_tf.progress import logger
+from cbir_tf.retrieval.gallery_plots import draw_map
 from cbir_tf.retrieval.opening import trained_run
-from cbir_tf.retrieval.pictures import draw_map
 from cbir_tf.retrieval.retriever import Retriever
 from cbir_tf.run import Run
 from cbir_tf.storage.addresses import address_of, path_of

@@ -25,8 +25,8 @@ from cbir_tf.features.views import open_run_encoder
 from cbir_tf.plots.confusion import confusion_matrix_png, mistakes_grid
 from cbir_tf.progress import logger
 from cbir_tf.retrieval.extraction import encode_into_store, fit_index, split_images
+from cbir_tf.retrieval.gallery_plots import neighbour_row
 from cbir_tf.retrieval.opening import trained_run
-from cbir_tf.retrieval.pictures import neighbour_row
 from cbir_tf.retrieval.query_engine import QueryEngine, steps_of
 from cbir_tf.retrieval.retriever import Retriever
 from cbir_tf.run import Run

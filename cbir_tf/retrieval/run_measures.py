@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from cbir_tf.evaluation.classifiers import classify as classify_embeddings
+from cbir_tf.evaluation.classifier_comparison import classify as classify_embeddings
 from cbir_tf.retrieval.calibration import Calibration
 from cbir_tf.retrieval.extraction import encode_into_store, fit_index, split_images
 from cbir_tf.retrieval.query_engine import QueryEngine
@@ -64,10 +64,10 @@ def classify(run: Run, classifiers: Sequence[str]) -> dict[str, Any]:
 
     Args:
         run: trained.
-        classifiers: names, of `cbir_tf.evaluation.classifiers.CLASSIFIERS`.
+        classifiers: names, of `cbir_tf.evaluation.classifier_comparison.CLASSIFIERS`.
 
     Returns:
-        What `cbir_tf.evaluation.classifiers.classify` returns; it is kept in classification.json.
+        What `classifier_comparison.classify` returns; it is kept in classification.json.
 
     Raises:
         UserError: no training or test images.

@@ -24,8 +24,8 @@ from cbir_tf.training.callbacks import (
     ValidationPass,
 )
 from cbir_tf.training.objectives import Objective
-from cbir_tf.training.pictures import draw_curves, draw_reconstructions
 from cbir_tf.training.plan import Plan, has_pairs
+from cbir_tf.training.training_plots import draw_curves, draw_reconstructions
 from cbir_tf.types import ImageSet
 
 

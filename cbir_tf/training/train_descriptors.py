@@ -9,8 +9,8 @@ from cbir_tf.errors import UserError
 from cbir_tf.features.descriptors import check_installed
 from cbir_tf.features.fit_descriptors import fit_descriptors
 from cbir_tf.run import Run
-from cbir_tf.training.pictures import draw_classes, draw_samples
 from cbir_tf.training.run_files import begin, inspect_for, write_report
+from cbir_tf.training.training_plots import draw_classes, draw_samples
 
 
 def train_descriptors(run: Run, restart: bool = False) -> None:

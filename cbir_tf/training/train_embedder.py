@@ -14,9 +14,9 @@ from cbir_tf.run import Run
 from cbir_tf.storage.files import replacing
 from cbir_tf.training.fit import FitResult, fit
 from cbir_tf.training.objectives import build_objective
-from cbir_tf.training.pictures import draw_classes, draw_samples
 from cbir_tf.training.plan import check_trainable, make_plan
 from cbir_tf.training.run_files import begin, inspect_for, write_report
+from cbir_tf.training.training_plots import draw_classes, draw_samples
 
 
 def train_embedder(

@@ -150,9 +150,10 @@ def test_a_moved_gallery_is_described_anew_without_being_encoded(run_folder, tmp
 def test_the_map_of_a_large_gallery_shows_some_of_every_class_and_says_so(
     run_folder, monkeypatch, capsys
 ):
-    from cbir_tf.retrieval import pictures
 
-    monkeypatch.setattr(pictures, "MAPPED", 9)
+    from cbir_tf.retrieval import gallery_plots
+
+    monkeypatch.setattr(gallery_plots, "MAPPED", 9)
     assert main(["extract", "--run", str(run_folder), "--split", "all"]) == 0
     assert "the embedding map shows 9 of 36 images" in capsys.readouterr().err
     page = (run_folder / "plots" / "embedding_map.html").read_text()
@@ -252,7 +253,7 @@ def test_killed_at_any_moment_nothing_is_lost_doubled_or_half_written(run_folder
             "tensorflow",
             "keras",
             "cbir_tf.retrieval.retriever",
-            "cbir_tf.retrieval.pictures",
+            "cbir_tf.retrieval.gallery_plots",
             __name__,
         ]
     )

@@ -22,9 +22,9 @@ PROGRAM = """
 import sys
 if sys.argv.pop(1) == "keras":
     sys.modules["onnxruntime"] = None
-from cbir_tf.retrieval import pictures
+from cbir_tf.retrieval import gallery_plots
 from cbir_tf.commands.cli import main
-pictures.MAPPED = 300  # reached by the fewer images, too
+gallery_plots.MAPPED = 300  # reached by the fewer images, too
 assert main(sys.argv[1:]) == 0
 print(open("/proc/self/status").read().split("VmHWM:")[1].split()[0])
 """

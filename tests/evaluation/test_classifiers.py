@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cbir_tf.errors import UserError
-from cbir_tf.evaluation.classifiers import CLASSIFIERS, classify
+from cbir_tf.evaluation.classifier_comparison import CLASSIFIERS, classify
 from cbir_tf.evaluation.table import format_classifiers
 from cbir_tf.types import Embeddings
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cbir_tf.server.pipeline.embedding_map import EmbeddingMap, Layout
+from cbir_tf.server.pipeline.map_layout import EmbeddingMap, Layout
 from cbir_tf.server.pipeline.subprocess_worker import SubprocessWorker
 from cbir_tf.types import Embeddings
 

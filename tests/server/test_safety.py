@@ -27,8 +27,8 @@ from cbir_tf.config import Config
 from cbir_tf.run import Run
 from cbir_tf.server.http.app import make_app
 from cbir_tf.server.http.request_log import RequestLog
-from cbir_tf.server.metrics import Metrics
 from cbir_tf.server.pipeline.service import Service
+from cbir_tf.server.prometheus_metrics import Metrics
 
 JSON = {"content-type": "application/json"}
 HOST = {"host": "localhost"}

@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cbir_tf.server.http.errors import RequestError, error_answer, retry_after
 from cbir_tf.server.http.logs import write_line
-from cbir_tf.server.metrics import Metrics
+from cbir_tf.server.prometheus_metrics import Metrics
 
 COUNTED_METHODS = ("GET", "HEAD", "OPTIONS", "POST", "DELETE")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_.-]{1,64}")

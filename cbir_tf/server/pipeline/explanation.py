@@ -17,7 +17,7 @@ from cbir_tf.errors import UserError
 from cbir_tf.features.views import views_of
 from cbir_tf.retrieval.whitening import Whitening
 from cbir_tf.server.errors import NotPossibleError, UnavailableError
-from cbir_tf.server.pipeline.pictures import decode_upload
+from cbir_tf.server.pipeline.stored_pictures import decode_upload
 from cbir_tf.server.pipeline.subprocess_worker import SubprocessWorker
 
 if TYPE_CHECKING:

@@ -28,13 +28,13 @@ from cbir_tf.server.errors import (
     NotPossibleError,
     NotStoredError,
 )
-from cbir_tf.server.metrics import Metrics
 from cbir_tf.server.pipeline.batcher import Batcher
-from cbir_tf.server.pipeline.embedding_map import EmbeddingMap
 from cbir_tf.server.pipeline.explanation import Area, Explainer, Explanation, why_not
 from cbir_tf.server.pipeline.live_gallery import LiveGallery
-from cbir_tf.server.pipeline.pictures import StoredPictures, decode_upload
+from cbir_tf.server.pipeline.map_layout import EmbeddingMap
 from cbir_tf.server.pipeline.queries import Addition, Query, Steps
+from cbir_tf.server.pipeline.stored_pictures import StoredPictures, decode_upload
+from cbir_tf.server.prometheus_metrics import Metrics
 from cbir_tf.types import Embeddings, Results
 
 Result = TypeVar("Result")

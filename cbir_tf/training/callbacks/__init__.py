@@ -7,7 +7,7 @@ from cbir_tf.training.callbacks.checkpoint import Checkpoint
 from cbir_tf.training.callbacks.collapse_alarm import CollapseAlarm
 from cbir_tf.training.callbacks.divergence import Diverged
 from cbir_tf.training.callbacks.early_stopping import best_epoch, should_stop
-from cbir_tf.training.callbacks.progress import EpochProgress
+from cbir_tf.training.callbacks.epoch_progress import EpochProgress
 from cbir_tf.training.callbacks.pruning import Pruning
 from cbir_tf.training.callbacks.retrieval_metrics import RetrievalMetrics
 from cbir_tf.training.callbacks.schedules import (
