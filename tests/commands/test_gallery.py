@@ -150,7 +150,6 @@ def test_a_moved_gallery_is_described_anew_without_being_encoded(run_folder, tmp
 def test_the_map_of_a_large_gallery_shows_some_of_every_class_and_says_so(
     run_folder, monkeypatch, capsys
 ):
-
     from cbir_tf.retrieval import gallery_plots
 
     monkeypatch.setattr(gallery_plots, "MAPPED", 9)
