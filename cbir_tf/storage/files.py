@@ -18,7 +18,7 @@ from typing import Any
 from cbir_tf.errors import UserError
 
 # Disk full, no permission, read-only file system, a folder in place of a file.
-# Windows has no EDQUOT before Python 3.13.
+# Not every platform has EDQUOT.
 _USER_ERRNO = {
     errno.ENOENT,
     errno.ENOSPC,
@@ -74,7 +74,7 @@ def replacing(path: Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
-        with temporary.open("rb") as written:
+        with temporary.open("r+b") as written:  # Windows flushes only what may be written
             os.fsync(written.fileno())
         os.replace(temporary, path)
     except OSError as error:
@@ -101,7 +101,7 @@ def new_folder(path: Path) -> Iterator[Path]:
         temporary.mkdir(parents=True)
         yield temporary
         for each in (each for each in temporary.rglob("*") if each.is_file()):
-            with each.open("rb") as written:
+            with each.open("r+b") as written:
                 os.fsync(written.fileno())
         try:
             temporary.rename(path)

@@ -133,7 +133,7 @@ def test_what_cannot_be_released_is_one_line_and_leaves_nothing(run_folder, tmp_
     ("name", "content", "said"),
     [
         ("model.weights.h5", b"\x89HDF", "model.weights.h5: does not fit model.keras"),
-        ("model.onnx", b"not a model", "model.onnx: cannot be run"),
+        ("model.onnx", b"not a model", "model.onnx: could not be run"),
         ("labels.json", b"{}", "labels.json: damaged"),
         ("config.yaml", b"data: {source: nothing}", "config.yaml: data.source: no 'nothing'"),
         ("golden.json", b"{}", "not a golden embedding"),
