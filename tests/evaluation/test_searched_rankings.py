@@ -10,15 +10,17 @@ from hypothesis import strategies as st
 from cbir_tf.config.search import Search
 from cbir_tf.evaluation import evaluate, metrics, per_query
 from cbir_tf.evaluation.metrics import Ranking
-from cbir_tf.retrieval.query_engine import Searcher
+from cbir_tf.retrieval.gallery import Gallery
+from cbir_tf.retrieval.query_engine import QueryEngine
 from cbir_tf.search import METRICS
 from cbir_tf.search.exhaustive import Exhaustive
-from cbir_tf.types import Embeddings
+from cbir_tf.types import Embeddings, QueryBatch
 
 
 def ranking_of(gallery: Embeddings, how: Search, depth: int) -> Ranking:
-    searcher = Searcher(Exhaustive(gallery.take(np.argsort(gallery.ids)), how.metric), how)
-    return lambda queries: searcher.rank(queries.vectors, depth, queries.ids)[0]
+    index = Exhaustive(gallery.take(np.argsort(gallery.ids)), how.metric)
+    engine = QueryEngine(Gallery(index, how))
+    return lambda queries: engine.rank(QueryBatch(queries.vectors, queries.ids), depth)[0]
 
 
 def assert_equal(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> None:
@@ -75,7 +77,7 @@ def test_queries_of_several_blocks_score_as_queries_of_one(monkeypatch):
     assert_equal(per_query(images, ranking=ranking), expected)
 
 
-def test_what_was_not_looked_at_counts_as_not_found():
+def test_items_beyond_the_depth_count_as_not_found():
     """Ranks 1 and 2 of 4: of the two of the query's class, one stands there, at rank 2."""
     gallery = Embeddings(list("abcd"), [[1], [2], [3], [4]], [1, 0, 1, 0])
     query = Embeddings(["q"], [[0]], [0])
