@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
 from PIL import Image
 
 ROOT = Path(__file__).parents[2]
@@ -28,16 +27,6 @@ evaluation: {bootstrap: 100, k: [1, 2]}
 plots: {layout: pca, queries: 3}
 """
 """In place of the pages' flowers.yaml, whose ImageNet weights would be downloaded."""
-
-SMALLER_DIGITS = {
-    "data": {"image_size": 16},
-    "model": {"options": {"width": 4}},
-    "training": {"epochs": 1, "steps_per_epoch": 4},
-    "evaluation": {"bootstrap": 100},
-    "plots": {"layout": "pca", "queries": 3},
-}
-"""Laid over configs/digits.yaml where a page trains it."""
-
 
 @pytest.fixture(scope="session")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -71,21 +60,3 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def page_folder(prepared: Path, tmp_path: Path) -> Path:
     """A copy of the prepared folder for one page."""
     return Path(shutil.copytree(prepared, tmp_path / "page"))
-
-
-def laid_over(values: dict, more: dict) -> dict:
-    """Nested values with others in place of theirs."""
-    result = dict(values)
-    for key, value in more.items():
-        inner = result.get(key)
-        both = isinstance(inner, dict) and isinstance(value, dict)
-        result[key] = laid_over(inner, value) if both else value
-    return result
-
-
-@pytest.fixture
-def smaller_digits(page_folder: Path) -> None:
-    """Make configs/digits.yaml of a page's folder quick."""
-    path = page_folder / "configs" / "digits.yaml"
-    values = yaml.safe_load(path.read_text())
-    path.write_text(yaml.safe_dump(laid_over(values, SMALLER_DIGITS)))
