@@ -28,35 +28,46 @@ plots: {layout: pca, queries: 3}
 """
 """In place of the pages' flowers.yaml, whose ImageNet weights would be downloaded."""
 
+
 @pytest.fixture(scope="session")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where every page's commands run: a run notes the full paths of its images."""
+    return tmp_path_factory.mktemp("documentation") / "reader"
+
+
+@pytest.fixture(scope="session")
+def prepared(place: Path) -> Path:
     """A folder with photos, flowers.yaml, configs/, weights/ and a trained, extracted run."""
     from cbir_tf.commands.cli import main
 
-    folder = tmp_path_factory.mktemp("documentation")
     rng = np.random.default_rng(0)
     for name, colour in COLOURS.items():
-        (folder / "photos" / name).mkdir(parents=True)
-        for number in range(12):
+        for number in range(28):
             pixels = rng.integers(90, 160, (48, 64, 3))
             top, left = rng.integers(0, 20, 2)
             pixels[top : top + 24, left : left + 30] = colour + rng.integers(-30, 30, (24, 30, 3))
-            picture = Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
-            picture.save(folder / "photos" / name / f"{number:02d}.jpg", quality=90)
-    for name in ("photo.jpg", "new.jpg"):
-        pixels = rng.integers(40, 200, (48, 64, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(folder / name)
-    (folder / "flowers.yaml").write_text(FLOWERS)
-    shutil.copytree(ROOT / "configs", folder / "configs")
-    shutil.copytree(ROOT / "weights", folder / "weights")
+            save(pixels.clip(0, 255), place / "photos" / name / f"{number:02d}.jpg")
+    for name in ("photo.jpg", "new.jpg", "pictures/rose/a.jpg", "pictures/rose/b.jpg"):
+        save(rng.integers(40, 200, (48, 64, 3)), place / name)
+    save(rng.integers(40, 200, (48, 64, 3)), place / "pictures" / "tulip" / "c.jpg")
+    (place / "flowers.yaml").write_text(FLOWERS)
+    shutil.copytree(ROOT / "configs", place / "configs")
+    shutil.copytree(ROOT / "weights", place / "weights")
     with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
+        patch.chdir(place)
         assert main(["train", "--config", "flowers.yaml"]) == 0
         assert main(["extract", "--run", "runs/flowers", "--split", "all"]) == 0
-    return folder
+    return Path(shutil.copytree(place, place.parent / "prepared"))
+
+
+def save(pixels: np.ndarray, path: Path) -> None:
+    """Write (H, W, 3) pixels of 0..255 as a JPEG file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels.astype(np.uint8)).save(path, quality=90)
 
 
 @pytest.fixture
-def page_folder(prepared: Path, tmp_path: Path) -> Path:
-    """A copy of the prepared folder for one page."""
-    return Path(shutil.copytree(prepared, tmp_path / "page"))
+def page_folder(prepared: Path, place: Path) -> Path:
+    """The prepared folder as it was, for one page."""
+    shutil.rmtree(place)
+    return Path(shutil.copytree(prepared, place))

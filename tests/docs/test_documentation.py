@@ -1,7 +1,8 @@
 """Every command and every Python block of the documentation runs, page by page, in order.
 
-Each page gets a folder of its own with photos of three classes, `photo.jpg`, `new.jpg`, `configs/`,
-`weights/`, and the run `runs/flowers`, trained on `flowers.yaml` and extracted (conftest.py). What
+Each page starts from the same folder with photos of three classes, `photo.jpg`, `new.jpg`,
+`pictures/`, `configs/`, `weights/`, and the run `runs/flowers`, trained on `flowers.yaml` and
+extracted (conftest.py). What
 differs from what a reader types, so that all of it takes about a minute:
 
 - `flowers.yaml` is a small one; the pages' own YAML blocks are checked against the schema.
@@ -153,8 +154,8 @@ def test_everything_on_a_page_runs(page, reader, request):
     for block in every:
         if block.reason:
             continue
-        if block.language == "csv":  # a table to be saved as photos/manifest.csv
-            (reader.folder / "photos" / "manifest.csv").write_text(block.text)
+        if block.language == "csv":  # to be saved as pictures/manifest.csv
+            (reader.folder / "pictures" / "manifest.csv").write_text(block.text)
         elif block.language == "python":
             exec(compile(block.text, str(block), "exec"), reader.names)
         elif block.language in SHELL:
@@ -225,6 +226,17 @@ def test_commands_are_ones_that_exist(block, capsys):
         assert not unknown, f"{command}: no option {unknown}"
 
 
+def test_verbs_and_make_targets_in_the_prose_exist():
+    makefile = (ROOT / "Makefile").read_text()
+    assert "`make test`" in (ROOT / "README.md").read_text()
+    for page in PAGES:
+        text = page.read_text()
+        for target in re.findall(r"`make ([a-z]+)", text):
+            assert re.search(rf"^{target}:", makefile, flags=re.M), f"{page}: {target}"
+        for verb in re.findall(r"`cbir ([a-z]+)", text):
+            assert verb in VERBS, f"{page}: {verb}"
+
+
 def test_keys_that_the_documentation_names_exist():
     known = set()
     for line in describe_keys(Config):
@@ -255,10 +267,8 @@ def test_links_between_files_of_the_repository_resolve():
     for page in PAGES:
         for link in re.findall(r"\]\(([^)#\s]+)|src=\"([^\"]+)\"", page.read_text()):
             target = "".join(link)
-            if re.match(r"\w+:", target) or (
-                "/reference/" in f"/{target}" and target.endswith(".md")
-            ):
-                continue  # generated pages are checked by the site's own build
+            if re.match(r"\w+:", target) or GENERATED.search(target):
+                continue  # the site's build checks links to generated pages
             assert (page.parent / target).exists(), f"{page.relative_to(ROOT)}: {target}"
 
 
