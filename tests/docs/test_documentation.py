@@ -32,6 +32,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+import cbir_tf
 from cbir_tf.commands.cli import VERBS, main
 from cbir_tf.config import Config
 from cbir_tf.config.parsing import describe_keys
@@ -270,6 +271,12 @@ def test_links_between_files_of_the_repository_resolve():
             if re.match(r"\w+:", target) or GENERATED.search(target):
                 continue  # the site's build checks links to generated pages
             assert (page.parent / target).exists(), f"{page.relative_to(ROOT)}: {target}"
+
+
+def test_the_version_is_the_same_everywhere():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["version"] == cbir_tf.__version__
+    assert cbir_tf.__version__ in (ROOT / "CHANGELOG.md").read_text()
 
 
 @pytest.mark.slow
