@@ -58,13 +58,13 @@ def configuration() -> str:
     sections: dict[str, list[str]] = defaultdict(list)
     for line in describe_keys(Config):
         head, *rest = line.split("  ")
-        key, _, default = head.partition(" = ")
+        key, _, default = head.partition(" =")
         choices = rest.pop(0) if rest and rest[0].startswith("(") else ""
         meaning = cell(" ".join(rest))
         if choices:
             meaning += "<br>One of: " + cell(choices.strip("()").replace(" | ", ", "))
         section = re.split(r"[.\[]", key)[0] if re.search(r"[.\[]", key) else "general"
-        shown = f"`{default}`" if default else ""
+        shown = f"`{default.strip()}`" if default.strip() else ""
         sections[section].append(f"| `{key}` | {shown} | {meaning} |")
     pages = [
         "# Configuration",

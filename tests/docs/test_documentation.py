@@ -301,3 +301,4 @@ def test_the_site_builds_without_a_warning(tmp_path):
             r"<(?:script|link|img)[^>]*(?:src|href)=\"?(https?:[^\s\">]+)", page.read_text()
         )
         assert all("github.io/cbir-tf" in each for each in loaded), (page, loaded)
+        assert 'data-md-component="source"' not in page.read_text()  # would ask GitHub
