@@ -1,14 +1,15 @@
 # The two that need nothing but Python, make and a package index:
 #   make demo         train, extract, search and measure on scikit-learn's digits
 #   make test         the whole test suite
-# and for those who work on it: check, conformance, benchmark, wheel, lock, clean.
+# and for those who work on it: check, docs, conformance, benchmark, wheel, lock, clean.
 
 PYTHON ?= python3
 RUN := .venv/bin/python
 PIP := -m pip install --quiet --disable-pip-version-check
 DIGITS := runs/digits
+SITE := build/site
 
-.PHONY: demo test check conformance benchmark wheel lock clean
+.PHONY: demo test check docs conformance benchmark wheel lock clean
 
 demo: .venv/runtime
 	$(RUN) train.py --config configs/digits.yaml --run $(DIGITS) --restart
@@ -23,6 +24,11 @@ check: .venv/development
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
+
+# Nothing is fetched: the site has no address but its own. The variables silence advertisements.
+docs: .venv/development
+	NO_MKDOCS_2_WARNING=1 DISABLE_MKDOCS_2_WARNING=true \
+		$(RUN) -m mkdocs build --strict --site-dir $(SITE)
 
 .venv/runtime: requirements.txt
 	$(PYTHON) -c 'import sys; sys.exit(None if (3, 11) <= sys.version_info[:2] <= (3, 13) else "Python 3.11 to 3.13 is needed: make PYTHON=python3.12")'

@@ -155,7 +155,11 @@ def neighbour_grid(
 
     Args:
         path: where to write.
-        query_image, query_caption, neighbour_images, captions, correct: see `NeighbourRow`.
+        query_image: as in `NeighbourRow`.
+        query_caption: likewise.
+        neighbour_images: likewise.
+        captions: likewise.
+        correct: likewise.
         title: above the sheet.
 
     Raises:

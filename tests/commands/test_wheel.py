@@ -56,6 +56,7 @@ def test_the_wheel_installs_cbir_tf_alone_with_its_program_and_page(site):
     packages = {path.name for path in site.iterdir() if path.suffix != ".dist-info"}
     assert packages == {"cbir_tf"}
     assert (site / "cbir_tf" / "server" / "page" / "index.html").is_file()
+    assert (site / "cbir_tf" / "py.typed").is_file()
     (information,) = site.glob("*.dist-info")
     assert "cbir = cbir_tf.commands.cli:script" in (information / "entry_points.txt").read_text()
 
