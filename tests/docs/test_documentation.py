@@ -28,6 +28,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -164,7 +165,7 @@ def test_everything_on_a_page_runs(page, reader, request):
                 reader.type_in(command)
 
 
-def upload(client: object, folder: Path) -> None:
+def upload(client: Any, folder: Path) -> None:
     """Put the photos, a photo and a configuration of them into the bucket of the local server."""
     text = (folder / "flowers.yaml").read_text()
     (folder / "flowers.yaml").write_text(text.replace("path: photos", "path: s3://pictures/photos"))
