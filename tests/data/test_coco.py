@@ -459,13 +459,13 @@ def test_any_value_anywhere_is_read_or_refused_in_one_line(
     ("values", "message"),
     [
         ({"source": "coco"}, "data.path is needed with data.source: coco"),
-        ({"source": "digits", "coco": {"level": "supercategory"}}, "data.coco goes with"),
-        ({"source": "digits", "annotations": "x.json"}, "data.annotations goes with"),
+        ({"source": "digits", "coco": {"level": "supercategory"}}, "data.coco needs"),
+        ({"source": "digits", "annotations": "x.json"}, "data.annotations needs"),
         ({"source": "coco", "path": ".", "coco": {"levl": "category"}}, "'level'"),
         ({"source": "coco", "path": ".", "coco": {"level": "super"}}, "'supercategory'"),
         (
             {"source": "coco", "path": ".", "coco": {"categories": "a", "supercategories": "b"}},
-            "data.coco.categories says which",
+            "leave out supercategories",
         ),
     ],
 )

@@ -101,7 +101,7 @@ def test_a_version_is_never_replaced(tmp_path):
     [
         ("releases: [{name: a, version: 1.0.0}]", r"releases\[0\]\.address: is missing"),
         ("released: []", "unknown key 'released': did you mean 'releases'"),
-        ("releases: [", "mend the YAML"),
+        ("releases: [", "correct the YAML"),
         (
             f"releases: [{{name: A, version: 1.0.0, address: x, sha256: '{DIGEST}', licence: ''}}]",
             "'A': not a valid release name",

@@ -116,7 +116,7 @@ def test_a_mistake_is_one_clear_line(load, overrides, words):
 def test_values_that_do_not_go_together_are_told_beforehand(load):
     overrides = ("data.batch.sampler=balanced|shuffled", "loss=triplet_hard|cross_entropy")
     line = error_line(load, *overrides, fixed=("training.monitor=val_accuracy",))
-    assert "val_accuracy goes with loss: cross_entropy" in line
+    assert "val_accuracy needs loss: cross_entropy" in line
 
 
 def test_a_loss_is_not_searched_by_its_own_value(load):
