@@ -94,7 +94,7 @@ def test_a_damaged_file_is_one_line_wherever_it_is_cut(all_four, tmp_path):
     with pytest.raises(UserError, match="damaged"):
         check_model(path)
     path.unlink()
-    with pytest.raises(UserError, match="missing; train again"):
+    with pytest.raises(UserError, match="missing; run cbir train"):
         check_model(path)
 
 

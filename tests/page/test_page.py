@@ -396,7 +396,7 @@ def test_an_empty_gallery_says_how_to_fill_it(opened, served, browser, folder, p
         page.goto("/")
         title = page.get_by_role("heading", name="There are no images to search yet")
         expect(title).to_be_visible()
-        expect(page.locator("#empty")).to_contain_text("extract.py --run RUN --images FOLDER")
+        expect(page.locator("#empty")).to_contain_text("cbir extract --run RUN --images FOLDER")
         for number, name in enumerate(("red", "green", 'blue, "dark"')):
             fields = {"label": name, "metadata": json.dumps({"year": 2020 + number})}
             content = (photos / name.split(",")[0] / "01.jpg").read_bytes()

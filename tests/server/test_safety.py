@@ -108,7 +108,7 @@ def test_of_an_animation_the_first_frame_is_searched_for(client, kind):
         ('{"id": "red/00.jpg", "kk": 5}', 422, "did you mean 'k'?"),
         ('{"id": "red/00.jpg", "where": "label=gren"}', 422, "did you mean 'green'?"),
         ('{"id": "red/00.jpg", "where": "label"}', 422, "not a comparison"),
-        ('{"id": "red/00.jpg", "where": "split=nowhere"}', 422, "no image meets it"),
+        ('{"id": "red/00.jpg", "where": "split=nowhere"}', 422, "no image meets"),
         ('{"id": "red/00.jpg", "re_ranking": "best"}', 422, "one of: none, query_expansion"),
     ],
 )
