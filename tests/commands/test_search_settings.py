@@ -226,7 +226,7 @@ def test_more_components_than_stored_vectors_have_are_one_line(run_folder, capsy
         store.remove(store.embeddings().ids[4:])
     assert main(["search", "--run", str(run_folder), "0" * 3]) == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]
-    assert "search.pca=5: 4 stored vectors of dimension 8 have no more than 4" in error
+    assert "search.pca=5: 4 stored vectors of dimension 8 have at most 4" in error
 
 
 def test_a_minkowski_distance_is_the_same_everywhere(run_folder, capsys):

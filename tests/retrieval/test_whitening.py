@@ -131,8 +131,8 @@ def test_the_same_vectors_have_the_same_projection():
         (vectors_of(50, 8), 9, 0, "search.pca=9: 50 stored vectors of dimension 8 have no"),
         (vectors_of(5, 8), 6, 0, "no more than 5 components; set it to 5 or less, or extract"),
         (vectors_of(1, 8), 1, 0, "1 stored vectors are too few; extract two or more"),
-        (vectors_of(5, 8), 5, 1, "differ along no more than 4 directions; lower search.pca"),
-        (np.ones((5, 8)), None, 0.3, "differ along no more than 0 directions"),
+        (vectors_of(5, 8), 5, 1, "differ along only 4 directions; lower search.pca"),
+        (np.ones((5, 8)), None, 0.3, "differ along only 0 directions"),
     ],
 )
 def test_components_that_there_are_not_are_one_clear_line(vectors, components, whiten, message):
