@@ -112,7 +112,7 @@ def test_another_folder_of_s3_is_extracted_and_kept_in_step(uploaded, capsys):
         [f"{gallery}/2.png", *(f"0/{each}" for each in keys(s3, "digits/0"))]
     )
     assert main(["extract", "--run", RUN, "--images", gallery, "--watch"]) == 2
-    assert "--watch needs a folder of this machine" in capsys.readouterr().err
+    assert "--watch needs a local folder" in capsys.readouterr().err
 
 
 def test_weights_are_read_from_there(uploaded, trained_folder):

@@ -338,7 +338,7 @@ def test_tensorflow_dataset_mistakes_are_one_clear_line(tfds_folder, tmp_path):
     assert "'tiny_flowers'" in line("tiny_flower")
     assert "'tf_flowers'" in line("tf_flower", tmp_path)
     assert "does not contain" in line("tiny_flowers:3.0.0")
-    assert "holds 'tiny_flowers'" in line("mnist", tfds_folder / "tiny_flowers" / "1.0.0")
+    assert "contains 'tiny_flowers'" in line("mnist", tfds_folder / "tiny_flowers" / "1.0.0")
     assert "not for image classification" in line("tiny_numbers")
     assert "data.dataset" in line("no/such name")
     assert "9.9.9" in line("tf_flowers:9.9.9", tmp_path)

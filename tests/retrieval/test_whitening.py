@@ -128,8 +128,8 @@ def test_the_same_vectors_have_the_same_projection():
 @pytest.mark.parametrize(
     ("vectors", "components", "whiten", "message"),
     [
-        (vectors_of(50, 8), 9, 0, "search.pca=9: 50 stored vectors of dimension 8 have no"),
-        (vectors_of(5, 8), 6, 0, "no more than 5 components; set it to 5 or less, or extract"),
+        (vectors_of(50, 8), 9, 0, "search.pca=9: 50 stored vectors of dimension 8 have at most"),
+        (vectors_of(5, 8), 6, 0, "at most 5 components; set it to 5 or less, or extract"),
         (vectors_of(1, 8), 1, 0, "1 stored vectors are too few; extract two or more"),
         (vectors_of(5, 8), 5, 1, "differ along only 4 directions; lower search.pca"),
         (np.ones((5, 8)), None, 0.3, "differ along only 0 directions"),

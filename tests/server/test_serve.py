@@ -27,7 +27,7 @@ def test_help_lists_the_keys_of_the_service(capsys):
     [
         (["server.max_megapixel=3"], "did you mean 'max_megapixels'"),
         (["server.rate=-1"], "server.rate: input should be greater than or equal to 0"),
-        (["model.backbone=vgg16"], "serve takes keys of server and search"),
+        (["model.backbone=vgg16"], "server and search only"),
         (["search.test_time_augmentation=flip"], "with test-time augmentation none, and flip"),
         (["search.test_time_scales=[1,1.5]"], "augmentation none, and none at 1, 1.5"),
         (["search.pca=3000"], "lower it"),
