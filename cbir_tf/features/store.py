@@ -138,7 +138,7 @@ class FeatureStore:
             store.close()
             raise UserError(
                 f"{path}: a feature store of version {text}, this program reads up to version "
-                f"{SCHEMA_VERSION}; delete the file to extract again"
+                f"{SCHEMA_VERSION}; delete the file and run cbir extract"
             )
         with reporting(path):
             store._migrate(version)

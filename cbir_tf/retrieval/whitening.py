@@ -89,7 +89,9 @@ class Whitening:
         count, dimension = vectors.shape
         most = min(count, dimension)
         if count < 2:
-            raise UserError(f"search.pca: {count} stored vectors are too few; extract two or more")
+            raise UserError(
+                f"search.pca: {count} stored vectors are too few; extract two or more with cbir extract"
+            )
         if components is not None and components > most:
             raise UserError(
                 f"search.pca={components}: {count} stored vectors of dimension {dimension} have at "
