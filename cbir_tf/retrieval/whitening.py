@@ -89,9 +89,7 @@ class Whitening:
         count, dimension = vectors.shape
         most = min(count, dimension)
         if count < 2:
-            raise UserError(
-                f"search.pca: {count} stored vectors are too few; extract two or more with cbir extract"
-            )
+            raise UserError(f"search.pca: {count} stored vectors are too few; extract two or more")
         if components is not None and components > most:
             raise UserError(
                 f"search.pca={components}: {count} stored vectors of dimension {dimension} have at "

@@ -164,7 +164,7 @@ def test_a_manifest_and_annotations_are_read_from_there(uploaded, coco128, s3):
         (["compare", "s3://nowhere-at-all/a", "b"], "s3://nowhere-at-all/a: no bucket"),
     ],
 )
-def test_mistakes_are_one_line_and_status_2(s3, capsys, command, reason):
+def test_mistakes_are_a_one_line_error_and_status_2(s3, capsys, command, reason):
     assert main(command) == 2
     captured = capsys.readouterr()
     assert captured.out == ""

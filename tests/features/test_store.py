@@ -214,7 +214,7 @@ def test_every_change_gives_the_store_another_version(tmp_path):
         assert len(store.embeddings()) == 0
 
 
-def test_describing_anew_keeps_the_vector(tmp_path):
+def test_a_changed_description_keeps_the_vector(tmp_path):
     with FeatureStore.create(tmp_path / "features.db", "model", ["a"]) as store:
         store.write([record("1")], np.array([[1.0, 2.0]]))
         moved = Record("1", Path("/elsewhere/1"), -1, "train", "d1", {"year": 1999, "by": "Ada"})

@@ -353,7 +353,7 @@ def test_errors_are_words_with_a_way_on(opened, browser, address, tmp_path):
         expect(alert).to_contain_text("Choose it again.")
 
 
-def test_a_key_is_asked_for_and_what_cannot_be_explained_is_said(
+def test_the_page_asks_for_the_key_and_reports_a_missing_explanation(
     opened, served, browser, folder, tmp_path
 ):
     views = Path(shutil.copytree(folder, tmp_path / "views"))
@@ -387,7 +387,9 @@ def test_a_key_is_asked_for_and_what_cannot_be_explained_is_said(
         )
 
 
-def test_an_empty_gallery_says_how_to_fill_it(opened, served, browser, folder, photos, tmp_path):
+def test_an_empty_gallery_shows_the_command_that_fills_it(
+    opened, served, browser, folder, photos, tmp_path
+):
     empty = Path(shutil.copytree(folder, tmp_path / "empty"))
     for each in empty.glob("features.db*"):
         each.unlink()

@@ -35,7 +35,9 @@ def test_help_lists_the_keys_of_the_service(capsys):
         (["--port", "99999"], "choose another --host or --port"),
     ],
 )
-def test_what_cannot_be_served_is_one_line(trained_folder, capsys, arguments, words):
+def test_settings_that_cannot_be_served_are_a_one_line_error(
+    trained_folder, capsys, arguments, words
+):
     assert main(["serve", "--run", str(trained_folder), "--port", "0", *arguments]) == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert words in line
