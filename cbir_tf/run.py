@@ -145,7 +145,7 @@ class Run:
         folder = local(folder, missing_ok=True)
         if not (folder / "config.yaml").is_file():
             others = [str(each.parent) for each in sorted(folder.parent.glob("*/config.yaml"))]
-            hint = nearest(str(folder), others) if others else "train one first with train.py"
+            hint = nearest(str(folder), others) if others else "train one first with cbir train"
             raise UserError(f"{folder}: no run there; {hint}")
         return cls(folder, Config.load(folder / "config.yaml"))
 

@@ -1,4 +1,4 @@
-"""calibrate: set the distance from which on the nearest image is no match."""
+"""calibrate: set the distance threshold of a match."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=0.05,
         metavar="RATE",
-        help="share of photos of something else that may be given a match; default: 0.05",
+        help="largest share of out-of-gallery queries that get a match; default: 0.05",
     )
 
 
 def main(arguments: argparse.Namespace) -> None:
-    """Measure on the validation split against it and the training split; writes the threshold."""
+    """Measure validation images against the training and validation split; write the threshold."""
     from cbir_tf.retrieval.opening import trained_run
 
     run = trained_run(arguments.run)
@@ -30,8 +30,8 @@ def main(arguments: argparse.Namespace) -> None:
 
     calibration, matched, queries = calibrate(run, arguments.false_match_rate)
     print(
-        f"a match is nearer than {calibration.threshold:.4f}: so is the nearest image of another "
-        f"class for {calibration.false_match_rate:.0%} of the {queries} validation images, "
-        f"and the nearest of any class for {matched:.0%}"
+        f"a match is nearer than {calibration.threshold:.4f}; nearer are the nearest image of "
+        f"another class for {calibration.false_match_rate:.0%} of the {queries} validation images, "
+        f"and the nearest image of any class for {matched:.0%}"
     )
     print(run.calibration)

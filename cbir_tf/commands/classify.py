@@ -1,4 +1,4 @@
-"""classify: how well classifiers tell the classes apart by a run's vectors."""
+"""classify: measure classifiers of a run's vectors."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--classifiers",
         default="lr,knn,svm,nb,rf",
         metavar="NAME,NAME",
-        help="which: lr (logistic regression), knn (k nearest neighbours), svm (linear SVM), nb "
-        "(Gaussian naive Bayes), rf (random forest); default: all",
+        help="classifiers: lr (logistic regression), knn (k nearest neighbours), svm (linear SVM), "
+        "nb (Gaussian naive Bayes), rf (random forest); default: all",
     )
     parser.add_argument("--json", action="store_true", help="one JSON document on standard output")
 
 
 def main(arguments: argparse.Namespace) -> None:
-    """Fit to the training split, measure on the test split; writes classification.json."""
+    """Fit to the training split, measure on the test split; write classification.json."""
     from cbir_tf.evaluation.classifier_comparison import check_names
     from cbir_tf.evaluation.table import format_classifiers
     from cbir_tf.retrieval.opening import trained_run

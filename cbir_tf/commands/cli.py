@@ -1,7 +1,7 @@
-"""The command line: one verb, its arguments, and how a failure is reported.
+"""The command line: verbs, their arguments, exit statuses and error messages.
 
-Whatever takes time to import is imported within functions, so that Ctrl-C ends a program in its
-first seconds with one word.
+Modules that take time to import are imported inside functions, so that Ctrl-C in the first seconds
+ends a program with one word instead of a traceback.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ from pathlib import Path
 
 from cbir_tf.startup import IN_PROGRAM, quitting_at_once
 
-# Verb -> what it does; the module of the same name in cbir_tf.commands does it.
+# Verb -> summary; the module of the same name in cbir_tf.commands implements it.
 VERBS = {
     "train": "train an embedding from a configuration file",
     "tune": "search for the best values of configuration keys, a training for each trial",
     "extract": "embed images into the run's feature store, fit the index, draw the embedding map",
-    "search": "find the images most like one image",
-    "serve": "answer searches over HTTP, with a page to search from",
+    "search": "find the images most similar to one or several query images",
+    "serve": "search over HTTP, with a web page",
     "calibrate": "set the distance threshold beyond which a query counts as out of the gallery",
     "evaluate": "measure retrieval: recall, precision, mAP, MAP@R with intervals; draw mistakes",
-    "duplicates": "list copies among images, the same bytes or scaled pictures; draw them",
+    "duplicates": "list duplicate images: identical files, scaled or compressed copies",
     "classify": "fit classifiers to the run's vectors and measure them on the test split",
-    "compare": "several runs in one table: quality with intervals, size, speed, differences",
+    "compare": "compare runs in one table: quality with intervals, size, speed, differences",
     "release": "pack a run's weights for publication; list, fetch, check and export releases",
 }
 
-# Arguments whose files a command makes or changes.
+# Arguments that name runs, and arguments that name files a command writes.
 RUNS = ("run", "runs")
 OUTPUTS = ("grid", "out", "trec", "to")
 
@@ -41,17 +41,17 @@ def script() -> None:
 
 
 def program(verb: str | None = None) -> int:
-    """Run the command line as a program of its own; returns its exit status.
+    """Run the command line as a program; returns its exit status.
 
     Args:
-        verb: of train.py and the like; None: the first argument names it.
+        verb: verb of a script such as train.py; None: the first argument is the verb.
     """
     IN_PROGRAM.set(True)
     return main(verb=verb)
 
 
 def main(argv: Sequence[str] | None = None, verb: str | None = None) -> int:
-    """Run one verb; returns the exit status: 0 done, 2 wrong input, 1 anything else."""
+    """Run one verb; returns the exit status: 0 success, 2 wrong input, 1 any other failure."""
     argv = sys.argv[1:] if argv is None else argv
     with quitting_at_once():
         from cbir_tf.errors import UserError
@@ -97,13 +97,13 @@ def _fail(message: str) -> int:
 
 
 def _given(arguments: argparse.Namespace, names: Sequence[str]) -> list[Path]:
-    """The paths given for some arguments, each of which may take several."""
+    """The paths given for these arguments, one or several for each."""
     values = [getattr(arguments, name, None) or [] for name in names]
     return [path for each in values for path in ([each] if isinstance(each, Path) else each)]
 
 
 def _script_parser(verb: str) -> argparse.ArgumentParser:
-    """The parser of train.py and the like."""
+    """The parser of a script such as train.py."""
     parser = argparse.ArgumentParser(description=_sentence(VERBS[verb]), prog=f"{verb}.py")
     parser.add_argument("--version", action=_Version)
     _fill(parser, verb)
@@ -111,7 +111,7 @@ def _script_parser(verb: str) -> argparse.ArgumentParser:
 
 
 def _program_parser(argv: Sequence[str]) -> argparse.ArgumentParser:
-    """The parser of cbir. Only the module of the verb in `argv` is imported, which saves time."""
+    """The parser of cbir. Only the module of the verb in `argv` is imported, to save time."""
     parser = argparse.ArgumentParser(prog="cbir", description="Image retrieval with Keras.")
     parser.add_argument("--version", action=_Version)
     verbs = parser.add_subparsers(title="verbs", required=True, metavar="VERB")
@@ -134,7 +134,7 @@ def _sentence(text: str) -> str:
 
 
 class _Version(argparse.Action):
-    """Prints the version and ends; it is looked up only when asked for."""
+    """Prints the version and exits; the version is looked up only for this option."""
 
     def __init__(self, option_strings: Sequence[str], dest: str) -> None:
         super().__init__(option_strings, dest, nargs=0, help="show the version and exit")

@@ -15,27 +15,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "runs", nargs="+", type=path_of, metavar="RUN", help="folders of trained runs"
     )
-    parser.add_argument("--split", choices=SPLITS, default="test", help="queries; default: test")
+    parser.add_argument(
+        "--split", choices=SPLITS, default="test", help="split of the queries; default: test"
+    )
     parser.add_argument(
         "--gallery",
         choices=[*SPLITS, "none"],
         default="none",
-        help="images searched; none: the queries' own split, each left out of it (the default)",
+        help="split of the gallery; none (the default): the split of the queries, each query left "
+        "out of its own search",
     )
     parser.add_argument(
         "--k",
         type=_ranks,
         metavar="K,K",
-        help="ranks of the figures; default: evaluation.k of the first run",
+        help="ranks k of the measures; default: evaluation.k of the first run",
     )
     parser.add_argument(
-        "--out", type=path_of, metavar="DIR", help="write table (md, csv, json), plot and page here"
+        "--out",
+        type=path_of,
+        metavar="DIR",
+        help="folder for the table (md, csv, json), the plot and the page",
     )
     parser.add_argument("--json", action="store_true", help="one JSON document on standard output")
 
 
 def main(arguments: argparse.Namespace) -> None:
-    """Measure every run in turn, time them together, print the table."""
+    """Measure each run, time all runs in alternation, print the table."""
     import_tensorflow()
     from cbir_tf.evaluation.report import comparison_markdown
     from cbir_tf.retrieval.run_comparison import compare, write_comparison
@@ -57,4 +63,4 @@ def _ranks(text: str) -> tuple[int, ...]:
     return ranks
 
 
-_ranks.__name__ = "ranks such as 1,5,10"  # as argparse names it in its error
+_ranks.__name__ = "ranks such as 1,5,10"  # argparse shows this name in its error

@@ -1,4 +1,4 @@
-"""duplicates: images of a folder or of a run's feature store that are there more than once."""
+"""duplicates: duplicate images in a folder or in a run's feature store."""
 
 from __future__ import annotations
 
@@ -21,46 +21,46 @@ if TYPE_CHECKING:
 COPIES = ("exact", "near", "similar")
 
 _EPILOG = """\
-A line for each image on standard output, tab-separated: number of the group, kind, difference from
-the image to keep, width x height, bytes, path. The kinds:
-  keep     the picture of most pixels in the group, then the largest file, then the first by name
-  exact    the same bytes as an earlier image of its group
-  near     the same picture by its difference hash, scaled, compressed or recoloured; the difference
+Output: a line for each image, tab-separated: number of the group, kind, difference from the image
+to keep, width x height, bytes, path. The kinds:
+  keep     the image of most pixels in the group, then of the largest file, then the first by name
+  exact    the same bytes as an earlier image of the group
+  near     the same picture by difference hash, scaled, compressed or recoloured; the difference
            is the number of bits, of 256
   similar  in the group by its embedding alone; the difference is the distance of the embeddings
-Groups are connected: of three, the first may be like the second and the second like the third.
-Nothing is ever deleted."""
+Groups are connected: two images of a group may be similar only through a third one.
+No file is deleted."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The verb's arguments."""
     where = parser.add_mutually_exclusive_group(required=True)
-    # Appending, as argparse would silently take the second of two folders.
+    # Appended, as argparse would silently use only the last of two folders.
     where.add_argument(
         "--images",
         action="append",
         type=path_of,
         metavar="DIR",
-        help="every image below a folder, or those its manifest.csv lists; needs no run",
+        help="check every image below a folder, or the images of its manifest.csv; needs no run",
     )
     where.add_argument(
         "--run",
         action="append",
         type=path_of,
         metavar="DIR",
-        help="the images extracted into a run",
+        help="check the images in a run's feature store",
     )
     parser.add_argument(
         "--distance",
         type=_distance,
-        help="with --run: group images whose embeddings are at most so far apart (search.metric), "
-        "too",
+        help="with --run: also group images whose embeddings are at most this distance apart, by "
+        "search.metric",
     )
     parser.add_argument(
         "--grid",
         type=path_of,
         metavar="PNG",
-        help="draw the 20 largest groups here, up to 10 images of each",
+        help="file for a picture of the 20 largest groups, up to 10 images of each",
     )
     parser.add_argument("--json", action="store_true", help="one JSON document on standard output")
     parser.epilog = _EPILOG
@@ -70,7 +70,7 @@ def main(arguments: argparse.Namespace) -> None:
     """Find the groups, print them, draw them."""
     for name in ("images", "run"):
         if len(getattr(arguments, name) or []) > 1:
-            raise UserError(f"--{name} is given more than once; check one folder after the other")
+            raise UserError(f"--{name} is given more than once; run the command once for each")
     from cbir_tf.retrieval.duplicate_search import duplicates_in_folder, duplicates_in_run
 
     if arguments.run is not None:
@@ -99,7 +99,7 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 def _columns(image: DuplicateImage) -> list[str]:
-    """The columns of the epilog, after the number of the group."""
+    """The columns after the number of the group, see `_EPILOG`."""
     difference = {"keep": "-", "similar": f"{image.distance or 0:.4f}"}
     return [
         image.kind,
@@ -111,7 +111,7 @@ def _columns(image: DuplicateImage) -> list[str]:
 
 
 def _printable(name: str) -> str:
-    """A name with characters that would break the line or its columns written as \\n, \\t."""
+    """A name with line breaks, tabs and other unprintable characters escaped, as \\n or \\t."""
     return "".join(each if each.isprintable() else repr(each)[1:-1] for each in name)
 
 
@@ -137,4 +137,4 @@ def _distance(text: str) -> float:
     return distance
 
 
-_distance.__name__ = "distance"  # as argparse names it in its error
+_distance.__name__ = "distance"  # argparse shows this name in its error

@@ -1,4 +1,4 @@
-"""evaluate: measure retrieval on a run's images and draw where it errs."""
+"""evaluate: measure retrieval on a run's images and draw its mistakes."""
 
 from __future__ import annotations
 
@@ -17,42 +17,45 @@ CLASS_FIGURES = ("recall@1", "map", "map_at_r")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The verb's arguments."""
     parser.add_argument("--run", type=path_of, required=True, help="folder of a trained run")
-    parser.add_argument("--split", choices=SPLITS, help="queries; default: evaluation.split")
+    parser.add_argument(
+        "--split", choices=SPLITS, help="split of the queries; default: evaluation.split"
+    )
     parser.add_argument(
         "--gallery",
         choices=[*SPLITS, "none"],
-        help="images searched; none: the queries' own split, each left out of it; default: "
-        "evaluation.gallery",
+        help="split of the gallery; none: the split of the queries, each query left out of its own "
+        "search; default: evaluation.gallery",
     )
     parser.add_argument(
         "--trec",
         type=path_of,
         metavar="DIR",
-        help="also write run.txt and qrels.txt for trec_eval, the first 1,000 of each query",
+        help="also write run.txt and qrels.txt for trec_eval, 1,000 results for each query",
     )
     parser.add_argument(
         "--levels",
         type=path_of,
         metavar="CSV",
-        help="also at the levels of a hierarchy: a table of the columns class,super-category,...",
+        help="also measure at the levels of a class hierarchy: a table with the columns "
+        "class,super-category,...",
     )
     parser.add_argument(
         "--level-column",
         metavar="NAME",
-        help="also at the level that a column of metadata gives: all images of a class have one "
-        "value in it, such as supercategory",
+        help="also measure with the values of a metadata column as classes, for example "
+        "supercategory; all images of a class must have the same value",
     )
     parser.add_argument(
         "--label-column",
         metavar="NAME",
-        help="also with several labels an image: the comma-separated values of a column of "
-        "metadata; relevant is what shares one",
+        help="also measure with several labels per image, the comma-separated values of a metadata "
+        "column; images that share a label are relevant",
     )
     parser.add_argument("--json", action="store_true", help="one JSON document on standard output")
 
 
 def main(arguments: argparse.Namespace) -> None:
-    """Measure and print; writes metrics.json and the pictures."""
+    """Measure and print; write metrics.json and the plots."""
     from cbir_tf.evaluation.levels import read_levels
     from cbir_tf.retrieval.opening import trained_run
 

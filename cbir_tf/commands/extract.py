@@ -16,37 +16,43 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--run", type=path_of, required=True, help="folder of a trained run")
     which = parser.add_mutually_exclusive_group()
     which.add_argument(
-        "--split", choices=[*SPLITS, "all"], default="validation", help="default: validation"
+        "--split",
+        choices=[*SPLITS, "all"],
+        default="validation",
+        help="split to extract; default: validation",
     )
     which.add_argument(
         "--images",
         type=path_of,
         metavar="DIR",
-        help="every image below a folder, or those its manifest.csv lists, instead",
+        help="extract every image below a folder, or the images of its manifest.csv, instead",
     )
     parser.add_argument(
         "--keep-missing",
         action="store_true",
-        help="with --images: keep stored images whose files have gone from the folder",
+        help="with --images: keep stored images whose files are no longer in the folder",
     )
     parser.add_argument(
         "--watch",
         action="store_true",
-        help="with --images: stay, and keep in step with the folder until Ctrl-C",
+        help="with --images: update the feature store when the folder changes, until Ctrl-C",
     )
     parser.add_argument("--json", action="store_true", help="one JSON document on standard output")
 
 
 def main(arguments: argparse.Namespace) -> None:
-    """Extract, fit the index, draw; prints what was made and where."""
+    """Extract, fit the index, draw; print the counts and the files."""
     from cbir_tf.retrieval.opening import trained_run
 
     run = trained_run(arguments.run)
     folder = arguments.images
     if folder is None and (arguments.keep_missing or arguments.watch):
-        raise UserError("--keep-missing and --watch need --images DIR; add it, or leave them out")
+        raise UserError("--keep-missing and --watch need --images DIR; add --images DIR")
     if arguments.watch and is_mirrored(folder):
-        raise UserError("--watch needs a folder of this machine; S3 does not report its changes")
+        raise UserError(
+            "--watch needs a local folder, as S3 does not report changes; copy the images, or run "
+            "the command without --watch"
+        )
     import_tensorflow()
     from cbir_tf.retrieval.extraction import extract, watch
 

@@ -51,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     verify.set_defaults(do=_verify)
     verify.add_argument("what", metavar="NAME@VERSION|DIR", help="a release, or its folder")
 
-    list_ = actions.add_parser("list", help="the releases in the registry")
+    list_ = actions.add_parser("list", help="list the releases in the registry")
     list_.set_defaults(do=_list)
 
     fetch_ = actions.add_parser("fetch", help="download a release to this machine")
@@ -75,7 +75,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             "--registry",
             type=path_of,
             metavar="FILE",
-            help="the list of releases; default: $CBIR_TF_REGISTRY, else weights/registry.yaml",
+            help="list of releases; default: $CBIR_TF_REGISTRY, otherwise weights/registry.yaml",
         )
     for action in (list_, export):
         action.add_argument("--json", action="store_true", help="print one JSON document")

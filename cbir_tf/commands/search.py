@@ -1,4 +1,4 @@
-"""search: find the images most like one image, or like each of several."""
+"""search: find the images most similar to one or several query images."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "queries", nargs="+", metavar="QUERY", help="an image file, or the id of a stored image"
     )
     parser.add_argument("--run", type=path_of, required=True, help="folder of a trained run")
-    parser.add_argument("-k", type=int, help="how many neighbours; default: the run's search.k")
+    parser.add_argument("-k", type=int, help="number of neighbours; default: the run's search.k")
     parser.add_argument(
         "--where",
         action="append",
         default=[],
         metavar="CONDITION",
-        help="search only images that meet it: label=rose,tulip or year>=2020, by label, split, "
-        "id, path or a column of metadata, or tags~cat where that column is a list as cat,dog; "
-        "may be given several times",
+        help="search only images that meet a condition on label, split, id, path or a metadata "
+        "column: label=rose,tulip or year>=2020, or tags~cat for a column of lists such as "
+        "cat,dog; may be repeated",
     )
     parser.add_argument("--split", choices=SPLITS, help="short for --where split=...")
     parser.add_argument(
@@ -43,10 +43,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--two-step",
         choices=["none", "knn", "svm"],
         help="predict the class of the query first, then search the images of that class; "
-        "default: the run's search.two_step, which also has the other settings",
+        "default: the run's search.two_step, whose other settings always apply",
     )
     parser.add_argument(
-        "--grid", type=path_of, metavar="PNG", help="draw queries and neighbours here"
+        "--grid", type=path_of, metavar="PNG", help="file for a picture of queries and neighbours"
     )
     parser.add_argument("--json", action="store_true", help="one JSON document on standard output")
 
@@ -62,7 +62,7 @@ def main(arguments: argparse.Namespace) -> None:
 
     run = trained_run(arguments.run)
     settings = run.config.search.changed(arguments.re_ranking, arguments.two_step)
-    # TensorFlow takes seconds to import, and an exported model does without.
+    # TensorFlow takes seconds to import; an exported model does not need it.
     runs = [run, *([Run.open(settings.two_step.run)] if settings.two_step.run else [])]
     if arguments.grid or not all(is_exported(each.model) for each in runs):
         import_tensorflow()
@@ -86,7 +86,7 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 def _answer(retriever: Retriever, results: Results, row: int, query: str) -> dict[str, Any]:
-    """What was found for one query, ready for JSON."""
+    """The results of one query, for JSON."""
     from cbir_tf.retrieval.query_engine import steps_of
 
     calibration = retriever.gallery.calibration if results.is_match is not None else None
@@ -113,9 +113,7 @@ def _print(answer: dict[str, Any]) -> None:
     if answer["class"] is not None:
         print(f"class {answer['class']['name']}: probability {answer['class']['probability']:.3f}")
     if answer["match"] is not None:
-        share = (
-            f"{answer['match']['false_match_rate']:.1%} of photos of something else come as near"
-        )
+        share = f"{answer['match']['false_match_rate']:.1%} of out-of-gallery queries come as near"
         print(f"{'match' if answer['match']['found'] else 'no match'}: {share}")
     for each in answer["neighbours"]:
         place = each["path"] or each["id"]

@@ -1,4 +1,4 @@
-"""serve: answer searches over HTTP, with a page to search from."""
+"""serve: search over HTTP, with a web page."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ KEY = "CBIR_TF_API_KEY"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The verb's arguments."""
     parser.add_argument("--run", type=path_of, required=True, help="folder of a trained run")
-    parser.add_argument("--port", type=int, default=8000, help="default: 8000; 0: any that is free")
+    parser.add_argument("--port", type=int, default=8000, help="default: 8000; 0: any free port")
     parser.add_argument(
         "--host",
         default="127.0.0.1",
         metavar="ADDRESS",
-        help="address to listen on; default: 127.0.0.1, which only this machine reaches",
+        help="address to listen on; default: 127.0.0.1, for clients on this machine only",
     )
     parser.set_defaults(overrides=[])
     keys = "\n".join(
@@ -36,22 +36,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.usage = "%(prog)s --run RUN [--port PORT] [section.key=value ...]"
     parser.epilog = (
-        f"The environment's {KEY} is a key that every request must bring.\n\n"
-        f"keys, over those of the run's config.yaml:\n{keys}"
+        f"If the environment variable {KEY} is set, every request needs this key.\n\n"
+        f"keys, in place of those of the run's config.yaml:\n{keys}"
     )
 
 
 def main(arguments: argparse.Namespace) -> None:
-    """Serve until Ctrl-C; prints the address once it answers."""
-    # OpenMP's threads would wait for the next search by spinning, and take the cores from the
-    # encoder; it looks at this once, when scikit-learn or FAISS is imported.
+    """Serve until Ctrl-C; print the address when the service is ready."""
+    # Spinning OpenMP threads would take processor time from the encoder; OpenMP reads the variable
+    # once, when scikit-learn or FAISS is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     run = trained_run(arguments.run)
     config = _config(run, arguments.overrides)
     try:
         from cbir_tf.server.http.running import alone, listen, serve
     except ImportError as error:
-        raise UserError(f"serve needs {error.name}; pip install 'cbir-tf[serve]'") from None
+        raise UserError(f"cbir serve needs {error.name}; pip install 'cbir-tf[serve]'") from None
     from cbir_tf.features.runtime import is_exported
 
     others = [Run.open(config.search.two_step.run)] if config.search.two_step.run else []
@@ -63,7 +63,7 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 def _config(run: Run, overrides: list[str]) -> Config:
-    """The run's configuration, but for what is set for this service.
+    """The run's configuration with the overrides of this service.
 
     Raises:
         UserError: a key of another section, or an impossible value.
@@ -71,7 +71,7 @@ def _config(run: Run, overrides: list[str]) -> Config:
     for each in overrides:
         if each.partition("=")[0].partition(".")[0] not in ("server", "search"):
             raise UserError(
-                f"{each!r}: serve takes keys of server and search; the others are those of the "
-                "run's training"
+                f"{each!r}: cbir serve takes keys of the sections server and search only; leave "
+                "it out"
             )
     return Config.load(run.config_file, overrides)

@@ -1,4 +1,4 @@
-"""train: an embedder, or classical features, from a configuration file."""
+"""train: train an embedder, or fit classical features, from a configuration file."""
 
 from __future__ import annotations
 
@@ -24,9 +24,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     again.add_argument(
         "--resume",
         action="store_true",
-        help="continue an interrupted run; training.epochs may be more than at its beginning",
+        help="continue an interrupted run; training.epochs may be larger than before",
     )
-    again.add_argument("--restart", action="store_true", help="replace what the folder holds")
+    again.add_argument(
+        "--restart", action="store_true", help="delete the run in the folder and begin again"
+    )
     parser.add_argument("--json", action="store_true", help="one JSON document on standard output")
     parser.set_defaults(overrides=[])
     parser.epilog = "\n".join(
@@ -35,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(arguments: argparse.Namespace) -> None:
-    """Train, save, draw the curves; print the best epoch and where everything is."""
+    """Train, save, draw the curves; print the best epoch and the files."""
     run = train(
         arguments.config,
         arguments.overrides,
@@ -57,12 +59,12 @@ def _best_epoch(report: dict[str, Any]) -> str:
     best = report["best"]
     metrics = "".join(f", {name} {best[name]:.4f}" for name in MONITORED if name in best)
     if not report["epochs"]:
-        return "nothing trained, as training.epochs is 0"
+        return "not trained, as training.epochs is 0"
     return f"epoch {report['best_epoch']} of {report['epochs']} is the best{metrics}"
 
 
 def _descriptors(report: dict[str, Any]) -> str:
-    """What was fitted, a line for each descriptor."""
+    """The fitted descriptors, a line for each."""
     lines = []
     for each in report["descriptors"]:
         scores = each.get("davies_bouldin", {})

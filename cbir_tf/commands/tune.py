@@ -1,4 +1,4 @@
-"""tune: the best values of configuration keys, by a training for each trial."""
+"""tune: search for the best values of configuration keys, one training for each trial."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from cbir_tf.tuning.from_config import tune
 
 EPILOG = """\
 ranges and choices, each in quotes:
-  optimizer.learning_rate='1e-5..1e-2 log'    any number between, uniform in the logarithm
+  optimizer.learning_rate='1e-5..1e-2 log'    any number in the range, uniform in the logarithm
   model.embedding_size='32..256 step 32'      32, 64, 96, ... 256
-  model.dropout=0..0.5                        any number; of keys of whole numbers, any whole one
-  loss.margin='0.1|0.2|0.5'                   one of these
-  model.hidden='[]|[512]|[1024, 512]'         any values of the configuration file
+  model.dropout=0..0.5                        any number; integers only, if the key is an integer
+  loss.margin='0.1|0.2|0.5'                   one of these values
+  model.hidden='[]|[512]|[1024, 512]'         values as in the configuration file
 Or in a YAML file with --space, a line for each key, choices as a list:
   optimizer.learning_rate: 1e-5..1e-2 log
   model.hidden: [[], [512], [1024, 512]]
-section.key=value sets a key for all trials; train.py --help lists the keys.
+section.key=value sets a key for all trials; cbir train --help lists the keys.
 
-The best trial is that of the highest training.monitor on the validation split (the lowest, if it is
-val_loss). The test split is not used. The same command continues an interrupted tuning, and with
-more --trials extends a finished one."""
+The best trial has the highest training.monitor on the validation split (the lowest val_loss). The
+test split is not used. The same command continues an interrupted tuning, and with more --trials it
+extends a finished one."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--config", type=path_of, required=True, metavar="FILE", help="a YAML file")
     parser.add_argument(
-        "--trials", type=_count, default=20, metavar="N", help="in all; default: 20"
+        "--trials", type=_count, default=20, metavar="N", help="number of trials; default: 20"
     )
     parser.add_argument(
         "--space", type=path_of, metavar="FILE", help="a YAML file of ranges and choices by key"
@@ -44,17 +44,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--run", type=path_of, metavar="DIR", help="default: runs/<config name>-tune"
     )
-    parser.add_argument("--restart", action="store_true", help="replace the tuning in the folder")
+    parser.add_argument(
+        "--restart", action="store_true", help="delete the tuning in the folder and begin again"
+    )
     parser.add_argument(
         "--no-pruning",
         action="store_true",
-        help="train every trial to its end; otherwise a trial is ended early whose best epoch is "
-        "worse than the median of the others at that epoch",
+        help="train every trial to its end; without this option a trial stops early if its best "
+        "epoch is worse than the median of the other trials at the same epoch",
     )
     parser.add_argument(
         "--keep-models",
         action="store_true",
-        help="keep the model of every trial; otherwise the best one's only",
+        help="keep the models of all trials; without this option only the best trial's",
     )
     parser.add_argument("--json", action="store_true", help="one JSON document on standard output")
     parser.set_defaults(overrides=[])
@@ -62,7 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(arguments: argparse.Namespace) -> None:
-    """Train trial after trial; print their table, best first, and where the best one is."""
+    """Train the trials in turn; print their table, best first, and the best trial's folder."""
     result = tune(
         arguments.config,
         arguments.overrides,
@@ -94,4 +96,4 @@ def _count(text: str) -> int:
     return int(text)
 
 
-_count.__name__ = "number"  # as argparse names it in its error
+_count.__name__ = "number"  # argparse shows this name in its error

@@ -46,22 +46,23 @@ from cbir_tf.storage.remote import local
 
 class Config(Section):
     name: str = Field("", pattern=r"^[\w.-]*$")
-    """Name of the run; empty: the configuration file's."""
+    """Name of the run; empty: the name of the configuration file."""
     seed: int = Field(0, ge=0)
-    """Of every random choice: split, weights, batches, augmentation, plots."""
+    """Random seed of everything random: split, weights, batches, augmentation, plots."""
     data: Data
     descriptors: Annotated[tuple[Descriptor, ...], BeforeValidator(listed)] = ()
-    """Classical features, joined to one vector, in place of an embedder: visual_words, hog,
-    gray_histogram, color_histogram; each a name or {name: ..., option: ...}. Nothing of model,
-    loss, optimizer, schedule and training applies to them."""
+    """Classical features, joined into one vector, in place of an embedder: visual_words, hog,
+    gray_histogram, color_histogram; each a name or {name: ..., option: ...}. The sections model,
+    loss, optimizer, schedule and training do not apply to them."""
     model: Model = Model()
     loss: Loss = SemiHardTriplets()
-    """triplet_semi_hard, triplet_hard, cross_entropy or reconstruction; a name or {name: ...}. Of
-    triplets: each anchor and positive against the nearest negative farther than the positive, or
-    the farthest positive against the nearest negative. cross_entropy: a classifier over the
-    embedding, before model.normalize; reconstruction: a decoder from there back to the pixels."""
+    """triplet_semi_hard, triplet_hard, cross_entropy or reconstruction; a name or {name: ...}.
+    triplet_semi_hard: each anchor and positive with the nearest negative that is farther than the
+    positive; triplet_hard: each anchor with its farthest positive and its nearest negative;
+    cross_entropy: a classifier on the embedding, before model.normalize; reconstruction: a decoder
+    from the same embedding back to the pixels."""
     optimizer: Optimizer = Optimizer()
-    """Not used with schedule: bit_hyperrule, which brings its own."""
+    """Not used with schedule: bit_hyperrule, which has its own optimizer."""
     schedule: Schedule = Constant()
     """constant, warmup_cosine, warmup_decay or bit_hyperrule; a name or {name: ..., ...}."""
     training: Training = Training()
@@ -77,8 +78,8 @@ class Config(Section):
             return self
         if components > size:
             raise ValueError(
-                f"search.pca: {components} components of an embedding of {size} dimensions "
-                "(model.embedding_size); lower it"
+                f"search.pca: {components} components are more than the {size} dimensions of the "
+                "embedding (model.embedding_size); lower search.pca"
             )
         return self
 
@@ -96,7 +97,9 @@ class Config(Section):
                 f"{height} x {width}; use flip, or a square size"
             )
         if self.search.test_time_scales != (1.0,) and self.descriptors:
-            raise ValueError("search.test_time_scales: descriptors take one size; leave it out")
+            raise ValueError(
+                "search.test_time_scales: does not apply to descriptors; leave one of them out"
+            )
         return self
 
     @model_validator(mode="before")
@@ -112,36 +115,37 @@ class Config(Section):
         monitor, kind = self.training.monitor, self.loss.name
         if monitor == "val_accuracy" and kind != "cross_entropy":
             raise ValueError(
-                "training.monitor: val_accuracy goes with loss: cross_entropy; choose another"
+                "training.monitor: val_accuracy needs loss: cross_entropy; choose another"
             )
         unseen = kind == "cross_entropy" and self.data.split.by == "class"
         if unseen and monitor in ("val_accuracy", "val_loss"):
             raise ValueError(
-                f"training.monitor: no {monitor} with data.split.by: class, as the classifier "
-                "never sees the validation classes; choose val_recall@1 or val_map_at_r"
+                f"training.monitor: {monitor} is not available with data.split.by: class, as the "
+                "classifier is not trained on the validation classes; choose val_recall@1 or "
+                "val_map_at_r"
             )
         if kind == "reconstruction" and any(
             getattr(step, "size", None) for step in self.data.augmentation
         ):
             raise ValueError(
-                "data.augmentation: a decoder makes images of one size; leave out the crop's size "
-                "and set data.image_size"
+                "data.augmentation: the decoder of loss: reconstruction needs images of one size; "
+                "leave out the crop's size and set data.image_size"
             )
         return self
 
     @model_validator(mode="after")
     def _descriptors_or_embedder(self) -> Config:
-        set_in_vain = [
+        not_applicable = [
             name
             for name in ("model", "loss", "optimizer", "schedule", "training")
             if getattr(self, name) != type(self).model_fields[name].default
         ]
         if self.data.augmentation:
-            set_in_vain.append("data.augmentation")
-        if self.descriptors and set_in_vain:
+            not_applicable.append("data.augmentation")
+        if self.descriptors and not_applicable:
             raise ValueError(
-                f"{set_in_vain[0]} does not apply to descriptors, which are not trained by "
-                "gradients; leave it out, or descriptors"
+                f"{not_applicable[0]} does not apply to descriptors, which are not trained by "
+                "gradients; leave out one of the two"
             )
         return self
 
@@ -163,10 +167,10 @@ class Config(Section):
         try:
             return cls.model_validate(values)
         except ValidationError as error:
-            # A mistake of the command line is not to be looked for in the file.
+            # The message names the override, not the file, where the override is the cause.
             key = location(error, cls)
-            blamed = [each for each in overrides if key.startswith(each.partition("=")[0])]
-            where = repr(blamed[-1]) if blamed else str(path)
+            causes = [each for each in overrides if key.startswith(each.partition("=")[0])]
+            where = repr(causes[-1]) if causes else str(path)
             raise UserError(f"{where}: {explain(error, cls)}") from None
 
     @classmethod

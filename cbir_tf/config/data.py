@@ -1,4 +1,4 @@
-"""The section of the configuration that says which images there are, and what training sees."""
+"""The section `data` of the configuration: source of the images, split, batches, augmentation."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ Share = Annotated[int, Field(ge=0)] | Annotated[float, Field(ge=0, lt=1)]
 
 class Split(Section):
     by: Literal["given", "stratified", "class"] = "given"
-    """given: as the source says; stratified: by image, classes in proportion; class: whole
-    classes, so that test classes are never trained on."""
+    """given: the source's own split; stratified: random by image, each class in proportion; class:
+    whole classes, so that no test class is trained on."""
     train: Share | None = None
-    """Share (0.7) or number (184) of images (of classes with by: class); null: what is left."""
+    """Share (0.7) or number (184) of images (with by: class, of classes); null: the remainder."""
     validation: Share = 0.15
-    """As train. With by: given, cut from train only where the source has no validation split."""
+    """As train. With by: given, taken from train, if the source has no validation split."""
     test: Share | None = 0.15
-    """As train; null: what is left."""
+    """As train; null: the remainder."""
 
 
 class Flip(Section):
     name: Literal["flip"] = "flip"
     vertical: bool = False
-    """Flip upside down too."""
+    """Also flip top to bottom."""
 
 
 class RandomCrop(Section):
@@ -35,7 +35,7 @@ class RandomCrop(Section):
     padding: int = Field(0, ge=0)
     """Pixels of reflected border added on each side before cropping."""
     size: int | None = Field(None, ge=8)
-    """Side of the crop in pixels, which training then sees; null: the input's size."""
+    """Side of the crop in pixels, the image size in training; null: the input's size."""
 
 
 class RandomResizedCrop(Section):
@@ -43,10 +43,10 @@ class RandomResizedCrop(Section):
     scale: tuple[Fraction, Fraction] = (0.6, 1.0)
     """Range of the cropped share of the area."""
     ratio: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = (0.75, 4 / 3)
-    """Range of the crop's width by height."""
+    """Range of the crop's aspect ratio, width / height."""
     size: int | None = Field(None, ge=8)
-    """Side in pixels of the square it is scaled to, which training then sees; null: the input's
-    size."""
+    """Side in pixels of the square that the crop is scaled to, the image size in training; null:
+    the input's size."""
 
     @field_validator("scale", "ratio")
     @classmethod
@@ -67,19 +67,19 @@ class ColorJitter(Section):
     hue: Annotated[float, Field(ge=0, le=0.5)] = 0.0
     """Largest shift, as a share of the colour circle."""
     probability: Fraction = 1.0
-    """How often it is done."""
+    """Share of the images that are changed."""
 
 
 class Grayscale(Section):
     name: Literal["grayscale"] = "grayscale"
     probability: Fraction = 0.1
-    """How often it is done."""
+    """Share of the images that are changed."""
 
 
 class Rotation(Section):
     name: Literal["rotation"] = "rotation"
     degrees: Annotated[float, Field(ge=0, le=180)] = 10.0
-    """Largest angle either way; corners are filled by reflection."""
+    """Largest angle in either direction; corners are filled by reflection."""
 
 
 class RandAugment(Section):
@@ -101,15 +101,15 @@ Augmentation = Annotated[
 
 class Batch(Section):
     sampler: Literal["balanced", "shuffled"] = "balanced"
-    """balanced: classes x images_per_class, no image twice in a batch; shuffled: plain batches,
-    the default with loss: reconstruction."""
+    """balanced: classes x images_per_class, each image at most once in a batch; shuffled: batches
+    in random order, the default with loss: reconstruction."""
     size: int = Field(64, ge=2)
-    """Images in a shuffled batch, and in validation and extraction batches."""
+    """Images in a shuffled batch, and in the batches of validation and extraction."""
     classes: int = Field(8, ge=2)
-    """Classes in a balanced batch (P); with fewer classes in the data, all of them."""
+    """Classes in a balanced batch (P); all classes, if the data have fewer."""
     images_per_class: int = Field(8, ge=2)
-    """Images of each class in a balanced batch (K); a class with fewer gives all it has, a class
-    with a single image is left out."""
+    """Images of each class in a balanced batch (K); all images of a class with fewer; a class with
+    a single image is left out."""
 
 
 Names = Annotated[tuple[str, ...], BeforeValidator(listed)]
@@ -117,49 +117,49 @@ Names = Annotated[tuple[str, ...], BeforeValidator(listed)]
 
 class Coco(Section):
     level: Literal["category", "supercategory"] = "category"
-    """What the label of an image is: the category it has most annotations of, or that category's
-    super-category."""
+    """Label of an image. category: the category with most annotations in the image;
+    supercategory: the super-category of that category."""
     categories: Names = ()
-    """Only images whose category is one of these; none named: all."""
+    """Categories to keep; empty: all."""
     supercategories: Names = ()
-    """Only images whose category is of one of these super-categories; none named: all."""
+    """Super-categories whose categories to keep; empty: all."""
     categories_per_supercategory: int | None = Field(None, ge=1)
-    """Only so many categories of each super-category, those of most images; null: all."""
+    """Number of categories to keep of each super-category, those with most images; null: all."""
 
     @model_validator(mode="after")
     def _one_selection(self) -> Coco:
         if self.categories and (self.supercategories or self.categories_per_supercategory):
             raise ValueError(
-                "data.coco.categories says which; leave out supercategories and "
-                "categories_per_supercategory"
+                "data.coco.categories already selects the categories; leave out supercategories "
+                "and categories_per_supercategory"
             )
         return self
 
 
 class Data(Section):
     source: Literal["digits", "folder", "tfds", "coco"] = "folder"
-    """digits: scikit-learn's; folder: class sub-folders or manifest.csv; tfds: TensorFlow
-    Datasets; coco: images with annotations in COCO's format."""
+    """digits: the digits of scikit-learn; folder: a folder with one sub-folder for each class, or
+    with manifest.csv; tfds: TensorFlow Datasets; coco: images with annotations in COCO's format."""
     path: Place | None = None
-    """folder: the folder, or its manifest.csv; tfds: where its data sets are kept; coco: the folder
-    of the images, at any depth."""
+    """folder: the folder, or its manifest.csv; tfds: folder where data sets are stored; coco:
+    folder of the images, searched with its sub-folders."""
     annotations: Annotated[tuple[Place, ...], BeforeValidator(listed)] = ()
-    """coco: the instances file, or several; none named: annotations/instances_*.json in path."""
+    """coco: one or several instances files; empty: annotations/instances_*.json in path."""
     coco: Coco = Coco()
-    """coco: which images, and what is their label."""
+    """coco: selection and labels of the images."""
     licence: str | None = None
-    """Of the images, and whom to credit, as a release's model card says; null: what is known of
-    digits, otherwise not stated."""
+    """Licence of the images and attribution, for the model card of a release; null: that of digits,
+    otherwise not stated."""
     dataset: str | None = None
-    """tfds: the data set's name, as tf_flowers or cifar10."""
+    """tfds: name of the data set, for example tf_flowers or cifar10."""
     split: Split = Split()
     image_size: tuple[Annotated[int, Field(ge=8)], Annotated[int, Field(ge=8)]] = (224, 224)
-    """Height and width in pixels of what the model sees; one number for a square."""
+    """Height and width in pixels of the model's input; one number for a square."""
     resize: Literal["stretch", "letterbox", "crop"] = "stretch"
-    """stretch: change the proportions; letterbox: keep them and pad with gray; crop: scale to
-    cover, then cut the centre."""
+    """stretch: ignore the aspect ratio; letterbox: keep it and pad with gray; crop: scale until the
+    input size is covered, then crop the centre."""
     cache: Literal["none", "memory"] = "none"
-    """memory: decode each image once and keep the pixels."""
+    """memory: decode each image once and keep its pixels in memory."""
     batch: Batch = Batch()
     augmentation: tuple[Augmentation, ...] = ()
     """Steps for training images, in order: flip, random_crop, random_resized_crop, color_jitter,
@@ -180,5 +180,5 @@ class Data(Section):
             raise ValueError("data.dataset is needed with data.source: tfds")
         if self.source != "coco" and (self.annotations or self.coco != Coco()):
             key = "annotations" if self.annotations else "coco"
-            raise ValueError(f"data.{key} goes with data.source: coco; leave it out, or set that")
+            raise ValueError(f"data.{key} needs data.source: coco; set that, or leave out {key}")
         return self

@@ -17,7 +17,7 @@ def _numbers(value: Any) -> Any:
 
 class _Weighted(Section):
     weight: float = Field(1.0, gt=0)
-    """Length of this part of the joined vector; squared, its part in the cosine similarity."""
+    """Length of this part of the joined vector; its square weights the part's cosine similarity."""
 
 
 class VisualWords(_Weighted):
@@ -27,14 +27,14 @@ class VisualWords(_Weighted):
         Field(min_length=1),
         BeforeValidator(_numbers),
     ] = (400,)
-    """Size of the vocabulary, or several sizes, of which the one with the lowest Davies-Bouldin
-    index is taken; with weighting: vlad the default is 64."""
+    """Size of the vocabulary, or several sizes to try: the lowest Davies-Bouldin index decides; the
+    default with weighting: vlad is 64."""
     weighting: Literal["plain", "tf_idf", "vlad"] = "tf_idf"
-    """What is kept of the words: how often each is there; that, times how rare it is; or the summed
-    differences to each word, 128 numbers a word."""
+    """plain: count of each word; tf_idf: count times inverse document frequency; vlad: sum of the
+    differences to each word, 128 numbers for each word."""
     grid: int | None = Field(8, ge=1)
-    """Pixels between patches of 16 x 16 that cover the whole image (4 for images of 32 x 32); null:
-    SIFT's own keypoints, of which a small image has few or none."""
+    """Pixels between the centres of 16 x 16 patches on a dense grid (4 suits images of 32 x 32);
+    null: SIFT's keypoints, which are few or none in a small image."""
 
     @model_validator(mode="before")
     @classmethod
@@ -47,22 +47,23 @@ class VisualWords(_Weighted):
 class Hog(_Weighted):
     name: Literal["hog"] = "hog"
     side: int = Field(32, ge=16, multiple_of=8)
-    """Pixels of the square to which the image is scaled first: 32 gives 324 numbers, 64 gives
+    """Side in pixels of the square that the image is scaled to: 32 gives 324 numbers, 64 gives
     1,764."""
 
 
 class GrayHistogram(_Weighted):
     name: Literal["gray_histogram"] = "gray_histogram"
     bins: int = Field(256, ge=2, le=256)
-    """Equal ranges of brightness."""
+    """Number of bins of brightness, all of one width."""
 
 
 class ColorHistogram(_Weighted):
     name: Literal["color_histogram"] = "color_histogram"
     bins: int = Field(8, ge=2, le=32)
-    """Equal ranges of each of red, green and blue."""
+    """Number of bins of each channel (red, green, blue), all of one width."""
     joint: bool = True
-    """Count combinations of the three, bins x bins x bins numbers; or each alone, 3 x bins."""
+    """true: one joint histogram of bins x bins x bins numbers; false: one histogram for each
+    channel, 3 x bins numbers."""
 
 
 Descriptor = Annotated[

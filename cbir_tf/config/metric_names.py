@@ -1,4 +1,4 @@
-"""The names of distances; `cbir_tf.search.distances.find_metric` makes distances of them."""
+"""The names of distances; `cbir_tf.search.distances.find_metric` returns the distance of a name."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ METRIC_NAMES = ("cosine", "euclidean", "manhattan")
 
 
 def minkowski_order(name: str) -> float | None:
-    """P of the name minkowski-P; None for another distance's.
+    """The order P in the name minkowski-P; None for the other distances.
 
-    Below 1 the triangle inequality fails, and it is no distance.
+    P is at least 1: below 1 the triangle inequality does not hold.
 
     Raises:
-        UserError: there is no such distance.
+        UserError: the name is not that of a distance.
     """
     if name in METRIC_NAMES:
         return None

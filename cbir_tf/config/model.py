@@ -12,38 +12,40 @@ from cbir_tf.config.section import Section, absolute
 
 class Model(Section):
     backbone: str = "mobilenet_v2"
-    """vgg16, mobilenet_v2, resnet50, mobilenet, densenet121 and the other keras.applications by
-    name; resnet18, resnet34, resnet50_v1_5, resnet101_v1_5, resnext50_32x4d and resnext101_32x8d as
-    PyTorch has them; bit_m_r50x1; deep_ranking; dinov2, dinov3, vit and swin of KerasHub; small_cnn
-    and mini_densenet, to train from scratch."""
+    """Backbone network: vgg16, mobilenet_v2, resnet50, mobilenet, densenet121 and the other
+    networks of keras.applications; resnet18, resnet34, resnet50_v1_5, resnet101_v1_5,
+    resnext50_32x4d and resnext101_32x8d of PyTorch; bit_m_r50x1; deep_ranking; dinov2, dinov3, vit
+    and swin of KerasHub; small_cnn and mini_densenet, for training from scratch."""
     options: dict[str, Any] = Field({})
-    """Options of the backbone, for example alpha: 0.35 for the MobileNets."""
+    """Options of the backbone, for example alpha: 0.35 for MobileNet."""
     weights: str | None = "imagenet"
-    """imagenet, imagenet21k (BiT), release:NAME@VERSION, a .keras, .weights.h5, .h5 (Keras 2),
-    .safetensors (PyTorch's networks) or .npz (BiT) file, a SavedModel folder or handle (BiT), a
-    KerasHub preset (kerashub:NAME, hf://OWNER/NAME, or a folder), or null for random weights. From
-    a whole embedder the head is loaded too, if hidden and embedding_size are the same."""
+    """Initial weights: imagenet; imagenet21k (BiT); release:NAME@VERSION; a .keras, .weights.h5,
+    .h5 (Keras 2), .safetensors (networks of PyTorch) or .npz (BiT) file; a SavedModel folder or
+    handle (BiT); a KerasHub preset (kerashub:NAME, hf://OWNER/NAME, or a folder); null: random.
+    From a whole embedder the head is loaded too, if hidden and embedding_size are the same."""
     preprocessing: Literal["own", "signed", "unit", "caffe", "imagenet", "none"] = "own"
-    """Pixels as the backbone gets them: own: as its published weights expect; signed: -1 to 1;
-    unit: 0 to 1, for weights that were trained so; caffe, imagenet: minus ImageNet's mean; none:
-    0 to 255."""
+    """Pixel values at the backbone's input. own: those of its published weights; signed: -1 to 1;
+    unit: 0 to 1; caffe, imagenet: minus ImageNet's mean; none: 0 to 255. Set it for weights that
+    were trained with other values than own."""
     pooling: Literal["average", "max", "gem"] = "average"
     """Pooling of the last feature map into one vector; gem: generalised mean."""
     hidden: tuple[Annotated[int, Field(ge=1)], ...] = ()
-    """Sizes of dense relu layers between pooling and embedding."""
+    """Sizes of the dense ReLU layers between pooling and embedding."""
     hidden_norm: Literal["none", "batch"] = "none"
     """batch: batch normalisation after each hidden layer, always trained."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Dropout rate before the embedding layer; with embedding_size: null, before the layer that
     the loss adds."""
     embedding_size: Annotated[int, Field(ge=1)] | None = 128
-    """Size of the embedding; null: the last hidden layer, or without one the pooled features."""
+    """Number of dimensions of the embedding; null: no embedding layer, the embedding is the output
+    of the last hidden layer or, without hidden layers, of the pooling."""
     normalize: bool = True
     """Scale embeddings to length 1."""
     trainable: str = "all"
-    """all; head; or the name of a backbone layer from which up to train."""
+    """Layers to train: all; head; or the name of a backbone layer, to train that layer and all
+    after it."""
     batch_norm: Literal["frozen", "trained"] = "frozen"
-    """frozen: the backbone's batch normalisation keeps its statistics and scales; trained: both
+    """Batch normalisation of the backbone. frozen: its statistics and scales stay; trained: both
     are trained, the default with weights: null."""
 
     @model_validator(mode="before")

@@ -61,14 +61,16 @@ def read_yaml(path: Path) -> dict[str, Any]:
         hint = nearest(str(path), others) if others else "give the path of a YAML file"
         raise UserError(f"{path}: no such configuration file; {hint}") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read as a configuration file: {error}") from None
+        raise UserError(
+            f"{path}: could not be read as a configuration file ({error}); check the file"
+        ) from None
     try:
         values = yaml.load(text, Loader=_UniqueKeyLoader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f" line {mark.line + 1}:" if mark else ""
         problem = getattr(error, "problem", None) or "not YAML"
-        raise UserError(f"{path}:{line} {problem}; mend the YAML") from None
+        raise UserError(f"{path}:{line} {problem}; correct the YAML") from None
     if values is None:
         return {}
     if not isinstance(values, dict):
@@ -100,7 +102,7 @@ def apply_override(values: dict[str, Any], override: str) -> None:
     here[last] = value
 
 
-# Pydantic's words for a wrong kind of value speak of Python; these of the file.
+# Pydantic's messages name types of Python; these name what stands in the file.
 _PLAIN = {
     "tuple_type": "should be a list",
     "too_short": "should have at least {min_length} value(s)",
@@ -114,12 +116,12 @@ _PLAIN = {
 
 
 def location(error: ValidationError, root: type[BaseModel]) -> str:
-    """Where the first mistake is, as the user writes it: `data.image_size[0]`."""
+    """Key of the first mistake, as the user writes it: `data.image_size[0]`."""
     return _dotted(_place(error, root)[1])
 
 
 def _place(error: ValidationError, root: type[BaseModel]) -> tuple[type[BaseModel], list[str]]:
-    """The section of the first mistake, and where it is; of a wrong choice, at its name."""
+    """The section of the first mistake and the parts of its key; of a wrong choice, its name."""
     first = error.errors()[0]
     section, place = _descend(root, [str(part) for part in first["loc"]])
     wrong_choice = first["type"].startswith("union_tag")
@@ -132,7 +134,7 @@ def _dotted(place: list[str]) -> str:
 
 
 def explain(error: ValidationError, root: type[BaseModel]) -> str:
-    """The first mistake as one line: the key, what is wrong, what is possible."""
+    """The first mistake in one line: key, mistake, possible values."""
     first = error.errors()[0]
     section, place = _place(error, root)
     key = _dotted(place)
@@ -160,7 +162,7 @@ def _descend(root: type[BaseModel], parts: list[str]) -> tuple[type[BaseModel], 
     """Follow an error's location through nested sections, leaving out pydantic's union tags.
 
     Returns:
-        The last section passed, and the location as the user writes it.
+        The innermost section, and the location as the user writes it.
     """
     section, place, options = root, [], [root]
     for part in parts:

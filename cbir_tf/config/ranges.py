@@ -17,7 +17,7 @@ class Range:
         key: of the configuration, dotted.
         low, high: the ends; low < high.
         step: from one number to the next; None: any number, or any integer where whole.
-        log: sampled uniformly in the logarithm.
+        log: uniform in the logarithm.
         whole: integers only.
 
     Example:

@@ -27,10 +27,10 @@ def rename_keys(values: dict[str, Any], where: str) -> dict[str, Any]:
 
     Args:
         values: sections by name; not changed.
-        where: they were read, for the log and for errors.
+        where: origin of the values, for the log and for errors.
 
     Raises:
-        UserError: an old key beside its new name.
+        UserError: both the old and the new name of a key are given.
 
     Example:
         >>> rename_keys({"plots": {"projection": "pca", "queries": 3}}, "old.yaml")

@@ -1,4 +1,4 @@
-"""What every section of the configuration is made of."""
+"""Base class and shared types of the configuration's sections."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from cbir_tf.storage.addresses import address_of, checked
 
 
 def absolute(path: Path) -> Path:
-    """A run is opened from other folders than the one it was started in."""
+    """The absolute path: a run may be opened from another working directory than at its start."""
     return path.expanduser().resolve()
 
 
 Place = Annotated[
     Path, BeforeValidator(checked), AfterValidator(absolute), PlainSerializer(address_of)
 ]
-"""A path, or an address of S3, which is a path of the mirror until it is written down again."""
+"""A path, or an S3 address: the path of its local mirror, which is dumped as the address again."""
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 

@@ -1,10 +1,10 @@
-"""Pictures added to a run by its service, as files in the run's folder.
+"""Images that were added to a run by the service, as files in the run's folder.
 
-    added/3f2a....jpg     the picture as it was sent
-    added/3f2a....json    its label and metadata; a picture without this file does not count
+    added/3f2a....jpg     the image, unchanged
+    added/3f2a....json    its label and metadata; without this file the image does not count
 
-The id of an added image is a digest of its content, so that adding a picture twice changes nothing.
-`extract.py` makes the feature store again from these files, as from any others.
+The id of an added image is a digest of its content, so that adding an image twice changes nothing.
+`cbir extract` includes these files when it makes the feature store.
 """
 
 from __future__ import annotations
@@ -25,26 +25,26 @@ _SUFFIX = ".json"
 
 
 def id_of(picture: bytes) -> str:
-    """The id under which a picture is added."""
+    """The id of an added image."""
     return f"added/{sha256(picture)[:DIGITS]}"
 
 
 def save_picture(
     folder: Path, picture: bytes, label: str | None, metadata: Mapping[str, str | float]
 ) -> Path:
-    """Write a picture, its label and its metadata; all are on the disk when this returns.
+    """Write an image, its label and its metadata; all are on disk when the function returns.
 
     Args:
         folder: `Run.added`.
-        picture: encoded, of a kind that `media_type` knows.
+        picture: encoded image, in a format of `media_type`.
         label: name of its class; None: unlabelled.
         metadata: further columns, text or numbers by name.
 
     Returns:
-        The picture's file.
+        Path of the image.
 
     Raises:
-        UserError: it cannot be written.
+        UserError: the files cannot be written.
     """
     kind = (media_type(picture[:16]) or "image/bin").removeprefix("image/")
     path = folder / f"{sha256(picture)[:DIGITS]}.{kind}"
@@ -58,13 +58,13 @@ def save_picture(
 
 
 def forget_picture(path: Path) -> None:
-    """Remove the label and metadata of a picture, so that it no longer counts as added."""
+    """Remove the label and metadata of an image, so that it no longer counts as added."""
     path.with_suffix(_SUFFIX).unlink(missing_ok=True)
     _synchronize(path.parent)
 
 
 def added_images(folder: Path) -> ImageSet:
-    """The pictures that were added and not removed since, as an image set without splits."""
+    """The images that were added and not removed since, without splits."""
     abouts = [read_json(each) for each in sorted(folder.glob(f"[!.]*{_SUFFIX}"))]
     paths = [folder / Path(each["picture"]).name for each in abouts]
     names = sorted({each["label"] for each in abouts if each["label"]})
@@ -82,11 +82,11 @@ def added_images(folder: Path) -> ImageSet:
 
 
 def with_added(images: ImageSet, folder: Path) -> ImageSet:
-    """Images of any source together with the pictures that were added and not removed since.
+    """The images of a source together with the images that were added and not removed since.
 
     Args:
-        images: those whose files lie in the folder of added pictures are left out: they have the
-            ids they were added with, or were removed.
+        images: images of the source; files in the folder of added images are left out here, as they
+            have the ids of added images or were removed.
         folder: `Run.added`.
     """
     if not folder.is_dir():
@@ -112,7 +112,7 @@ def with_added(images: ImageSet, folder: Path) -> ImageSet:
 
 
 def _synchronize(folder: Path) -> None:
-    """Write the file names of a folder to the disk, too."""
+    """Write the folder's directory entries to disk."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

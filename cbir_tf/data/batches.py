@@ -1,4 +1,4 @@
-"""Batches of pixels: tf.data from an ImageSet to uint8 RGB."""
+"""Batches of pixels: from an ImageSet to a tf.data dataset of uint8 RGB images."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from cbir_tf.types import ImageSet
 _log = logging.getLogger("cbir_tf.data")
 
 Failures = dict[str, str]
-"""Id of each image that could not be decoded, and why."""
+"""Reason by id for each image that could not be decoded."""
 
 
 class _Pixels:
-    """Decodes images of a set by position; with a cache, each one once."""
+    """Decodes images of a set by position; with a cache, each image once."""
 
     def __init__(self, images: ImageSet, data: Data, failures: Failures) -> None:
         self.images = images
@@ -33,13 +33,13 @@ class _Pixels:
         self.cached = np.zeros(len(images), bool)
 
     def training_batch(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """As `batch`; a batch without a single image is an error."""
+        """See `batch`; an error if no image of the batch can be decoded."""
         pixels, kept = self.batch(positions)
         if not len(kept):
             first = str(self.images.ids[positions[0]])
             raise UserError(
-                f"data: none of a batch of {len(positions)} images could be decoded; "
-                f"the first is {first}: {self.failures[first]}"
+                f"data: none of a batch of {len(positions)} images could be decoded; check the "
+                f"files, the first is {first}: {self.failures[first]}"
             )
         return pixels, kept
 
@@ -72,7 +72,7 @@ class _Pixels:
 
 
 def _room(count: int, size: tuple[int, int]) -> np.ndarray:
-    """(N, H, W, 3) uint8; the system allocates its memory as it is filled."""
+    """An empty (N, H, W, 3) uint8 array; the system allocates its memory as it is filled."""
     try:
         return np.empty((count, *size, 3), np.uint8)
     except MemoryError:
@@ -100,19 +100,19 @@ def training_batches(
     Args:
         images: the training images.
         data: size, sampler, augmentation and cache.
-        seed: the run's; with epoch and batch it decides everything random.
+        seed: of the run; together with epoch and batch it determines all randomness.
         first_epoch: counted from 0; its batches are the same as in a run from epoch 0.
-        epochs: how many epochs follow.
-        steps: batches an epoch; None: as `sampling.steps_per_epoch`.
+        epochs: number of epochs.
+        steps: batches per epoch; None: `sampling.steps_per_epoch`.
         failures: receives the images that could not be decoded.
 
     Returns:
         A finite dataset of (B, H, W, 3) uint8 and (B,) int64 labels; B may vary.
 
     Raises:
-        UserError: as `sampling.epoch_batches` and `augment.augment`; the cache does not fit into
-            memory. While the dataset is read, a batch of which nothing can be decoded ends it
-            with TensorFlow's error.
+        UserError: from `sampling.epoch_batches` and `augment.augment`, or the cache does not fit
+            into memory. A batch without any image that can be decoded ends the dataset with an
+            error of TensorFlow.
     """
     filled = steps_per_epoch(images.labels, data.batch)
     steps = filled if steps is None else steps
@@ -136,7 +136,7 @@ def training_batches(
             output_signature=(tf.TensorSpec((None,), tf.int64), tf.TensorSpec((2,), tf.int32)),
         )
         .apply(tf.data.experimental.assert_cardinality(steps * epochs))
-        # Autograph would wrap a mistake in the configuration into a long traceback.
+        # Autograph would turn an error in the configuration into a long traceback.
         .map(tf.autograph.experimental.do_not_convert(read), num_parallel_calls=tf.data.AUTOTUNE)
         .prefetch(2)
     )
@@ -152,8 +152,8 @@ def inference_batches(
 
     Args:
         images: any images.
-        data: size. Nothing is cached: each image is read once.
-        batch_size: images in a batch; None: `data.batch.size`.
+        data: image size; nothing is cached, as each image is read once.
+        batch_size: images per batch; None: `data.batch.size`.
         failures: receives the images that could not be decoded.
 
     Returns:
@@ -196,7 +196,7 @@ def _decode(
 def _augment(
     batch: tf.Tensor, positions: tf.Tensor, steps: Sequence[Augmentation], seed: tf.Tensor
 ) -> tf.Tensor:
-    """Each image with its own seed, of the batch's seed and the image's position in the set."""
+    """Augment each image with a seed made of the batch's seed and the image's position."""
 
     def one(image_and_position: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
         image, position = image_and_position
@@ -207,5 +207,5 @@ def _augment(
 
 
 def _words(*numbers: int) -> np.ndarray:
-    """A seed for TensorFlow's stateless operations, made of numbers of any size."""
+    """A seed for TensorFlow's stateless operations, from integers of any size."""
     return np.random.SeedSequence(numbers).generate_state(2).astype(np.int32)

@@ -1,6 +1,6 @@
 """COCO's annotation files (instances_*.json): the categories in each image, checked.
 
-The format: https://cocodataset.org/#format-data, its object detection.
+The format: https://cocodataset.org/#format-data, object detection.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ _KEPT = frozenset(
     {"images", "annotations", "categories", "id", "file_name", "image_id", "category_id", "area"}
     | {"name", "supercategory"}
 )
-_LARGEST_AREA = 1e15  # of pixels; more would be no picture, and lose digits when added up
+_LARGEST_AREA = 1e15  # in pixels; larger areas are impossible, and would lose digits in a sum
 
 
 @dataclass(frozen=True)
 class Category:
-    """A category of the file; the super-category is empty where it has none."""
+    """A category of the file; the super-category is empty if there is none."""
 
     id: int
     name: str
@@ -39,10 +39,9 @@ class Annotations:
     """The content of one annotation file.
 
     Attributes:
-        categories: all, in order of their ids, no name twice.
-        images: the categories annotated in each image, those annotated most often first
-            (`by_frequency`), by file name: with forward slashes, normal, not leading out of the
-            folder it counts from.
+        categories: all categories in order of id, with unique names.
+        images: categories annotated in each image, the most frequent first (`by_frequency`), by
+            file name: a normalised relative path with forward slashes, without leading "..".
     """
 
     categories: tuple[Category, ...]
@@ -52,10 +51,10 @@ class Annotations:
 def by_frequency(annotations: Iterable[tuple[int, float]]) -> list[int]:
     """The category ids of an image's annotations, the most frequent first.
 
-    Of those as frequent the one with the larger total area comes first, then the smaller id.
+    Ties are broken by the larger total area, then by the smaller id.
 
     Args:
-        annotations: category id and area in pixels of each; in any order.
+        annotations: category id and area in pixels of each annotation; in any order.
 
     Example:
         >>> by_frequency([(1, 20.0), (7, 5.0), (7, 5.0), (3, 20.0)])
@@ -71,12 +70,12 @@ def by_frequency(annotations: Iterable[tuple[int, float]]) -> list[int]:
 def read_annotations(path: Path) -> Annotations:
     """Read an instances file.
 
-    A crowd (iscrowd: 1, many objects under one outline) counts as one annotation; an annotation
-    without area has area 0. Outlines are dropped while parsing, so that reading needs about twice
-    the file's size of memory: 0.9 GB and 15 seconds for the 450 MB of instances_train2014.json.
+    A crowd (iscrowd: 1, many objects in one outline) counts as one annotation; an annotation
+    without area has area 0. Outlines are dropped while parsing, so that the memory needed is about
+    twice the file's size: 0.9 GB and 15 seconds for the 450 MB of instances_train2014.json.
 
     Raises:
-        UserError: missing, no JSON, not in this format, or inconsistent.
+        UserError: the file is missing, not JSON, not in this format, or inconsistent.
     """
     content = _parse(path)
     categories = _categories(content, path)
@@ -107,16 +106,18 @@ def _parse(path: Path) -> dict[str, Any]:
         with path.open(encoding="utf-8-sig") as file:
             content = json.load(file, object_hook=_slim)
     except FileNotFoundError:
-        raise UserError(f"{path}: no such annotations; check data.annotations") from None
+        raise UserError(f"{path}: no such file of annotations; check data.annotations") from None
     except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{path}: cannot be read as JSON: {error}") from None
+        raise UserError(f"{path}: cannot be read as JSON: {error}; check the file") from None
     if not isinstance(content, dict):
-        raise UserError(f"{path}: not an object with images, annotations and categories")
+        raise UserError(
+            f"{path}: not an object with images, annotations and categories; check data.annotations"
+        )
     return content
 
 
 def _slim(values: dict[str, Any]) -> dict[str, Any]:
-    """What is needed of an object: without the outlines, which are nearly all of the file."""
+    """The values needed of an object, without the outlines, which make up most of the file."""
     return {name: value for name, value in values.items() if name in _KEPT}
 
 
@@ -136,7 +137,7 @@ def _categories(content: dict[str, Any], path: Path) -> dict[int, Category]:
 
 
 def plain(name: str) -> str:
-    """A category's name as it can stand in a list of names: a comma becomes a semicolon."""
+    """A category's name for use in comma-separated lists: commas become semicolons."""
     return " ".join(name.replace(",", ";").split())
 
 
@@ -150,7 +151,7 @@ def _file_names(content: dict[str, Any], path: Path) -> dict[int | str, str]:
             raise UserError(f"{where}: another image has the id {id_!r}; give each its own")
         names[id_] = _file_name(_value(item, "file_name", str, where), where)
     if not names:
-        raise UserError(f"{path}: lists no images")
+        raise UserError(f"{path}: lists no images; check data.annotations")
     seen: set[str] = set()
     for name in names.values():
         if name in seen:
@@ -160,12 +161,12 @@ def _file_names(content: dict[str, Any], path: Path) -> dict[int | str, str]:
 
 
 def _file_name(name: str, where: str) -> str:
-    """A relative path with forward slashes that stays below the folder it counts from."""
+    """The name as a normalised relative path with forward slashes, below the images' folder."""
     path = posixpath.normpath(name.replace("\\", "/"))
     if path.startswith(("/", "../")) or path in (".", "..") or PureWindowsPath(path).drive:
         raise UserError(
-            f"{where}: file_name {name!r} leads out of the images' folder; write it relative to "
-            "data.path (links to other places are fine)"
+            f"{where}: file_name {name!r} is not below the images' folder; write it relative to "
+            "data.path (a link to a file elsewhere is allowed)"
         )
     return path
 
@@ -178,7 +179,7 @@ def _items(content: dict[str, Any], key: str, path: Path) -> list[dict[str, Any]
 
 
 def _value(item: dict[str, Any], key: str, kind: type | UnionType, where: str) -> Any:
-    """A whole number or text that has to be there."""
+    """A required integer or text."""
     value = item.get(key)
     if not isinstance(value, kind) or isinstance(value, bool):
         but = f", but {repr(value)[:80]}" if key in item else ""

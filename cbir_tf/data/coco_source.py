@@ -1,4 +1,4 @@
-"""Images with annotations in COCO's format, labelled by what is annotated most often in each."""
+"""Images with annotations in COCO's format, labelled by their most frequent category."""
 
 from __future__ import annotations
 
@@ -38,33 +38,33 @@ class _Image:
 
     @property
     def category(self) -> Category:
-        """What it has most annotations of."""
+        """The category with most annotations in the image."""
         return self.categories[0]
 
 
 def coco(data: Data) -> ImageSet:
-    """Images of COCO, or of any set in its format, that have annotations; others are counted.
+    """The annotated images of COCO or of a data set in its format; the others are only counted.
 
-    The label is the category with most annotations in the image; among several of as many, the one
-    of the larger total area, then of the smaller id (`coco_annotations.by_frequency`); at the level
-    of super-categories, the super-category of that category. Metadata holds what else there is:
+    The label is the category with most annotations in the image; in case of a tie, the category of
+    the larger total area, then of the smaller id (`coco_annotations.by_frequency`). With
+    data.coco.level: supercategory it is the super-category of that category. The metadata:
 
         category          the category above
-        categories        all of the image, the most frequent first: dog,person
-        supercategory     that of the category
-        supercategories   all of the image, in the order of the categories: animal,person
+        categories        all categories of the image, the most frequent first: dog,person
+        supercategory     super-category of the category
+        supercategories   all super-categories of the image, in the same order: animal,person
 
-    An id is the path below data.path. A listed image whose file is missing stays in the set, under
-    its file name, and so is found damaged when the images are looked at.
+    An id is the path below data.path. A listed image whose file is missing stays in the set under
+    its file name; the inspection then reports it as damaged.
 
-    The split is the source's own where there are several files, each named for its own or lying in
-    a folder that is: instances_train2014.json and instances_val2014.json.
+    If there are several files, and the name or the folder of each names another split, as
+    instances_train2014.json and instances_val2014.json, they give the split.
 
     Raises:
-        UserError: no such folder or file, a file that is malformed or inconsistent, no image of it
-            is there, or data.coco names no category.
+        UserError: the folder or a file was not found, a file is malformed or inconsistent, none of
+            its images was found, or data.coco selects no category.
     """
-    assert data.path is not None  # config_data.Data sees to it
+    assert data.path is not None  # checked by the configuration
     root = local(data.path)
     check_folder(root, "check data.path")
     files = [local(each) for each in data.annotations] or _annotation_files(root)
@@ -99,7 +99,7 @@ def _metadata(image: _Image) -> dict[str, str | float]:
 
 
 def _annotation_files(root: Path) -> list[Path]:
-    """The one instances file of a folder, or those of its splits."""
+    """The instances file of a folder, or the instances files of its splits."""
     found = sorted(root.glob("annotations/instances_*.json"))
     if not found:
         raise UserError(
@@ -109,12 +109,14 @@ def _annotation_files(root: Path) -> list[Path]:
     same_but_for_split = len({_SPLIT_WORD.sub("", each.stem) for each in found}) == 1
     if len(found) > 1 and not (same_but_for_split and len(set(splits)) == len(found)):
         names = ", ".join(each.name for each in found)
-        raise UserError(f"{found[0].parent}: holds {names}; name one of them in data.annotations")
+        raise UserError(
+            f"{found[0].parent}: contains {names}; name one of them in data.annotations"
+        )
     return found
 
 
 def _split_of(file: Path) -> str:
-    """The split that an instances file is named for, or its folder; empty: none."""
+    """The split in the name of an instances file or of its folder; empty: none."""
     return _split_in(file.stem) or _split_in(file.parent.name)
 
 
@@ -124,7 +126,7 @@ def _split_in(name: str) -> str:
 
 
 def _read(files: Sequence[Path], splits: Sequence[str]) -> tuple[list[_Image], dict[str, str]]:
-    """The images with annotations, and the super-category of every category, by its name."""
+    """The images with annotations, and the super-category of each category by name."""
     images = []
     wider: dict[str, str] = {}
     for file, split in zip(files, splits, strict=True):
@@ -133,14 +135,16 @@ def _read(files: Sequence[Path], splits: Sequence[str]) -> tuple[list[_Image], d
             known = wider.setdefault(each.name, each.supercategory)
             if known != each.supercategory:
                 raise UserError(
-                    f"{file}: the category {each.name!r} is of the super-category "
-                    f"{each.supercategory!r}, in another file of {known!r}; mend one"
+                    f"{file}: the category {each.name!r} has the super-category "
+                    f"{each.supercategory!r}, in another file {known!r}; correct one of them"
                 )
         listed = annotations.images.items()
         images += [_Image(name, split, found) for name, found in listed if found]
         without = sum(not found for _, found in listed)
         if without == len(listed):
-            raise UserError(f"{file}: none of the {without} images has an annotation")
+            raise UserError(
+                f"{file}: none of the {without} images has an annotation; check data.annotations"
+            )
         if without:
             log.info("%s: %d of %d images without annotations left out", file, without, len(listed))
     return images, wider
@@ -155,14 +159,20 @@ def _selected(images: list[_Image], wider: Mapping[str, str], options: Coco) -> 
     chosen = _chosen(counts, wider, options)
     kept = [each for each in images if each.category.name in chosen]
     if not kept:
-        raise UserError("data.coco: no image is of the chosen categories; choose others")
+        raise UserError("data.coco: no image has one of the chosen categories; choose others")
     if len(kept) < len(images):
-        log.info("%d of %d images are of the chosen categories", len(kept), len(images))
+        log.info("%d of %d images have one of the chosen categories", len(kept), len(images))
     return kept
 
 
 def _chosen(counts: Mapping[str, int], wider: Mapping[str, str], options: Coco) -> set[str]:
-    """The names of the configured categories, by number of images and super-category."""
+    """The names of the configured categories.
+
+    Args:
+        counts: number of images by category.
+        wider: super-category by category.
+        options: the selection.
+    """
     if (
         options.level == "supercategory"
         or options.supercategories
@@ -181,7 +191,7 @@ def _chosen(counts: Mapping[str, int], wider: Mapping[str, str], options: Coco) 
         asked = _known("supercategories", options.supercategories, wider.values())
         names = [name for name in names if wider[name] in asked]
     members = defaultdict(list)
-    for name in sorted(names, key=lambda name: -counts[name]):  # as many: in order of id, as before
+    for name in sorted(names, key=lambda name: -counts[name]):  # ties stay in order of id
         members[wider[name]].append(name)
     return {
         name for each in members.values() for name in each[: options.categories_per_supercategory]
@@ -200,11 +210,10 @@ def _known(key: str, names: Iterable[str], known: Iterable[str]) -> list[str]:
 
 
 def _paths(root: Path, images: Sequence[_Image]) -> list[str]:
-    """Where each image is below the folder; its file name where it is missing.
+    """The path of each image below the folder; of a missing image, its file name.
 
     Raises:
-        UserError: all are missing, several files could be meant by a name, or several images are
-            one file.
+        UserError: all are missing, a name fits several files, or several images are one file.
     """
     same_name: dict[str, list[str]] = {_last(each.name): [] for each in images}
     for path in files_below(root):
@@ -218,8 +227,8 @@ def _paths(root: Path, images: Sequence[_Image]) -> list[str]:
         paths.append(_only(root, each, found) if found else each.name)
     if len(missing) == len(images):
         raise UserError(
-            f"{root}: none of the {len(images)} images is there, as {missing[0]!r}; set data.path "
-            "to the folder of the images"
+            f"{root}: none of the {len(images)} images was found, for example {missing[0]!r}; set "
+            "data.path to the folder of the images"
         )
     path, times = Counter(paths).most_common(1)[0]
     if times > 1:
@@ -228,11 +237,11 @@ def _paths(root: Path, images: Sequence[_Image]) -> list[str]:
 
 
 def _only(root: Path, image: _Image, found: list[str]) -> str:
-    """The one of the files found that is meant."""
+    """The file of an image, out of those with its name."""
     if image.name in found:
         return image.name
     if len(found) > 1:
-        # Where the files of each split are numbered from 1, their folders tell them apart.
+        # If the files of each split are numbered from 1, only their folders differ.
         parts = {path: path.split("/")[:-1] for path in found}
         of_split = [path for path in found if image.split in map(_split_in, parts[path])]
         found = of_split if image.split and of_split else found

@@ -1,4 +1,4 @@
-"""Groups of duplicate images, the one to keep first."""
+"""Groups of duplicate images; the image to keep comes first."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ class Copy:
     """One image of a group.
 
     Attributes:
-        kind: keep: the first of its group; exact: the same bytes as one before it; near: by
-            difference hash the same picture as one before it, in one step or by way of others;
-            similar: in the group by the further pairs alone.
+        kind: keep: first image of the group; exact: the same bytes as an earlier image of the
+            group; near: the same picture as an earlier image by difference hash, directly or over
+            other images; similar: in the group by the further pairs alone.
         position: of the image in the inspection.
-        width, height: of the picture held upright, in pixels.
+        width, height: of the upright image, in pixels.
         size: of the file, in bytes.
-        bits: by which its difference hash differs from the first one's, of 256.
+        bits: number of bits, of 256, in which its difference hash differs from the first image's.
     """
 
     kind: Kind
@@ -45,20 +45,21 @@ def duplicate_groups(
     further_pairs: Iterable[tuple[np.ndarray, ...]] = (),
     max_distance: int = NEAR,
 ) -> list[tuple[Copy, ...]]:
-    """Connected groups of images with the same bytes or pictures, or paired otherwise.
+    """Connected groups of images with the same bytes, the same picture, or a further pair.
 
-    In a group the picture of most pixels comes first, then the largest file, then the first id.
+    The first image of a group is the one of most pixels, then of the largest file, then of the
+    first id.
 
     Args:
         inspection: N images.
-        further_pairs: positions, first and second, of images that belong together.
-        max_distance: most differing bits of two pictures taken for the same.
+        further_pairs: positions, first and second, of further pairs of duplicates.
+        max_distance: largest number of differing bits of duplicates.
 
     Returns:
-        The groups of two and more, the largest first, then by id of their first.
+        The groups of at least two images, the largest first, then by id of the first image.
 
     Raises:
-        ImageError, OSError: a file has gone since it was inspected.
+        ImageError, OSError: a file was removed since the inspection.
     """
     same_bytes = np.unique(inspection.digests, return_inverse=True)[1]
     same_picture = _merged(same_bytes, _near_pairs(inspection.hashes, max_distance))
@@ -75,9 +76,9 @@ def duplicate_groups(
 
 
 def _near_pairs(hashes: np.ndarray, max_distance: int) -> Iterator[tuple[np.ndarray, ...]]:
-    """Pairs that lead from each picture to all near it, equal hashes in one step to their first.
+    """Pairs that connect each image to all near ones; equal hashes are paired with their first.
 
-    Thousands of copies of one picture would make millions of pairs that say nothing new.
+    All pairs of thousands of copies would be millions, without connecting more images.
     """
     distinct, first, which = np.unique(hashes, axis=0, return_index=True, return_inverse=True)
     telling = np.flatnonzero(is_telling(hashes))
@@ -87,7 +88,7 @@ def _near_pairs(hashes: np.ndarray, max_distance: int) -> Iterator[tuple[np.ndar
 
 
 def _merged(labels: np.ndarray, pairs: Iterable[tuple[np.ndarray, ...]]) -> np.ndarray:
-    """(N,) numbers, equal where the labels are or where a chain of pairs leads."""
+    """(N,) group numbers: equal for equal labels and for images connected by a chain of pairs."""
     for one, other in pairs:
         if len(one):
             edges = (np.ones(len(one), dtype=bool), (labels[one], labels[other]))
@@ -99,7 +100,7 @@ def _merged(labels: np.ndarray, pairs: Iterable[tuple[np.ndarray, ...]]) -> np.n
 def _in_order(
     inspection: Inspection, members: list[int], same_bytes: np.ndarray, same_picture: np.ndarray
 ) -> tuple[Copy, ...]:
-    """The group, the one to keep first; each with its kind of copy."""
+    """The images of a group with their kinds, the image to keep first."""
     images, hashes = inspection.images, inspection.hashes
     looks = {each: _look(images.sources[each]) for each in members}
 
@@ -126,6 +127,6 @@ def _in_order(
 
 
 def _look(source: Path | bytes) -> tuple[int, int, int]:
-    """Width, height and bytes."""
+    """Width and height in pixels, size in bytes."""
     size = len(source) if isinstance(source, bytes) else source.stat().st_size
     return *picture_size(source), size

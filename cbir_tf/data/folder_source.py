@@ -51,21 +51,21 @@ class Entry:
 def folder(data: Data) -> ImageSet:
     """Images of a folder, in one of four layouts.
 
-    - `manifest.csv` (in the folder, or the path itself): columns path, label and, if wanted,
-      split; paths relative to the file; an empty label means unlabelled. Further columns are
-      metadata to filter by; cells that read as numbers are numbers, empty ones are left out.
-    - split folders holding class folders, `train/cat/1.jpg`, if all top-level folders are named
+    - `manifest.csv` (in the folder, or the path itself): columns path, label and optionally split;
+      paths relative to the file; an empty label means unlabelled. Further columns are metadata for
+      conditions; cells that are numbers are stored as numbers, empty cells are ignored.
+    - split folders with class folders, `train/cat/1.jpg`, if all top-level folders are named
       train, validation (val, valid) or test.
     - class folders, `cat/1.jpg`.
-    - no class folder with an image in it, `1.jpg` or `train/1.jpg`: every image is unlabelled.
+    - no class folder that contains an image, `1.jpg` or `train/1.jpg`: all images are unlabelled.
 
     An id is the path below the root, with forward slashes. Files without a known image suffix are
-    left out and counted in the log; hidden files and folders are passed over.
+    left out and counted in the log; hidden files and folders are ignored.
 
     Raises:
         UserError: the folder or manifest is missing, empty or malformed.
     """
-    assert data.path is not None  # config_data.Data sees to it
+    assert data.path is not None  # checked by the configuration
     root = data.path.expanduser()
     if root.suffix.lower() == ".csv":
         local(root.parent)
@@ -77,10 +77,10 @@ def folder(data: Data) -> ImageSet:
 
 
 def images_in_folder(path: Path) -> ImageSet:
-    """Every image below a folder, at any depth, unlabelled; or those its manifest.csv lists.
+    """Every image below a folder, at any depth, unlabelled; or the images of its manifest.csv.
 
     Raises:
-        UserError: there is no such folder, or no image in it.
+        UserError: the folder was not found, or contains no image.
     """
     root = local(path).expanduser()
     check_folder(root, "check --images")
@@ -88,12 +88,12 @@ def images_in_folder(path: Path) -> ImageSet:
         return image_set(root, _read_manifest(root / "manifest.csv"))
     paths = _image_paths(root)
     if not paths:
-        raise UserError(f"{root}: no images found; known are {_suffixes()}")
+        raise UserError(f"{root}: no images found; known suffixes are {_suffixes()}")
     return image_set(root, [Entry(each, "", "") for each in paths])
 
 
 def image_set(root: Path, entries: list[Entry]) -> ImageSet:
-    """Files below a folder, their paths the ids; classes in order of their names."""
+    """Files below a folder; ids are their paths, classes are sorted by name."""
     class_names = tuple(sorted({each.label for each in entries} - {""}))
     numbers = {name: number for number, name in enumerate(class_names)} | {"": UNLABELLED}
     return ImageSet(
@@ -135,11 +135,13 @@ def _walk_classes(root: Path) -> list[Entry]:
     if not (entries or strays or tops):
         raise UserError(f"{root}: no images and no sub-folders; {CLASS_LAYOUT}")
     if not (entries or strays):
-        raise UserError(f"{root}: no images found in class sub-folders; known are {_suffixes()}")
+        raise UserError(
+            f"{root}: no images found in class sub-folders; known suffixes are {_suffixes()}"
+        )
     if entries and strays:
         first = strays[0].path
         log.warning(
-            "%s: %d images in no class folder left out, the first %s", root, len(strays), first
+            "%s: %d images outside class folders left out, the first %s", root, len(strays), first
         )
     return entries or strays
 
@@ -168,14 +170,11 @@ def _image_paths(root: Path) -> list[str]:
 
 
 def files_below(root: Path) -> Iterator[str]:
-    """Paths of the files below a folder, relative to it; hidden ones are passed over.
-
-    Links are followed.
-    """
+    """Paths of the files below a folder, relative to it, without hidden ones; follows links."""
     seen = set()
     for folder_name, inner, files in os.walk(root, followlinks=True):
         real = os.path.realpath(folder_name)
-        if real in seen:  # a link back up would go round for ever
+        if real in seen:  # a link to a parent folder would never end
             inner.clear()
             continue
         seen.add(real)
@@ -185,7 +184,7 @@ def files_below(root: Path) -> Iterator[str]:
 
 
 def is_unicode(path: str) -> bool:
-    """Whether a path can be an id; Python stands in surrogates for bytes that are no UTF-8."""
+    """Whether a path can be an id; bytes that are not UTF-8 become surrogates in Python."""
     try:
         path.encode()
     except UnicodeEncodeError:
@@ -212,9 +211,11 @@ def _read_manifest(manifest: Path) -> list[Entry]:
     except FileNotFoundError:
         raise UserError(f"{manifest}: no such manifest; check data.path") from None
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{manifest}: cannot be read as CSV in UTF-8: {error}") from None
+        raise UserError(
+            f"{manifest}: cannot be read as CSV in UTF-8: {error}; save it as CSV in UTF-8"
+        ) from None
     if not entries:
-        raise UserError(f"{manifest}: lists no images")
+        raise UserError(f"{manifest}: lists no images; add a line for each image")
     _check_listed(manifest, entries)
     return entries
 
@@ -224,14 +225,16 @@ def _manifest_entry(row: dict[str, str | None], where: str) -> Entry:
     label = (row["label"] or "").strip()
     split = (row.get("split") or "").strip()
     if path == ".":
-        raise UserError(f"{where}: the path is empty")
+        raise UserError(f"{where}: the path is empty; write one, or remove the line")
     if path.startswith(("/", "../")):
         raise UserError(
             f"{where}: {row['path']!r} is not below the manifest's folder; write paths relative to "
-            "it (links to other places are fine)"
+            "it (a link to a file elsewhere is allowed)"
         )
     if split and split.lower() not in SPLIT_NAMES:
-        raise UserError(f"{where}: no split {split!r}; write train, validation or test, or nothing")
+        raise UserError(
+            f"{where}: no split {split!r}; write train, validation or test, or leave it empty"
+        )
     metadata = {
         name: _number(value.strip())
         for name, value in row.items()
@@ -241,7 +244,7 @@ def _manifest_entry(row: dict[str, str | None], where: str) -> Entry:
 
 
 def _number(text: str) -> str | float:
-    """Text that reads as a finite number is one."""
+    """The number if the text is a finite number, otherwise the text."""
     for kind in (int, float):
         try:
             number = kind(text)
@@ -257,10 +260,10 @@ def _check_listed(manifest: Path, entries: list[Entry]) -> None:
         if each.path in seen:
             raise UserError(f"{manifest}: {each.path!r} is listed twice; keep one of the lines")
         seen.add(each.path)
-    # os.path, as pathlib raises where a name is too long for the file system.
+    # os.path, as pathlib raises an error if a name is too long for the file system.
     missing = [each.path for each in entries if not os.path.isfile(manifest.parent / each.path)]
     if missing:
         raise UserError(
-            f"{manifest}: {len(missing)} of {len(entries)} files are not there, "
-            f"the first {missing[0]!r}; paths are relative to {manifest.parent}"
+            f"{manifest}: {len(missing)} of {len(entries)} files were not found, "
+            f"the first {missing[0]!r}; write paths relative to {manifest.parent}"
         )

@@ -22,10 +22,10 @@ log = logging.getLogger(__name__)
 
 HASH_WORDS = 4
 _HASH_SIDE = 16
-_DECODED = (64, 64)  # JPEGs decoded any smaller hash differently from a rescaled copy
-_NOTICEABLE = 2  # gray levels of 255: less is the noise of compression on an even ground
+_DECODED = (64, 64)  # a JPEG decoded at a smaller size has another hash than a rescaled copy
+_NOTICEABLE = 2  # gray levels of 255: smaller steps are compression noise on an even background
 _LISTED = 20
-_RESTART = "train again with --restart"
+_RESTART = "run cbir train with --restart"
 _COLUMNS = ("id", "path", "label", "split", "digest", "hash", "damage")
 
 
@@ -34,8 +34,8 @@ class Inspection:
     """The images that can be decoded, and the digest and hash of each.
 
     Attributes:
-        images: N images, none of them damaged, in the order of those inspected.
-        damaged: id and reason of every image left out.
+        images: the N images that are not damaged, in the order of inspection.
+        damaged: id and reason of each damaged image.
         digests: (N,) SHA-256 of each image's encoded bytes, hexadecimal.
         hashes: (N, 4) uint64, the 256 bits of each `difference_hash`.
     """
@@ -47,12 +47,12 @@ class Inspection:
 
 
 def inspect_images(images: ImageSet) -> Inspection:
-    """Read and decode every image once, in parallel; leave out those that cannot be decoded.
+    """Read and decode each image once, in parallel; leave out images that cannot be decoded.
 
-    Shows progress; memory is a few small images, whatever N.
+    Shows progress; memory holds a few small images, independent of N.
 
     Raises:
-        UserError: no training image could be decoded, or no image at all.
+        UserError: no training image, or no image at all, could be decoded.
     """
     digests: list[str] = []
     hashes: list[np.ndarray] = []
@@ -78,7 +78,7 @@ def inspect_images(images: ImageSet) -> Inspection:
 
 
 def _look(source: Path | bytes) -> tuple[str, np.ndarray] | str:
-    """Digest and difference hash of an image, or the reason why it has none."""
+    """Digest and difference hash of an image, or the reason why it could not be decoded."""
     try:
         content = source if isinstance(source, bytes) else source.read_bytes()
         picture = open_image(content, at_least=_DECODED)
@@ -90,12 +90,12 @@ def _look(source: Path | bytes) -> tuple[str, np.ndarray] | str:
 
 
 def difference_hash(picture: Image.Image) -> np.ndarray:
-    """The 256 bits of a picture's difference hash: where it gets brighter from left to right.
+    """The 256-bit difference hash of an image: where brightness increases from left to right.
 
-    The picture is scaled to 17 x 16 gray pixels; each bit compares two neighbours. Copies that
-    were scaled, compressed or recoloured differ in few bits, unrelated pictures in about 110. A
-    step of up to 2 in 255 counts as none, being the noise of compression on an even ground. A
-    picture of fewer pixels than the hash has bits gets an empty one: it has no detail to compare.
+    The image is scaled to 17 x 16 gray pixels; each bit compares two horizontal neighbours. Scaled,
+    compressed or recoloured copies differ in few bits, unrelated images in about 110. Steps of up
+    to 2 in 255 are ignored as compression noise on an even background. An image of fewer pixels
+    than the hash has bits gets an empty hash: it has too little detail to compare.
 
     Args:
         picture: RGB.
@@ -121,8 +121,8 @@ def _report_damage(images: ImageSet, inspection: Inspection) -> None:
     if not len(left) or ((images.split == "train").any() and not (left.split == "train").any()):
         what = "training images" if len(left) else "images"
         raise UserError(
-            f"none of the {what} can be decoded; the first of {len(damaged)} damaged is "
-            f"{damaged[0][0]!r}: {damaged[0][1]}"
+            f"data: none of the {what} can be decoded; check the files, the first of "
+            f"{len(damaged)} damaged is {damaged[0][0]!r}: {damaged[0][1]}"
         )
 
 
@@ -130,16 +130,16 @@ def _report_damage(images: ImageSet, inspection: Inspection) -> None:
 
 
 def write_image_table(path: Path, inspection: Inspection) -> None:
-    """Record the images a run uses, and those left out, as CSV.
+    """Write the images of a run, and the damaged ones, as CSV.
 
-    Columns: id; path (empty for images that are no files); label (the class name, or empty);
-    split; digest; hash; damage. Of a damaged image there is the id and the reason.
+    Columns: id; path (empty for images that are not files); label (class name, or empty); split;
+    digest; hash; damage. A damaged image has only its id and the reason.
 
     Raises:
         UserError: the file cannot be written.
     """
     images = inspection.images
-    names = (*images.class_names, "")  # label -1 counts from the end
+    names = (*images.class_names, "")  # label -1 is the last one
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(_COLUMNS)
@@ -159,20 +159,19 @@ def write_image_table(path: Path, inspection: Inspection) -> None:
 
 
 def read_image_table(path: Path, images: ImageSet) -> Inspection:
-    """The inspection that `write_image_table` recorded, without looking at the images again.
+    """The inspection that `write_image_table` wrote, without reading the images again.
 
     Args:
         path: the table.
-        images: the images that were inspected, loaded again; in any order.
+        images: the inspected images, loaded again; in any order.
 
     Raises:
-        UserError: there is no such table, it is damaged, or it is of other images, labels or
-            splits.
+        UserError: the table is missing or damaged, or has other images, labels or splits.
     """
     rows = _read_rows(path)
     changed = _first_change(images, rows)
     if changed is not None:
-        raise UserError(f"{path}: {changed} since; put the data back as they were, or {_RESTART}")
+        raise UserError(f"{path}: {changed} since; restore the data, or {_RESTART}")
     whole = np.array([not rows[each]["damage"] for each in images.ids.tolist()], dtype=bool)
     left = images.take(whole)
     kept = [rows[each] for each in left.ids.tolist()]
@@ -188,15 +187,15 @@ def read_image_table(path: Path, images: ImageSet) -> Inspection:
 def recorded_images(path: Path, images: ImageSet) -> ImageSet:
     """The undamaged images of a table, with the labels and splits they had in training.
 
-    Images added since training are left out and missing ones are skipped, both with a line in the
+    Images added since training are left out and missing images are skipped, both with a line in the
     log: an image added to the data must not move others from one split to another.
 
     Args:
         path: the table.
-        images: the source's images as they are now, in any split.
+        images: the current images of the source, in any split.
 
     Raises:
-        UserError: there is no such table, it is damaged, or none of its images was found.
+        UserError: the table is missing or damaged, or none of its images was found.
     """
     rows = _read_rows(path)
     ids = images.ids.tolist()
@@ -220,7 +219,7 @@ def recorded_images(path: Path, images: ImageSet) -> ImageSet:
 
 
 def _read_rows(path: Path) -> dict[str, dict[str, str]]:
-    """The rows of a table by id, each complete."""
+    """The complete rows of a table by id."""
     try:
         with path.open(encoding="utf-8", newline="") as file:
             reader = csv.DictReader(file)
@@ -241,7 +240,7 @@ def _read_rows(path: Path) -> dict[str, dict[str, str]]:
 def _first_change(images: ImageSet, rows: dict[str, dict[str, str]]) -> str | None:
     """The change of the first image that differs from its row; None: no change."""
     ids = images.ids.tolist()
-    # A photo more or less moves others to another split: it is the cause, and named first.
+    # An added or removed image can change the split of others: report the cause first.
     new = set(ids) - rows.keys()
     if new:
         return f"{min(new)!r} was added"

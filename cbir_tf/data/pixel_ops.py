@@ -1,4 +1,4 @@
-"""What can be done to a picture, without chance: uint8 (H, W, 3) in, uint8 (H, W, 3) out.
+"""Deterministic image operations: uint8 (H, W, 3) in, uint8 (H, W, 3) out.
 
 Colour operations follow Pillow's ImageEnhance and ImageOps.
 """
@@ -17,23 +17,25 @@ def to_bytes(values: tf.Tensor) -> tf.Tensor:
 
 
 def scale_to(image: tf.Tensor, height: int, width: int) -> tf.Tensor:
-    """Bilinear scaling."""
+    """The image scaled to height x width pixels, bilinear."""
     return to_bytes(tf.image.resize(image, (height, width)))
 
 
 def affine(image: tf.Tensor, matrix: tf.Tensor, shift: tf.Tensor) -> tf.Tensor:
-    """Fetch every pixel from elsewhere; what lies outside is filled by reflection.
+    """An affine transformation about the centre; pixels outside are filled by reflection.
+
+    The output pixel at offset p from the centre is the input pixel at offset `matrix` p + `shift`.
 
     Args:
         image: uint8 (H, W, 3).
-        matrix: float32 (2, 2); an offset (x, y) from the centre is fetched from `matrix` times it.
-        shift: float32 (2,), added to that: x and y in pixels.
+        matrix: float32 (2, 2), for offsets (x, y).
+        shift: float32 (2,), x and y in pixels.
     """
     height, width, _ = image.shape
     centre = tf.constant([[(width - 1) / 2], [(height - 1) / 2]])
     offset = centre + shift[:, None] - matrix @ centre
     rows = tf.concat([matrix, offset], axis=1)
-    # As float, because the kernel cuts fractions off.
+    # As float, because the kernel truncates integers.
     moved = tf.raw_ops.ImageProjectiveTransformV3(
         images=tf.cast(image[None], tf.float32),
         transforms=tf.concat([tf.reshape(rows, (1, 6)), tf.zeros((1, 2))], axis=1),
@@ -46,26 +48,26 @@ def affine(image: tf.Tensor, matrix: tf.Tensor, shift: tf.Tensor) -> tf.Tensor:
 
 
 def rotate(image: tf.Tensor, degrees: tf.Tensor) -> tf.Tensor:
-    """Turn about the centre, counter-clockwise."""
+    """Rotate about the centre, counter-clockwise."""
     angle = degrees * (3.141592653589793 / 180)
     cosine, sine = tf.cos(angle), tf.sin(angle)
     return affine(image, tf.stack([[cosine, -sine], [sine, cosine]]), tf.zeros(2))
 
 
 def shear(image: tf.Tensor, along_x: tf.Tensor, along_y: tf.Tensor) -> tf.Tensor:
-    """Slant by so many pixels for each pixel from the centre."""
+    """Shear by `along_x` and `along_y` pixels for each pixel of distance from the centre."""
     return affine(image, tf.stack([[1.0, along_x], [along_y, 1.0]]), tf.zeros(2))
 
 
 def translate(image: tf.Tensor, x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
-    """Move the picture left and up by so many pixels."""
+    """Move the image to the left by `x` and up by `y` pixels."""
     return affine(image, tf.eye(2), tf.stack([x, y]))
 
 
 def window(image: tf.Tensor, top: tf.Tensor, left: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
     """The rectangle of `size` (height, width) at (top, left), int32.
 
-    What lies outside is filled by reflection, up to one pixel less than the image is wide.
+    Pixels outside are filled by reflection, at most side - 1 pixels beyond each border.
     """
     rows = _reflect(top + tf.range(size[0]), image.shape[0])
     columns = _reflect(left + tf.range(size[1]), image.shape[1])
@@ -83,10 +85,10 @@ def recolor(
     contrast: float | tf.Tensor = 1.0,
     saturation: float | tf.Tensor = 1.0,
 ) -> tf.Tensor:
-    """Change brightness, then contrast, then saturation; each 1 leaves the picture as it is.
+    """Change brightness, then contrast, then saturation; a factor of 1 changes nothing.
 
-    0 gives black, the mean gray, and gray. All three are linear, so they are done as one matrix,
-    and values are cut to 0..255 only at the end.
+    Brightness 0 gives black, contrast 0 the mean gray, saturation 0 a gray image. All three are
+    linear and applied as one matrix, so that values are clipped to 0..255 only at the end.
     """
     values = tf.cast(image, tf.float32)
     to_gray = tf.repeat(tf.constant(LUMA)[:, None], 3, axis=1)
@@ -96,7 +98,7 @@ def recolor(
 
 
 def sharpness(image: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
-    """Away from the smoothed picture: 0 gives that, 1 the picture. The border stays."""
+    """Change the sharpness: 0 gives the smoothed image, 1 the original; the border is unchanged."""
     values = tf.cast(image, tf.float32)
     kernel = tf.constant([[1.0, 1, 1], [1, 5, 1], [1, 1, 1]]) / 13
     kernel = tf.tile(kernel[:, :, None, None], (1, 1, 3, 1))
@@ -107,7 +109,7 @@ def sharpness(image: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
 
 
 def hue(image: tf.Tensor, shift: tf.Tensor) -> tf.Tensor:
-    """Turn the colour circle by this share of it."""
+    """Shift the hue by this share of the colour circle."""
     return to_bytes(tf.image.adjust_hue(tf.cast(image, tf.float32) / 255, shift) * 255)
 
 
@@ -143,7 +145,7 @@ def posterize(image: tf.Tensor, bits: tf.Tensor) -> tf.Tensor:
 
 
 def solarize(image: tf.Tensor, threshold: tf.Tensor) -> tf.Tensor:
-    """Invert the values from a threshold on."""
+    """Invert the values at or above a threshold."""
     return tf.where(tf.cast(image, tf.float32) < threshold, image, 255 - image)
 
 

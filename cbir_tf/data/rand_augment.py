@@ -1,7 +1,7 @@
 """RandAugment: Cubuk et al., 2020, https://arxiv.org/abs/1909.13719.
 
-`keras.layers.RandAugment` takes its randomness from a generator that counts its calls, so an image
-would look different after a resume; this one is decided by the seed alone.
+`keras.layers.RandAugment` uses a generator that counts its calls, so that images would differ after
+a resume; here the seed alone decides.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ OPERATIONS: dict[str, Operation] = {
         image, 0.0, 0.45 * strength * image.shape[0]
     ),
 }
-"""The paper's fourteen, at its ranges. Strength is within -1..1; 0 leaves the picture as it is,
-except for auto_contrast and equalize, which have no strength."""
+"""The fourteen operations of the paper, with its ranges. Strength is within -1..1; 0 changes
+nothing, except for auto_contrast and equalize, which have no strength."""
 
 
 def rand_augment(image: tf.Tensor, step: RandAugment, seed: tf.Tensor) -> tf.Tensor:
-    """Some of the operations, drawn for each picture, at one magnitude and a random sign."""
+    """Random operations for each image, with the configured magnitude and a random sign."""
 
     def apply_one(image: tf.Tensor, draw: tf.Tensor) -> tf.Tensor:
         which = tf.cast(draw[0] * len(OPERATIONS), tf.int32)
@@ -51,12 +51,12 @@ def rand_augment(image: tf.Tensor, step: RandAugment, seed: tf.Tensor) -> tf.Ten
         ]
         return tf.ensure_shape(tf.switch_case(which, branches), image.shape)
 
-    # A loop of TensorFlow's, so that the operations are traced once.
+    # A TensorFlow loop, so that the operations are traced only once.
     return tf.foldl(
         apply_one, tf.random.stateless_uniform((step.operations, 2), seed), initializer=image
     )
 
 
 def _bits(strength: tf.Tensor) -> tf.Tensor:
-    """8 to 4."""
+    """From 8 bits at strength 0 to 4 bits at strength 1 or -1."""
     return 8 - tf.cast(tf.round(4 * tf.abs(strength)), tf.int32)

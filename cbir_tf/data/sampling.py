@@ -1,7 +1,7 @@
 """The images of each batch: pure functions of the labels, the seed and the epoch.
 
-An epoch's batches do not depend on the epochs before it, so a run resumed at any epoch sees the
-batches it would have seen.
+The batches of an epoch do not depend on earlier epochs, so that a resumed run uses the same batches
+as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from cbir_tf.errors import UserError
 class _Deck:
     """Cards drawn in random order, shuffled again when all have been drawn.
 
-    Each round draws each card exactly once; no hand has a card twice, even across two rounds.
+    Each round draws each card exactly once; a hand never has a card twice, even across two rounds.
     """
 
     def __init__(self, cards: np.ndarray, random: np.random.Generator) -> None:
@@ -24,7 +24,7 @@ class _Deck:
         self.left = random.permutation(cards)
 
     def draw(self, count: int) -> np.ndarray:
-        """A hand of `count` different cards, or of all where there are fewer."""
+        """A hand of `count` different cards, or of all if there are fewer."""
         hand, self.left = self.left[:count], self.left[count:]
         missing = min(count, len(self.cards)) - len(hand)
         if missing:
@@ -46,10 +46,11 @@ def balanced_batches(
 ) -> list[np.ndarray]:
     """P x K batches: P classes with K images each.
 
-    Classes are drawn evenly, whatever their sizes: in random order, each once before any is drawn
-    again. So are the images within a class. A batch has no image twice. A class with fewer than K
-    images contributes all of them, and the batch is smaller; a class with a single image is never
-    drawn, as it has no positive pair. With fewer than P such classes, all are in every batch.
+    Classes are drawn equally often, whatever their sizes: in random order, each once before any is
+    drawn again; likewise the images within a class. A batch never has an image twice. A class with
+    fewer than K images contributes all of them, and the batch is smaller; a class with a single
+    image is never drawn, as it has no positive pair. With fewer than P classes, every batch has
+    all of them.
 
     Args:
         labels: (N,) integers; images with a negative label (unlabelled) are left out.
@@ -57,7 +58,7 @@ def balanced_batches(
         images_per_class: K.
         seed: of the run, not negative.
         epoch: counted from 0.
-        steps: batches; None: as many as the images fill, at least one.
+        steps: number of batches; None: as many as the images fill, at least one.
 
     Returns:
         Arrays of int64 positions into `labels`, at most P * K long.
@@ -90,11 +91,11 @@ def shuffled_batches(
 
     Args:
         count: number of images.
-        size: images in a batch; with fewer images than that, all of them.
+        size: images per batch; all images, if there are fewer.
         seed: of the run, not negative.
         epoch: counted from 0.
-        steps: batches; None: the full ones, so that an incomplete last batch is dropped unless it
-            is the only one. Beyond the last image they are shuffled again.
+        steps: number of batches; None: the full ones, so that an incomplete last batch is dropped
+            unless it is the only one. After the last image, all images are shuffled again.
 
     Returns:
         Arrays of int64 positions below `count`.
@@ -123,13 +124,13 @@ def epoch_batches(
         batch: the sampler and its sizes.
         seed: of the run, not negative.
         epoch: counted from 0.
-        steps: batches; None: `steps_per_epoch`.
+        steps: number of batches; None: `steps_per_epoch`.
 
     Returns:
         Arrays of int64 positions into `labels`.
 
     Raises:
-        UserError: as `balanced_batches` and `shuffled_batches`.
+        UserError: from `balanced_batches` and `shuffled_batches`.
     """
     if batch.sampler == "balanced":
         return balanced_batches(
@@ -139,14 +140,14 @@ def epoch_batches(
 
 
 def steps_per_epoch(labels: np.ndarray, batch: Batch) -> int:
-    """Batches the images fill, at least one.
+    """Number of batches that the images fill, at least one.
 
     Args:
         labels: (N,) integers.
         batch: the sampler and its sizes.
 
     Raises:
-        UserError: as `balanced_batches` and `shuffled_batches`.
+        UserError: from `balanced_batches` and `shuffled_batches`.
     """
     if batch.sampler == "balanced":
         return _balanced_steps(_members(labels), batch.classes, batch.images_per_class)
@@ -171,7 +172,7 @@ def _members(labels: np.ndarray) -> list[np.ndarray]:
 
 
 def _balanced_steps(members: list[np.ndarray], classes: int, images_per_class: int) -> int:
-    """All usable images by the expected size of a batch."""
+    """Number of usable images divided by the expected batch size."""
     sizes = np.array([len(group) for group in members])
     expected = min(classes, len(members)) * np.minimum(sizes, images_per_class).mean()
     return max(1, int(sizes.sum() / expected))

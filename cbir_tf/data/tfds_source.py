@@ -20,23 +20,23 @@ from cbir_tf.types import ImageSet
 log = logging.getLogger(__name__)
 
 RETRIES = 4
-"""Of a download that fails, all within 3 seconds."""
+"""Number of retries of a failed download, all within 3 seconds."""
 
 
 def tensorflow_dataset(data: Data) -> ImageSet:
-    """An image classification data set by its TensorFlow Datasets name, as tf_flowers.
+    """An image classification data set of TensorFlow Datasets, by its name, for example tf_flowers.
 
-    Sources are the encoded images as stored; ids are `<split>/<number>` in stored order. Splits
-    named train, validation (val, valid) or test are kept; images of others get none.
+    Sources are the stored encoded images; ids are `<split>/<number>` in stored order. Splits named
+    train, validation (val, valid) or test are kept; images of other splits have no split.
 
     Args:
         data: `dataset` may name a configuration and version (`name/config:1.0.0`); `path` is the
-            folder of data sets, or of this one prepared set; its default is TFDS's own.
+            folder of all data sets, or of this prepared one; default: the folder of TFDS.
 
     Raises:
-        UserError: no such data set, it cannot be downloaded, or it has no image with a class.
+        UserError: the data set does not exist, cannot be downloaded, or has no image with a class.
     """
-    assert data.dataset is not None  # config_data.Data sees to it
+    assert data.dataset is not None  # checked by the configuration
     path = local(data.path).expanduser() if data.path else None
     builder = _builder(data.dataset, path)
     if builder.info.features is not None:  # known before anything is downloaded
@@ -64,23 +64,23 @@ def tensorflow_dataset(data: Data) -> ImageSet:
 
 
 def _prepare(name: str, builder: Any) -> None:
-    """Put the data set's files in place, downloading them where they are missing."""
+    """Download the data set, unless its files are there."""
     from tensorflow_datasets.core.download import downloader
 
     if builder.is_prepared():
         return
     log.info("%s: downloading to %s", name, builder.data_dir)
-    # Each wait is twice the one before: of TFDS's own ten tries the last would take minutes.
+    # Each wait is twice as long as the previous one: the ten retries of TFDS would take minutes.
     downloader.MAX_RETRIES = RETRIES
     logging.getLogger("urllib3").setLevel(logging.ERROR)
     try:
-        # It prints where it downloads to; standard output is for results.
+        # TFDS prints its target folder; standard output is for results.
         with contextlib.redirect_stdout(sys.stderr):
             builder.download_and_prepare()
-    except Exception as error:  # whatever its servers and its own script raise
+    except Exception as error:  # servers and the data set's script raise many kinds
         raise UserError(
             f"data.dataset: {name} is not in {builder.data_dir} and cannot be downloaded: "
-            f"{_one_line(error)}; set data.path to the folder that has it"
+            f"{_one_line(error)}; set data.path to the folder that contains it"
         ) from error
 
 
@@ -91,14 +91,19 @@ def _builder(name: str, path: Path | None) -> Any:
     if path and (path / "dataset_info.json").is_file():
         builder = tfds.builder_from_directory(path)
         if builder.name != base:
-            raise UserError(f"data.dataset: {path} holds {builder.name!r}, not {base!r}")
+            raise UserError(
+                f"data.dataset: {path} contains {builder.name!r}, not {base!r}; correct data.path "
+                "or data.dataset"
+            )
         return builder
     try:
         return tfds.builder(name, data_dir=path)
     except tfds.core.DatasetNotFoundError:
         local = {each.name: each for each in path.iterdir()} if path and path.is_dir() else {}
         if base in local:
-            raise UserError(f"data.dataset: {local[base]} does not hold {name!r}") from None
+            raise UserError(
+                f"data.dataset: {local[base]} does not contain {name!r}; check the version"
+            ) from None
         known = [*local, *tfds.list_builders(with_community_datasets=False)]
         close = difflib.get_close_matches(base.lower(), known, n=1, cutoff=0.7)
         catalog = "see https://www.tensorflow.org/datasets/catalog for the names"
@@ -127,7 +132,7 @@ def _keys(name: str, info: Any) -> tuple[str, str]:
             return image_key, label_key
     raise UserError(
         f"data.dataset: {name} is not for image classification: it has no 8-bit image with a "
-        f"class, but {', '.join(features) or 'other features'}"
+        f"class, but {', '.join(features) or 'other features'}; choose another data set"
     )
 
 
@@ -138,7 +143,7 @@ def _records(builder: Any, split: str, image_key: str) -> Any:
         split=split,
         shuffle_files=False,
         decoders={image_key: tfds.decode.SkipDecoding()},
-        # One file after the other, so that numbers are the stored order.
+        # One file after the other, to number the images in stored order.
         read_config=tfds.ReadConfig(interleave_cycle_length=1),
     )
     return tfds.as_numpy(dataset)

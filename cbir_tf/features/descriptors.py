@@ -1,4 +1,4 @@
-"""Classical features joined to one vector: an encoder that is not a network, and its file."""
+"""Classical features joined into one vector: an encoder without a network, and its file."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ FORMAT = 1
 
 @dataclass(frozen=True, eq=False)
 class Descriptors:
-    """Early fusion: each descriptor's vector of length 1 times its weight, one after the other.
+    """Early fusion: the vector of each descriptor, of length 1, times its weight, concatenated.
 
-    Where a descriptor has nothing to go by, as visual words in an image without keypoints, its
-    part is zero.
+    A descriptor that finds nothing in an image contributes zeros, for example visual words in an
+    image without keypoints.
 
     Attributes:
-        config: which.
-        vocabularies: of the visual words, by their place in `config`.
+        config: the descriptors.
+        vocabularies: of visual words, by position in `config`.
     """
 
     config: tuple[Descriptor, ...]
@@ -49,11 +49,11 @@ class Descriptors:
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        """Numbers of each descriptor's part."""
+        """Number of dimensions of each descriptor."""
         return tuple(self._size(place) for place in range(len(self.config)))
 
     def __call__(self, pixels: np.ndarray) -> np.ndarray:
-        """uint8 (B, H, W, 3) RGB -> float32 (B, D), D being the sum of `sizes`."""
+        """uint8 (B, H, W, 3) RGB -> float32 (B, D), D the sum of `sizes`."""
         parts = [
             each.weight * self._describe(place, pixels) for place, each in enumerate(self.config)
         ]
@@ -91,7 +91,7 @@ class Descriptors:
         """Write an .npz file of plain arrays: the configuration as JSON, words and their rarity.
 
         Raises:
-            UserError: it cannot be written; nothing is half-written.
+            UserError: the file cannot be written; no partial file remains.
         """
         config = [each.model_dump(mode="json") for each in self.config]
         arrays = {"about": np.array(json.dumps({"format": FORMAT, "descriptors": config}))}
@@ -108,7 +108,8 @@ class Descriptors:
         """Read what `save` wrote.
 
         Raises:
-            UserError: missing, damaged, of a later format, or OpenCV is needed and not installed.
+            UserError: the file is missing, damaged or of a later format, or OpenCV is needed but
+                not installed.
         """
         try:
             with np.load(path, allow_pickle=False) as file:
@@ -116,8 +117,8 @@ class Descriptors:
             about = json.loads(str(arrays["about"]))
             if about["format"] != FORMAT:
                 raise UserError(
-                    f"{path}: of format {about['format']}, this program reads {FORMAT}; train "
-                    "again with --restart"
+                    f"{path}: of format {about['format']}, this program reads {FORMAT}; run "
+                    "cbir train with --restart"
                 )
             config = TypeAdapter(tuple[Descriptor, ...]).validate_python(about["descriptors"])
             vocabularies = {
@@ -126,23 +127,23 @@ class Descriptors:
                 if isinstance(each, VisualWords)
             }
         except FileNotFoundError:
-            raise UserError(f"{path}: missing; train again with --restart") from None
+            raise UserError(f"{path}: missing; run cbir train with --restart") from None
         except (
             *(OSError, EOFError, ValueError, KeyError, TypeError, AttributeError),
             *(ValidationError, zipfile.BadZipFile, zlib.error),
         ) as error:
             raise UserError(
-                f"{path}: damaged ({first_line(error)}); train again with --restart"
+                f"{path}: damaged ({first_line(error)}); run cbir train with --restart"
             ) from None
         check_installed(config)
         return cls(config, vocabularies)
 
 
 def check_installed(config: Sequence[Descriptor]) -> None:
-    """Say what is missing before there is work to lose.
+    """Check for missing packages before long work begins.
 
     Raises:
-        UserError: visual words without OpenCV.
+        UserError: visual words need OpenCV, which is not installed.
     """
     if any(isinstance(each, VisualWords) for each in config):
         import_opencv()

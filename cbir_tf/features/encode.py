@@ -1,4 +1,4 @@
-"""Extraction: images through the encoder into the feature store, resumable at any moment."""
+"""Extraction: encode images and store their embeddings; resumable at any moment."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def embed(encoder: Encoder, images: ImageSet, data: Data) -> Embeddings:
     Args:
         encoder: from uint8 (B, H, W, 3) pixels to float32 (B, D) vectors.
         images: N images.
-        data: the size and the batches they are read in.
+        data: image size and batch size.
 
     Returns:
         (M, D) embeddings in the order of the images; those that cannot be decoded are left out.
@@ -41,14 +41,14 @@ def encode(encoder: Encoder, images: ImageSet, data: Data, store: FeatureStore) 
     """Write the embeddings of images into the store; unchanged images are not embedded again.
 
     Each batch is one transaction: after an interruption a second call continues where the first
-    stopped. For an image with another path, label, split or metadata only these are written; an
-    image that became unreadable is removed.
+    stopped. If only the path, label, split or metadata of an image changed, only these are written;
+    an image that can no longer be read is removed.
 
     Args:
         encoder: from uint8 (B, H, W, 3) pixels to float32 (B, D) vectors.
         images: N images.
-        data: the size and the batches they are read in.
-        store: of the same encoder.
+        data: image size and batch size.
+        store: feature store of the same encoder.
 
     Returns:
         Id and reason of each image that could not be read.

@@ -1,13 +1,13 @@
 """Conditions on stored images, compiled to SQL with parameters.
 
-A condition is one comparison, several of them all have to hold:
+A condition is one comparison; with several conditions, an image must meet all of them:
 
-    label=rose,tulip     any of several; one with a comma in quotation marks: label="lily, day",rose
+    label=rose,tulip     any of several; quote a value with a comma: label="lily, day",rose
     label!=rose          none of them
     year>=2020           numbers are compared as numbers, text as text
-    tags~cat,dog         any of several among the comma-separated values of a column of metadata:
-                         `tags=cat` asks for cat alone, `tags~cat` for cat,sofa too
-    split=test, id=..., path=..., and every column of metadata by its name
+    tags~cat,dog         any of several among the comma-separated values of a metadata column:
+                         `tags=cat` matches cat only, `tags~cat` also cat,sofa
+    split=test, id=..., path=..., and every metadata column by its name
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ def compile_conditions(
 
     Args:
         conditions: as above.
-        class_names: names the labels count into.
-        metadata_names: columns of metadata that the store has.
+        class_names: class names by label.
+        metadata_names: the store's metadata columns.
 
     Raises:
-        UserError: not a comparison, no such column or class, or an order asked of labels.
+        UserError: not a comparison, an unknown column or class, or an order comparison of labels.
 
     Example:
         >>> compile_conditions(["label=b,c", "year>=2020"], "abc", ["year"])[1]
@@ -58,15 +58,15 @@ def _compile(
     match = _CONDITION.fullmatch(condition.strip())
     if match is None:
         raise UserError(
-            f"--where {condition!r}: not a comparison; write it as label=rose,tulip or year>=2020"
+            f"where {condition!r}: not a comparison; write it as label=rose,tulip or year>=2020"
         )
     name, operator, text = match["name"].strip(), match["operator"], match["values"]
     if name not in COLUMNS and name not in metadata_names:
         known = [*COLUMNS, *sorted(metadata_names)]
-        raise UserError(f"--where {condition!r}: no column {name!r}; {nearest(name, known)}")
+        raise UserError(f"where {condition!r}: no column {name!r}; {nearest(name, known)}")
     values = _values(condition, text) if operator in ("=", "!=") else [text]
     if operator == "~" and name in COLUMNS:
-        raise UserError(f"--where {condition!r}: an image has one {name}; use =")
+        raise UserError(f"where {condition!r}: an image has one {name}; use =")
     if name == "label":
         return _labels(condition, operator, values, class_names)
     if name in COLUMNS:
@@ -79,21 +79,21 @@ def _compile(
 
 
 def _values(condition: str, text: str) -> list[str]:
-    """What is separated by commas, but for those in quotation marks, as in a CSV file."""
+    """The comma-separated values; quotation marks protect a comma, as in a CSV file."""
     try:
         (values,) = csv.reader([text], skipinitialspace=True, strict=True) if text else [[""]]
     except csv.Error as error:
-        raise UserError(f"--where {condition!r}: {error}; close the quotation marks") from None
+        raise UserError(f"where {condition!r}: {error}; close the quotation marks") from None
     return [each.strip() for each in values]
 
 
 def listed(value: Value) -> list[str]:
-    """The comma-separated values of a column, spaces around them and empty ones left out."""
+    """The comma-separated values of a column, without surrounding spaces and empty values."""
     return [each.strip(" ") for each in str(value).split(",") if each.strip(" ")]
 
 
 def _any_of(column: str, name: str, values: Sequence[str]) -> tuple[str, list[Value]]:
-    # The text as JSON, where its commas then part the items of an array.
+    # The text as a JSON array, whose items its commas separate.
     items = f"""'[' || replace(json_quote(CAST({column} AS TEXT)), ',', '","') || ']'"""
     marks = ", ".join("?" * len(values))
     expression = f"EXISTS (SELECT 1 FROM json_each({items}) WHERE trim(value) IN ({marks}))"
@@ -104,11 +104,11 @@ def _labels(
     condition: str, operator: str, values: Sequence[str], class_names: Sequence[str]
 ) -> tuple[str, list[Value]]:
     if operator not in ("=", "!="):
-        raise UserError(f"--where {condition!r}: labels have no order; use = or !=")
+        raise UserError(f"where {condition!r}: labels have no order; use = or !=")
     for value in values:
         if value not in class_names:
             advice = nearest(value, list(class_names))
-            raise UserError(f"--where {condition!r}: no class {value!r}; {advice}")
+            raise UserError(f"where {condition!r}: no class {value!r}; {advice}")
     return _comparison("label", [], operator, [list(class_names).index(each) for each in values])
 
 
@@ -119,10 +119,10 @@ def _comparison(
         marks = ", ".join("?" * len(values))
         if operator == "=":
             return f"{column} IN ({marks})", [*of_column, *values]
-        # What has no value is not that value either.
+        # An image without a value in the column meets != too.
         absent = f"{column} IS NULL OR {column} NOT IN ({marks})"
         return absent, [*of_column, *of_column, *values]
-    # SQLite orders every number before every text: only like is compared with like.
+    # SQLite orders every number before every text, so only values of one type are compared.
     kinds = "('text')" if isinstance(values[0], str) else "('integer', 'real')"
     expression = f"typeof({column}) IN {kinds} AND {column} {operator} ?"
     return expression, [*of_column, *of_column, *values]

@@ -21,12 +21,12 @@ def fit_descriptors(config: Config, training: ImageSet) -> tuple[Descriptors, li
     """The descriptors of a configuration, fitted to the training images.
 
     Args:
-        config: its descriptors, data and seed.
-        training: images.
+        config: the sections descriptors and data, and the seed, are used.
+        training: the training images.
 
     Returns:
-        The encoder, and of each descriptor its name, its numbers (dimensions) and, of visual
-        words, how many there are and the Davies-Bouldin index of each size tried.
+        The encoder, and a report for each descriptor: name, dimensions and, for visual words, their
+        number and the Davies-Bouldin index of each size tried.
 
     Raises:
         UserError: as `fit_vocabulary`.

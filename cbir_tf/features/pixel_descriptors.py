@@ -1,4 +1,4 @@
-"""Descriptors straight from the pixels: histograms of brightness and colour, and of gradients."""
+"""Descriptors of pixel values: histograms of brightness, of colour and of oriented gradients."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def unit(vectors: np.ndarray) -> np.ndarray:
 
 
 def gray(pixels: np.ndarray) -> np.ndarray:
-    """Brightness, as Pillow's convert("L"): (..., 3) uint8 RGB -> (...) uint8 (ITU-R BT.601)."""
+    """Luma as of Pillow's convert("L"): (..., 3) uint8 RGB -> (...) uint8 (ITU-R BT.601)."""
     weighted = pixels.astype(np.uint32) @ np.array([19595, 38470, 7471], np.uint32)
     return ((weighted + 0x8000) >> 16).astype(np.uint8)
 
@@ -29,7 +29,7 @@ def gray_histogram(images: np.ndarray, bins: int = 256) -> np.ndarray:
 
     Args:
         images: (B, H, W) uint8.
-        bins: equal ranges of 0..255.
+        bins: number of bins of equal width over 0..255.
 
     Returns:
         (B, bins) float64.
@@ -42,13 +42,13 @@ def gray_histogram(images: np.ndarray, bins: int = 256) -> np.ndarray:
 
 
 def color_histogram(pixels: np.ndarray, bins: int = 8, joint: bool = True) -> np.ndarray:
-    """Histogram of the colours, as `gray_histogram`.
+    """Histogram of the colours, normalised as in `gray_histogram`.
 
     Args:
         pixels: (B, H, W, 3) uint8.
-        bins: equal ranges of each channel.
-        joint: count the combinations of the three channels, of which that of ranges r, g, b is
-            number (r * bins + g) * bins + b; or each channel alone, one after the other.
+        bins: number of bins of equal width in each channel.
+        joint: true: one joint histogram, in which bins r, g, b have the position
+            (r * bins + g) * bins + b; false: one histogram for each channel, concatenated.
 
     Returns:
         (B, bins * bins * bins) float64, or (B, 3 * bins).
@@ -80,25 +80,26 @@ def _shares(numbers: np.ndarray, bins: int) -> np.ndarray:
 
 
 def hog(images: np.ndarray, side: int = 32) -> np.ndarray:
-    """Histograms of oriented gradients (Dalal and Triggs 2005), as scikit-image's `hog` has them.
+    """Histograms of oriented gradients (Dalal and Triggs 2005), equal to scikit-image's `hog`.
 
-    Nine unsigned orientations over cells of 8 x 8 pixels, each pixel voting for one of them with
-    the size of its gradient (the central difference, zero at the border); overlapping blocks of
-    2 x 2 cells, each scaled to length 1, clipped at .2 and scaled again.
+    Nine unsigned orientations in cells of 8 x 8 pixels; each pixel votes for one orientation with
+    the magnitude of its gradient (the central difference, zero at the border). Overlapping blocks
+    of 2 x 2 cells are scaled to length 1, clipped at 0.2 and scaled again.
 
     Args:
         images: (B, H, W) uint8, of any size.
-        side: of the square they are scaled to, a multiple of 8.
+        side: of the square that each image is scaled to, in pixels; a multiple of 8.
 
     Returns:
-        (B, D) float64, D as `hog_size`, each vector of length 1, or 0 for an even image.
+        (B, D) float64, D = `hog_size(side)`; each vector of length 1, or zero for an image of one
+        brightness.
     """
     vectors = [_hog(_square(image, side).astype(np.float64)) for image in images]
     return unit(np.array(vectors).reshape(len(images), hog_size(side)))
 
 
 def hog_size(side: int) -> int:
-    """Numbers in a `hog` vector: 324 for a side of 32."""
+    """Number of dimensions of a `hog` vector: 324 for a side of 32."""
     return (side // CELL - BLOCK + 1) ** 2 * BLOCK**2 * ORIENTATIONS
 
 
@@ -122,7 +123,7 @@ def _hog(image: np.ndarray) -> np.ndarray:
     )
     histograms = votes.reshape(cells, cells, ORIENTATIONS) / CELL**2
     blocks = np.lib.stride_tricks.sliding_window_view(histograms, (BLOCK, BLOCK), axis=(0, 1))
-    # The window's axes come last; in a block the cells come first, then their orientations.
+    # sliding_window_view puts the window's axes last; in a block cells come before orientations.
     vectors = blocks.transpose(0, 1, 3, 4, 2).reshape(-1, BLOCK**2 * ORIENTATIONS)
     return _scaled(np.minimum(_scaled(vectors), CLIP)).ravel()
 

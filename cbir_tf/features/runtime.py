@@ -24,12 +24,12 @@ Encoder = Callable[[np.ndarray], np.ndarray]
 """uint8 (B, H, W, 3) RGB -> float32 (B, D)."""
 
 DESCRIPTORS = ".npz"
-"""How the file of a model is named that is no network."""
+"""Suffix of the model file of classical descriptors."""
 
 OPSET = 17
 TOLERANCE = 1e-4
 PIECE_PIXELS = 2**16
-"""That a core encodes at once: of small pictures several, as every call takes its time."""
+"""Pixels that a core encodes in one call: several small images, as each call has a fixed cost."""
 _DIGEST = "cbir_tf.model"
 _COUNTED = re.compile(r"(?<=__)\d+")
 
@@ -42,19 +42,20 @@ def predict(model: keras.Model, pixels: np.ndarray) -> np.ndarray:
 def open_encoder(model: Path, size: tuple[int, int]) -> Encoder:
     """The encoder of a saved embedder, or of classical descriptors.
 
-    With ONNX Runtime installed, the embedder is exported once to a file beside it, which is used
-    from then on; its vectors are Keras' to 1e-4, or it is not used. Without, or where the export
-    fails, Keras does the work, which takes about twice as long.
+    If ONNX Runtime is installed, the embedder is exported once to a file beside the model, which is
+    used from then on if its vectors agree with those of Keras to 1e-4. Without ONNX Runtime, or if
+    the export fails, Keras encodes, which takes about twice as long.
 
     Args:
         model: model.keras, or model.npz of descriptors.
-        size: height and width of the images, with which an export is tried; it takes others too.
+        size: height and width in pixels of the test images of an export; an export takes other
+            sizes too.
 
     Returns:
         A function from uint8 (B, H, W, 3) to float32 (B, D).
 
     Raises:
-        UserError: no embedder there, or a damaged one.
+        UserError: the model is missing or damaged.
     """
     if model.suffix == DESCRIPTORS:
         from cbir_tf.features.descriptors import Descriptors
@@ -64,7 +65,7 @@ def open_encoder(model: Path, size: tuple[int, int]) -> Encoder:
 
 
 def _open_embedder(model: Path, size: tuple[int, int]) -> Encoder:
-    """Export the embedder where that is possible; else it is Keras that encodes."""
+    """The exported embedder if the export works, otherwise the embedder in Keras."""
     from cbir_tf.models import load_embedder
 
     embedder = load_embedder(model)
@@ -76,24 +77,24 @@ def _open_embedder(model: Path, size: tuple[int, int]) -> Encoder:
     except ImportError as error:
         logger.info("%s is not installed: encoding with Keras", error.name)
         return keras_encoder
-    except Exception as error:  # whatever a converter raises of an operation it does not know
+    except Exception as error:  # converters raise many kinds for unknown operations
         logger.warning("no export to ONNX (%s): encoding with Keras", error)
         return keras_encoder
     encoder = _exported(model)
     if encoder is None or not _agrees(encoder, keras_encoder, size):
-        logger.warning("the exported model's vectors are not Keras': encoding with Keras")
+        logger.warning("the exported model's vectors differ from Keras': encoding with Keras")
         model.with_suffix(".onnx").unlink(missing_ok=True)
         return keras_encoder
     return encoder
 
 
 def is_exported(model: Path) -> bool:
-    """Whether `open_encoder` can do without Keras, whose import takes seconds."""
+    """Whether `open_encoder` works without Keras, whose import takes seconds."""
     return model.suffix == DESCRIPTORS or _exported(model) is not None
 
 
 def check_model(model: Path) -> None:
-    """Read a model, whichever it is.
+    """Read a model, an embedder or descriptors, to check it.
 
     Raises:
         UserError: missing or damaged.
@@ -117,7 +118,7 @@ def _installed() -> bool:
 
 
 def _exported(model: Path) -> OnnxEncoder | None:
-    """The exported model, opened; None where there is none, or a damaged one or another's."""
+    """The exported model, opened; None if it is missing, damaged or of another model."""
     path = model.with_suffix(".onnx")
     if not (path.is_file() and model.is_file() and _installed()):
         return None
@@ -125,19 +126,20 @@ def _exported(model: Path) -> OnnxEncoder | None:
     if session is None or _digest_of(session) != sha256(model):
         return None
     if any(isinstance(side, int) for side in session.get_inputs()[0].shape[1:3]):
-        return None  # made by a version that exported for one size
+        return None  # exported by an earlier version, for one size only
     return OnnxEncoder(path, session)
 
 
 class OnnxEncoder:
     """A model in ONNX Runtime.
 
-    One picture has all cores. Of several each core has its own: threads that share every layer of
-    a batch wait for one another, and a picture at a time stays in a core's cache.
+    A single image runs on all cores. Several images are distributed over the cores, one image per
+    core at a time: threads that share each layer of a batch wait for one another, and a single
+    image fits into a core's cache.
 
     Args:
         path: the exported model.
-        session: of it, on all cores.
+        session: its session on all cores.
     """
 
     def __init__(self, path: Path, session: Any) -> None:
@@ -152,7 +154,7 @@ class OnnxEncoder:
         most = min(PIECE_PIXELS, size * (len(pixels) // cores))
         pieces = [pixels[some] for some in blocks(len(pixels), size, most)]
         session, vectors = self._shared, [np.empty(0)] * len(pieces)
-        waiting = iter(range(len(pieces)))  # of which every thread takes the next
+        waiting = iter(range(len(pieces)))  # shared: each thread takes the next piece
 
         def work() -> None:
             for number in waiting:
@@ -164,7 +166,7 @@ class OnnxEncoder:
     def by_all_cores(self, work: Callable[[], None]) -> None:
         """Run `work` on every core; each call takes pieces until none is left.
 
-        The calling thread is one of them: to be woken for every piece would cost its core more.
+        The calling thread works too: to wake it for each piece would cost more.
         """
         others = [self._threads.submit(work) for _ in range(_cores() - 1)]
         work()
@@ -178,9 +180,9 @@ class OnnxEncoder:
 
     @cached_property
     def _shared(self) -> Any:
-        """A session that runs in whatever thread calls it."""
+        """A session that runs in the calling thread."""
         session = _session(self._path, 1)
-        # The file may have gone since, or become another model's.
+        # The file may have been deleted or replaced since.
         same = session is not None and _digest_of(session) == _digest_of(self._alone)
         return session if same else self._alone
 
@@ -196,12 +198,12 @@ def _cores() -> int:
 
 
 def _session(exported: Path, threads: int) -> Any:
-    """An exported model, opened; None where it cannot be."""
+    """An exported model, opened; None if it cannot be opened."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    # Threads that wait for work by spinning take the cores from the decoder.
+    # Spinning threads would take processor time from the image decoder.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
         return onnxruntime.InferenceSession(exported, options, providers=["CPUExecutionProvider"])
@@ -225,11 +227,11 @@ def _export(embedder: keras.Model, model: Path) -> None:
         convert_variables_to_constants_v2,
     )
 
-    for name in ("tf2onnx", "tensorflow"):  # their warnings are for their own developers
+    for name in ("tf2onnx", "tensorflow"):  # their warnings do not help users
         logging.getLogger(name).setLevel(logging.ERROR)
     image = tf.TensorSpec((None, None, None, 3), tf.uint8, name="image")
     function = tf.function(lambda image: embedder(image, training=False))
-    # Not tf2onnx's from_function, which takes constants of a Normalization layer for inputs.
+    # Not tf2onnx's from_function, which treats constants of a Normalization layer as inputs.
     frozen = convert_variables_to_constants_v2(function.get_concrete_function(image))
     exported, _ = tf2onnx.convert.from_graph_def(
         frozen.graph.as_graph_def(),
@@ -245,7 +247,7 @@ def _export(embedder: keras.Model, model: Path) -> None:
 
 
 def _complementary_error(context: Any, node: Any, name: str, arguments: Any) -> None:
-    """1 - erf(x), which tf2onnx does not know and every transformer's GELU has."""
+    """1 - erf(x), part of GELU in transformers; tf2onnx does not support Erfc."""
     data_type = context.get_dtype(node.input[0])
     error = context.make_node("Erf", node.input, dtypes=[data_type])
     one = context.make_const(f"{name}_one", np.ones((), dtype=np.float32))
@@ -254,9 +256,9 @@ def _complementary_error(context: Any, node: Any, name: str, arguments: Any) -> 
 
 
 def _renumber(graph: Any, numbers: dict[str, str]) -> None:
-    """Number again the names that tf2onnx counts from the start of the process, as Conv__55.
+    """Renumber names such as Conv__55, whose numbers tf2onnx counts over the whole process.
 
-    So the same model is exported to the same bytes each time.
+    So the same model is always exported to the same bytes.
     """
 
     def renamed(name: str) -> str:

@@ -129,7 +129,7 @@ class FeatureStore:
             UserError: the file is missing, not a store, or a store of a later version.
         """
         if not path.is_file():
-            raise UserError(f"{path}: no features yet; run extract.py --run {path.parent}")
+            raise UserError(f"{path}: no features yet; run cbir extract --run {path.parent}")
         with reporting(path):
             store = cls(path)
             text = store._about("schema_version")
@@ -138,7 +138,7 @@ class FeatureStore:
             store.close()
             raise UserError(
                 f"{path}: a feature store of version {text}, this program reads up to version "
-                f"{SCHEMA_VERSION}; delete the file to extract again"
+                f"{SCHEMA_VERSION}; delete the file and run cbir extract"
             )
         with reporting(path):
             store._migrate(version)
@@ -363,7 +363,9 @@ def fingerprint_mismatch(path: Path, stored: str, wanted: str) -> UserError:
     what = "by another model"
     if model == our_model:
         what = f"with test-time augmentation {theirs or 'none'}, and {ours or 'none'} is configured"
-    return UserError(f"{path}: made {what}; delete the file and run extract.py --run {path.parent}")
+    return UserError(
+        f"{path}: made {what}; delete the file and run cbir extract --run {path.parent}"
+    )
 
 
 def _described(record: Record) -> tuple[str, str | None, int, str, str]:

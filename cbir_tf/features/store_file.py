@@ -59,5 +59,5 @@ def reporting(path: Path) -> Iterator[None]:
                 f"{path}: cannot be written ({error}); free some disk space or choose another place"
             ) from error
         raise UserError(
-            f"{path}: no usable feature store ({error}); delete it to extract again"
+            f"{path}: no usable feature store ({error}); delete it and run cbir extract"
         ) from error

@@ -1,17 +1,16 @@
-"""Test-time augmentation: the vector of an image is the mean of those of several views of it.
+"""Test-time augmentation: the vector of an image is the mean of the vectors of several views.
 
 - flip: the image and its mirror image.
-- crops: three crops, from the beginning, the middle and the end of the longer side, so that nothing
-  of the photo is left out, each with its mirror image.
-- rotations: the image turned by 0, 90, 180 and 270 degrees.
+- crops: three crops, at the start, the middle and the end of the longer side, which together cover
+  the whole image, each with its mirror image.
+- rotations: the image rotated by 0, 90, 180 and 270 degrees.
 
-Each view can be encoded at several scales, as what a network sees of a thing depends on how many
-pixels it has (Gordo et al. 2017, End-to-end learning of deep visual representations for image
-retrieval).
+Each view can be encoded at several scales, as an embedding depends on the size of the objects in
+pixels (Gordo et al. 2017, End-to-end learning of deep visual representations for image retrieval).
 
-Embedders that scale their vectors to length 1 have the mean scaled so too. Images of the gallery
-and queries go through the same views, or their vectors could not be compared: a feature store
-therefore knows with which its vectors were made. Training knows nothing of them.
+If the embedder scales its vectors to length 1, the mean is scaled to length 1 too. Gallery images
+and queries need the same views, or their vectors are not comparable: the feature store therefore
+records the views of its vectors. Training does not use them.
 """
 
 from __future__ import annotations
@@ -35,8 +34,8 @@ def averaging(encoder: Encoder, search: Search, normalize: bool) -> Encoder:
 
     Args:
         encoder: of one view.
-        search: its test_time_augmentation and test_time_scales; without any, the encoder is left as
-            it is. Images of crops are read as `viewed` has it.
+        search: test_time_augmentation and test_time_scales are used; without either, the encoder
+            is returned unchanged. For crops, images must be read with the settings of `viewed`.
         normalize: scale the mean to length 1.
 
     Example:
@@ -49,7 +48,7 @@ def averaging(encoder: Encoder, search: Search, normalize: bool) -> Encoder:
         return encoder
 
     def encode(pixels: np.ndarray) -> np.ndarray:
-        # One view after another: together they would take so many times the memory.
+        # One view after another: together they would multiply the memory needed.
         vectors = [
             encoder(_scaled(view, scale)).astype(np.float64)
             for view in _views(pixels, search.test_time_augmentation)
@@ -92,7 +91,7 @@ def _scaled(view: np.ndarray, scale: float) -> np.ndarray:
 
 
 def views_of(search: Search) -> str:
-    """The views in words, as `flip at 0.857, 1, 1.143`; none: the image alone."""
+    """The views in words, for example `flip at 0.857, 1, 1.143`; none: the image alone."""
     if search.test_time_scales == (1.0,):
         return search.test_time_augmentation
     scales = ", ".join(f"{each:g}" for each in search.test_time_scales)
@@ -100,7 +99,7 @@ def views_of(search: Search) -> str:
 
 
 def viewed(data: Data, search: Search) -> Data:
-    """How images are read for their views: with crops, three side by side."""
+    """The settings for reading images for their views: with crops, three crops side by side."""
     if search.test_time_augmentation != "crops":
         return data
     height, width = data.image_size
@@ -108,10 +107,10 @@ def viewed(data: Data, search: Search) -> Data:
 
 
 def open_run_encoder(run: Run, search: Search) -> Encoder:
-    """What makes the vectors of a run (see `cbir_tf.features.runtime.open_encoder`).
+    """The encoder of a run, with its views (see `cbir_tf.features.runtime.open_encoder`).
 
     Raises:
-        UserError: no embedder there, or a damaged one.
+        UserError: the model is missing or damaged.
     """
     encoder = runtime.open_encoder(run.model, run.config.data.image_size)
     normalize = run.config.model.normalize and not run.config.descriptors
@@ -119,13 +118,13 @@ def open_run_encoder(run: Run, search: Search) -> Encoder:
 
 
 def encoder_fingerprint(run: Run, search: Search) -> str:
-    """The fingerprint of what makes a run's vectors: its encoder and its test-time augmentation.
+    """The fingerprint of a run's encoder and its test-time augmentation.
 
-    A feature store keeps it beside the vectors, so that vectors of two encoders are never compared.
+    A feature store keeps it with the vectors, so that vectors of two encoders are never compared.
 
     Returns:
-        The SHA-256 of the model file, followed by the views where there are several, as in
-        `9f86... flip`: stores from before test-time augmentation have the digest alone.
+        The SHA-256 of the model file, followed by the views if there are several, for example
+        `9f86... flip`. Stores older than test-time augmentation have the digest alone.
 
     Raises:
         OSError: the model file could not be read.

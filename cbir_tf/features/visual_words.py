@@ -1,4 +1,4 @@
-"""Bags of visual words: SIFT descriptors of an image, counted by their nearest word."""
+"""Bag of visual words: SIFT descriptors of an image, counted by their nearest word."""
 
 from __future__ import annotations
 
@@ -15,14 +15,18 @@ from cbir_tf.progress import logger
 
 SIFT_SIZE = 128
 PATCH = 16
-# SIFT looks at a square of 4 x 4 histograms, each 1.5 times as wide as the keypoint.
+# A SIFT descriptor covers a square of 4 x 4 histograms, each 1.5 times as wide as the keypoint.
 KEYPOINT_DIAMETER = PATCH / 6
 SAMPLE, BATCH, JUDGED = 200_000, 2048, 20_000
-"""Descriptors that a vocabulary is made of (100 MB), in batches of, and by which it is judged."""
+"""Numbers of descriptors: sample to cluster (100 MB), batch, sample of the Davies-Bouldin index."""
 
 
 def import_opencv() -> ModuleType:
-    """OpenCV, or one line that says how to install it."""
+    """OpenCV.
+
+    Raises:
+        UserError: not installed.
+    """
     try:
         import cv2
     except ImportError:
@@ -35,13 +39,13 @@ def import_opencv() -> ModuleType:
 def local_descriptors(image: np.ndarray, grid: int | None) -> np.ndarray:
     """SIFT descriptors (Lowe 2004) of one image, by OpenCV.
 
-    Each is scaled to a sum of 1 and its square root taken (RootSIFT, Arandjelovic and Zisserman
-    2012), so that the euclidean distance of two compares them as histograms.
+    Each is scaled to a sum of 1, then its square root is taken (RootSIFT, Arandjelovic and
+    Zisserman 2012), so that the euclidean distance compares descriptors as histograms.
 
     Args:
         image: (H, W) uint8.
-        grid: pixels between patches of 16 x 16, all upright (Lazebnik et al. 2006); those of one
-            brightness are left out. None: where SIFT finds keypoints.
+        grid: pixels between the centres of upright 16 x 16 patches (Lazebnik et al. 2006), without
+            patches of one brightness. None: keypoints found by SIFT.
 
     Returns:
         (N, 128) float32; N may be 0.
@@ -68,33 +72,33 @@ def local_descriptors(image: np.ndarray, grid: int | None) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class Vocabulary:
-    """Visual words, and how rare each is.
+    """Visual words and their inverse document frequency.
 
     Attributes:
         words: (K, 128) float32.
-        rarity: (K,) float32, log(N / n) of a word that n of N training images have (Sivic and
-            Zisserman 2003); ones where the weighting does not need it.
+        rarity: (K,) float32, log(N / n) of a word that occurs in n of N training images (Sivic and
+            Zisserman 2003); ones where the weighting does not use it.
     """
 
     words: np.ndarray
     rarity: np.ndarray
 
     def nearest(self, descriptors: np.ndarray) -> np.ndarray:
-        """(N,) number of the word nearest to each of (N, 128) descriptors."""
+        """(N,) index of the word nearest to each of (N, 128) descriptors."""
         halves = (self.words**2).sum(axis=1) / 2
         words: np.ndarray = np.argmin(halves - descriptors @ self.words.T, axis=1)
         return words
 
     def counts(self, descriptors: np.ndarray) -> np.ndarray:
-        """(K,) how many of the descriptors are nearest to each word."""
+        """(K,) number of descriptors nearest to each word."""
         return np.bincount(self.nearest(descriptors), minlength=len(self.words))
 
     def encode(self, descriptors: np.ndarray, weighting: str) -> np.ndarray:
         """The vector of an image, of length 1; zero without descriptors.
 
         Args:
-            descriptors: (N, 128) float32, as of `local_descriptors`.
-            weighting: plain: counts; tf_idf: counts times rarity; vlad: as `vlad`.
+            descriptors: (N, 128) float32, from `local_descriptors`.
+            weighting: plain: counts; tf_idf: counts times rarity; vlad: see `vlad`.
 
         Returns:
             (K,) or, with vlad, (K * 128,) float32.
@@ -107,13 +111,13 @@ class Vocabulary:
 def vlad(descriptors: np.ndarray, nearest: np.ndarray, words: np.ndarray) -> np.ndarray:
     """Vector of locally aggregated descriptors (Jegou et al. 2010).
 
-    The differences between the descriptors and their word are summed by word; of each number the
-    square root is taken, its sign kept (power law, Jegou et al. 2012), and the part of each word
+    The differences between the descriptors and their nearest word are summed for each word. Each
+    value v becomes sign(v) sqrt(|v|) (power law, Jegou et al. 2012), then the part of each word is
     scaled to length 1 (intra-normalisation, Arandjelovic and Zisserman 2013), then the whole.
 
     Args:
         descriptors: (N, D).
-        nearest: (N,) word of each.
+        nearest: (N,) index of each descriptor's nearest word.
         words: (K, D).
 
     Returns:
@@ -132,17 +136,17 @@ def fit_vocabulary(
 
     Args:
         config: sizes and weighting.
-        images: begins a pass over the training images, (H, W) uint8 each; its argument says for
-            whom to show progress.
-        count: of the images.
-        seed: of sample and clustering.
+        images: starts a pass over the training images, (H, W) uint8 each; its argument is the
+            description of the progress bar.
+        count: number of images.
+        seed: of sampling and clustering.
 
     Returns:
-        The vocabulary, and the Davies-Bouldin index of each size (lower is better), of 20,000 of
-        the descriptors.
+        The vocabulary, and the Davies-Bouldin index of each size (lower is better), computed on
+        20,000 descriptors.
 
     Raises:
-        UserError: OpenCV is not installed, too few descriptors, or all of them alike.
+        UserError: OpenCV is not installed, or the descriptors are too few or all identical.
     """
     described = (local_descriptors(image, config.grid) for image in images("keypoints"))
     sample = sample_descriptors(described, count, seed)
@@ -165,7 +169,7 @@ def fit_vocabulary(
 def sample_descriptors(
     described: Iterable[np.ndarray], images: int, seed: int, size: int = SAMPLE
 ) -> np.ndarray:
-    """At most `size` descriptors (or one an image), about as many of every image: (N, 128)."""
+    """At most `size` descriptors (but one per image), about equally many of each: (N, 128)."""
     random = np.random.default_rng(seed)
     each = max(1, size // max(1, images))
     chosen = [one[random.permutation(len(one))[:each]] for one in described]
@@ -175,11 +179,11 @@ def sample_descriptors(
 def inverse_document_frequency(
     counts: Iterable[Sequence[int] | np.ndarray], words: int
 ) -> np.ndarray:
-    """log(N / n) of each word that n of N images have: (words,) float32.
+    """log(N / n) of each word, which occurs in n of N images: (words,) float32.
 
     Args:
-        counts: (words,) of each image.
-        words: how many there are; a word that no image has counts as in one.
+        counts: (words,) for each image.
+        words: number of words; a word that occurs in no image counts as in one.
     """
     images, having = 0, np.zeros(words, np.int64)
     for each in counts:
@@ -195,7 +199,7 @@ def _cluster(sample: np.ndarray, size: int, seed: int) -> tuple[np.ndarray, floa
 
     logger.info("clustering %d descriptors to %d words", len(sample), size)
     clustering = MiniBatchKMeans(size, batch_size=BATCH, n_init=3, random_state=seed)
-    # Threads that wait for one another by spinning make it many times slower on a busy machine.
+    # Spinning threads make the clustering many times slower on a busy machine.
     with threadpool_limits(1):
         clustering.fit(sample)
     words = clustering.cluster_centers_.astype(np.float32)
@@ -203,7 +207,7 @@ def _cluster(sample: np.ndarray, size: int, seed: int) -> tuple[np.ndarray, floa
     nearest = Vocabulary(words, np.ones(size, np.float32)).nearest(judged)
     if len(np.unique(nearest)) < 2:
         raise UserError(
-            "descriptors: the keypoints of the training images are all alike, and make no words; "
-            "are they the right images?"
+            "descriptors: the keypoints of the training images are all alike, so that they form "
+            "no words; check data.path"
         )
     return words, float(davies_bouldin_score(judged, nearest))

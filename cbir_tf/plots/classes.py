@@ -1,4 +1,4 @@
-"""How many images each class has, and in which split."""
+"""Bar chart of the number of images by class and split."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ def class_counts(
     class_names: Sequence[str],
     title: str = "Images by class",
 ) -> Path:
-    """Write the images of each class as bars, the largest class on top, parted by split.
+    """Write a bar chart of the images by class and split, the largest class on top.
 
-    Of more than 80 classes the largest are shown, as the title states.
+    With more than 80 classes only the largest are shown, as the title states.
 
     Args:
         path: where to write.
@@ -50,7 +50,7 @@ def class_counts(
         title: above the bars.
 
     Raises:
-        UserError: the place cannot be written to.
+        UserError: the file cannot be written.
     """
     return save(_figure(labels, split, class_names, title), path)
 
@@ -99,7 +99,7 @@ def _figure(
 
 
 def _draw_bars(axes: Axes, labels: np.ndarray, split: np.ndarray, shown: np.ndarray) -> None:
-    """A bar for each label shown, parted by split, with its number of images at the end."""
+    """A bar for each shown label, stacked by split, with its number of images at the end."""
     rows = np.arange(len(shown))
     ends = np.zeros(len(shown), dtype=int)
     for name, colour in zip(

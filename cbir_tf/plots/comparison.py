@@ -1,4 +1,4 @@
-"""Several runs side by side: quality by rank, and quality by speed."""
+"""Comparison of runs: quality by rank, and quality by speed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Point = tuple[float, float, float]
 
 @look()
 def comparison_plot(path: Path, runs: Sequence[Mapping[str, Any]]) -> Path:
-    """Recall and precision by k, and mAP by images a second; a colour for each run.
+    """Write recall and precision by k, and mAP by images per second; one colour for each run.
 
     Args:
         path: of the PNG file.
@@ -34,7 +34,7 @@ def comparison_plot(path: Path, runs: Sequence[Mapping[str, Any]]) -> Path:
     ranks = sorted(int(name.partition("@")[2]) for name in names if name.startswith("recall@"))
     for axes, name in zip(by_rank, BY_RANK, strict=True):
         for number, run in enumerate(runs):
-            # Beside each other, or the intervals hide one another.
+            # Side by side, so that the intervals do not overlap.
             offset = 0.3 * ((number + 0.5) / len(runs) - 0.5)
             places = [place + offset for place in range(len(ranks))]
             _draw(axes, places, [_point(run, f"{name}@{rank}") for rank in ranks], number, run)
@@ -70,7 +70,7 @@ def _draw(
     run: Mapping[str, Any],
 ) -> None:
     values, lows, highs = zip(*points, strict=True)
-    # A percentile interval need not hold the mean.
+    # A percentile interval does not always contain the mean.
     below = [max(0, value - low) for value, low in zip(values, lows, strict=True)]
     above = [max(0, high - value) for value, high in zip(values, highs, strict=True)]
     colour, marker, _ = appearance(number)

@@ -1,4 +1,4 @@
-"""Which class is taken for which: the matrix, and the mistakes themselves."""
+"""The confusion matrix, and a sheet of the wrong results."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _LEAST_READABLE_CELL = 0.16
 def confusion_matrix_png(
     path: Path, matrix: np.ndarray, class_names: Sequence[str], title: str = "Confusion matrix"
 ) -> Path:
-    """Write counts, coloured by their share of the true class.
+    """Write the confusion matrix, each count coloured by its share of the true class.
 
     Args:
         path: where to write.
@@ -42,7 +42,7 @@ def confusion_matrix_png(
         title: above the matrix.
 
     Raises:
-        UserError: the place cannot be written to.
+        UserError: the file cannot be written.
     """
     return save(_figure(matrix, class_names, title), path)
 
@@ -52,10 +52,10 @@ def mistakes_grid(
     rows: Sequence[NeighbourRow],
     title: str = "Queries whose nearest neighbour is of another class",
 ) -> Path:
-    """Write queries that were answered wrongly, each with its neighbours.
+    """Write queries whose nearest neighbour is of another class, each with its neighbours.
 
     Raises:
-        UserError: the place cannot be written to.
+        UserError: the file cannot be written.
     """
     return query_grid(path, rows, title)
 
@@ -74,7 +74,7 @@ def _figure(matrix: np.ndarray, class_names: Sequence[str], title: str) -> Figur
     name_width = max(text_width(name, name_size) for name in names)
     side = cell * classes
     upright = name_width > 0.9 * cell
-    scale = float(np.clip(side / 7, 1, 2.5))  # a large sheet is looked at from farther away
+    scale = float(np.clip(side / 7, 1, 2.5))  # a large sheet is viewed from a larger distance
     left, top = name_width + 0.65 * scale, 0.85 * scale
     bottom = (name_width if upright else 0.15) + 0.65 * scale
     width, height = max(left + side + 0.95 * scale, 4.6), top + side + bottom
@@ -101,7 +101,7 @@ def _figure(matrix: np.ndarray, class_names: Sequence[str], title: str) -> Figur
 
 
 def _cell_side(classes: int) -> float:
-    """Inches: roomy for few classes, never a sheet longer than a printer's roll for many."""
+    """Inches: large cells for few classes, a bounded sheet size for many."""
     side = np.interp(classes, [2, 5, 10, 30, 100], [0.95, 0.8, 0.58, 0.36, 0.24])
     return float(min(side, _LONGEST / classes))
 
@@ -123,7 +123,7 @@ def _name_classes(
 
 
 def _write_counts(axes: Axes, counts: np.ndarray, shares: np.ndarray, cell: float) -> None:
-    """Each count that is not 0, all in the largest size at which the longest fits its cell."""
+    """Write each count other than 0, in the largest font size at which the longest count fits."""
     longest = max((f"{count:,}" for count in counts.flat), key=len)
     fitting = TEXT_SIZE * 0.82 * cell / text_width(longest, TEXT_SIZE)
     size = float(min(TEXT_SIZE, fitting, cell * 72 * 0.6))

@@ -1,4 +1,4 @@
-"""What training did, epoch by epoch: loss, retrieval metrics, learning rate."""
+"""Training curves: loss, retrieval metrics and learning rate by epoch."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from cbir_tf.plots.style import (
 )
 
 _RETRIEVAL = ("recall", "precision", "map", "r_precision", "mrr", "accuracy")
-_FIRST_METRIC_COLOUR = 4  # other colours than the losses, with which metrics have no pairs
-_FEW_EPOCHS = 30  # up to here every epoch gets a dot
-_WIDE_RANGE = 30.0  # from this ratio on, learning rates are drawn on a logarithmic scale
+_FIRST_METRIC_COLOUR = 4  # metrics do not share the colours of the losses
+_FEW_EPOCHS = 30  # up to this number each epoch has a dot
+_WIDE_RANGE = 30.0  # from this ratio, learning rates have a logarithmic scale
 
 
 def loss_curves(
@@ -36,7 +36,7 @@ def loss_curves(
     monitor: str | None = None,
     loss: str = "triplet loss",
 ) -> Path:
-    """Write the loss of training and validation, beside it the validation retrieval metrics.
+    """Write the training and validation loss, and beside it the validation retrieval metrics.
 
     The best epoch is marked in both panels. Epochs whose value is not finite are left out of the
     line and named.
@@ -50,7 +50,7 @@ def loss_curves(
         loss: what the loss is called.
 
     Raises:
-        UserError: the place cannot be written to.
+        UserError: the file cannot be written.
     """
     return save(_loss_figure(history, monitor, loss), path)
 
@@ -58,7 +58,7 @@ def loss_curves(
 def learning_rate_curve(
     path: Path, steps: Sequence[int], rates: Sequence[float], steps_per_epoch: int
 ) -> Path:
-    """Write the learning rate over the epochs, on a logarithmic scale where its range is wide.
+    """Write the learning rate over the epochs, on a logarithmic scale if its range is wide.
 
     Args:
         path: where to write.
@@ -67,7 +67,7 @@ def learning_rate_curve(
         steps_per_epoch: steps.
 
     Raises:
-        UserError: the place cannot be written to.
+        UserError: the file cannot be written.
     """
     return save(_rate_figure(steps, rates, steps_per_epoch), path)
 
@@ -123,7 +123,7 @@ def _rate_figure(steps: Sequence[int], rates: Sequence[float], steps_per_epoch: 
     figure = new_figure(6.4, 4.0, layout=padded())
     axes = figure.subplots()
     few = len(values) <= _FEW_EPOCHS
-    # The last rate holds for as long as the shortest before it.
+    # The last rate is drawn as long as the shortest interval.
     end = epochs[-1] + (np.diff(epochs).min() if len(epochs) > 1 else 1.0)
     axes.plot(
         [*epochs, end],
@@ -147,7 +147,7 @@ def _rate_figure(steps: Sequence[int], rates: Sequence[float], steps_per_epoch: 
 
 
 def rate_name(rate: float, _: int | None = None) -> str:
-    """As configurations write rates: 0.01, 1e-5, 2.5e-4."""
+    """A learning rate as in configuration files: 0.01, 1e-5, 2.5e-4."""
     if rate == 0 or abs(rate) >= 1e-3:
         return f"{rate:.4g}"
     mantissa, exponent = f"{rate:.2e}".split("e")

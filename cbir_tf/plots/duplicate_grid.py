@@ -1,4 +1,4 @@
-"""A sheet of groups of duplicates, the image to keep first in each."""
+"""A sheet of duplicate groups; the image to keep comes first in each."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from cbir_tf.plots.style import clean
 from cbir_tf.types import ImageSet
 
 GROUPS = 20
-"""Groups drawn, at most: the largest."""
+"""Largest number of groups drawn, the largest groups."""
 IMAGES = 10
-"""Images drawn of each group, at most."""
+"""Largest number of images drawn of each group."""
 _SIDE = 224  # pixels
 
 
@@ -49,7 +49,7 @@ def duplicate_grid(
 def _pixels(source: Path | bytes) -> np.ndarray | None:
     try:
         return decode_original(source, _SIDE)
-    except ImageError:  # deleted in the meantime
+    except ImageError:  # the file was deleted meanwhile
         return None
 
 
@@ -64,7 +64,7 @@ def _heading(image: DuplicateImage, group_size: int) -> str:
 
 
 def _caption(image: DuplicateImage) -> str:
-    """Name, folder, size."""
+    """Caption: name, folder, size."""
     place = Path(image.id)
     size = f"{image.width} x {image.height}, {image.bytes / 1e3:.0f} kB"
     folder = "" if place.parent == Path() else str(place.parent)

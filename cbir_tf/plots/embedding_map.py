@@ -1,4 +1,4 @@
-"""The embedding map: each image is a point, near its neighbours; as a picture or interactive."""
+"""The embedding map, each image a point near its neighbours, as a picture or a web page."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _LEGEND_ENTRIES = 120
 
 _SIGNATURES = {b"\xff\xd8\xff": "jpeg", b"\x89PNG\r\n\x1a\n": "png"}
 
-# The policy keeps the page from loading anything from other hosts.
+# The policy forbids the page to load anything from other hosts.
 _PAGE = """\
 {% block preamble %}
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data: blob:; \
@@ -60,8 +60,8 @@ _HINT = (
     "Hover over a point to see its image. Click a class to hide it. Drag to move, wheel to zoom."
 )
 
-# Each class has its own tooltip. All have one size, so that over overlapping points the upper
-# tooltip covers the others completely.
+# Each class has a tooltip. All have the same size, so that for overlapping points the upper tooltip
+# covers the others completely.
 _TOOLTIP = """\
 <div style="display: flex; gap: 10px; align-items: center; width: 360px; height: 100px; \
 overflow: hidden; font: 13px system-ui, sans-serif; color: #22272e">
@@ -81,7 +81,7 @@ def embedding_map_png(
     title: str = "Embedding map",
     axis_names: Sequence[str] = AXIS_NAMES,
 ) -> Path:
-    """Write the map as a picture, one colour (from the eleventh class on: and shape) a class.
+    """Write the map as a picture, with a colour (from the eleventh class, also a shape) per class.
 
     Args:
         path: where to write.
@@ -92,7 +92,7 @@ def embedding_map_png(
         axis_names: of each dimension.
 
     Raises:
-        UserError: the place cannot be written to.
+        UserError: the file cannot be written.
     """
     return save(_figure(points, labels, class_names, title, axis_names), path)
 
@@ -106,9 +106,9 @@ def embedding_map_html(
     thumbnails: Sequence[bytes],
     title: str = "Embedding map",
 ) -> Path:
-    """Write the map as one self-contained page: hover shows image, id and class; legend hides.
+    """Write the map as a self-contained web page with thumbnails and a legend that hides classes.
 
-    The page takes about 1.3 MB and 4/3 of the thumbnails' bytes, and asks nothing of the network.
+    The page has about 1.3 MB plus 4/3 of the thumbnails' bytes and makes no network request.
 
     Args:
         path: where to write.
@@ -120,7 +120,7 @@ def embedding_map_html(
         title: above the map and of the page.
 
     Raises:
-        UserError: the place cannot be written to.
+        UserError: the file cannot be written.
     """
     from bokeh.embed import file_html
     from bokeh.resources import INLINE
@@ -172,9 +172,9 @@ def _draw_points(
     names: dict[int, str],
     axis_names: Sequence[str],
 ) -> None:
-    """The points of each label, and axes without numbers."""
+    """Draw the points of each label, and axes without numbers."""
     size = np.clip(30_000 / max(len(points), 1), 7, 48)
-    # Unlabelled images, -1, come first and so lie beneath the others.
+    # Unlabelled images, -1, are drawn first, beneath the others.
     for label, name in names.items():
         colour, marker, _ = appearance(label)
         style: dict[str, Any] = {
@@ -187,7 +187,7 @@ def _draw_points(
             "label": name,
         }
         axes.scatter(*points[labels == label].T, **style)
-    # The axes have no direction and no unit: only which points are near each other has a meaning.
+    # The axes have no unit and no meaning; only distances between points have.
     for letter, name in zip("xyz", axis_names, strict=False):
         axes.set(**{f"{letter}ticks": [], f"{letter}label": name})
         if len(axis_names) == 3:
@@ -198,7 +198,7 @@ def _draw_points(
 
 
 def _draw_legend(axes: Axes, present: np.ndarray, counts: np.ndarray, columns: int) -> None:
-    """The classes beside the map; of very many, the largest."""
+    """Draw the legend of classes beside the map; of very many, only the largest."""
     handles, names = axes.get_legend_handles_labels()
     shown = np.sort(np.argsort(-counts, kind="stable")[:_LEGEND_ENTRIES])
     legend = axes.legend(

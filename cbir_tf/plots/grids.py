@@ -1,4 +1,4 @@
-"""Sheets of images: samples, augmentations, queries with what was found for them."""
+"""Sheets of images: samples, augmentations, reconstructions, queries with their neighbours."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _CELLS_A_LINE = 10
 
 @dataclass(frozen=True)
 class NeighbourRow:
-    """A query and what was found for it, nearest first.
+    """A query and its neighbours, the nearest first.
 
     Attributes:
         query_image: uint8 pixels, or None.
@@ -67,7 +67,7 @@ def image_grid(
         title: above the sheet.
 
     Raises:
-        UserError: the place cannot be written to.
+        UserError: the file cannot be written.
     """
     return save(_image_figure(images, captions, columns, title), path)
 
@@ -75,10 +75,10 @@ def image_grid(
 def sample_grid(
     path: Path, images: Sequence[Pixels], labels: Sequence[str], title: str = "Samples"
 ) -> Path:
-    """Write some images of a set in a sheet about as wide as high, captioned by class name.
+    """Write some images of a set in a nearly square sheet, captioned with their classes.
 
     Raises:
-        UserError: the place cannot be written to.
+        UserError: the file cannot be written.
     """
     columns = int(np.clip(np.ceil(np.sqrt(len(images))), 1, 10))
     return image_grid(path, images, labels, columns, title)
@@ -90,7 +90,7 @@ def augmentation_grid(
     augmented: Sequence[Sequence[Pixels]],
     title: str = "Augmentation",
 ) -> Path:
-    """Write a row for each original, beside it the variants training would see.
+    """Write a row for each original, with its augmented variants beside it.
 
     Args:
         path: where to write.
@@ -99,7 +99,7 @@ def augmentation_grid(
         title: above the sheet.
 
     Raises:
-        UserError: the place cannot be written to.
+        UserError: the file cannot be written.
     """
     rows = []
     for number, (original, variants) in enumerate(zip(originals, augmented, strict=True)):
@@ -120,7 +120,7 @@ def reconstruction_grid(
     errors: Sequence[float],
     title: str = "Reconstructions",
 ) -> Path:
-    """Write an image in each column: what it is, what was made of it below.
+    """Write a column for each image: the original above its reconstruction.
 
     Args:
         path: where to write.
@@ -129,7 +129,7 @@ def reconstruction_grid(
         title: above the sheet.
 
     Raises:
-        UserError: the place cannot be written to.
+        UserError: the file cannot be written.
     """
     cells = [
         [Cell(image, heading="" if column else heading) for column, image in enumerate(images)]
@@ -163,7 +163,7 @@ def neighbour_grid(
         title: above the sheet.
 
     Raises:
-        UserError: the place cannot be written to.
+        UserError: the file cannot be written.
     """
     row = NeighbourRow(query_image, query_caption, neighbour_images, captions, correct)
     return query_grid(path, [row], title)
@@ -175,7 +175,7 @@ def query_grid(
     """Write several queries, a row each, in the manner of `neighbour_grid`.
 
     Raises:
-        UserError: the place cannot be written to.
+        UserError: the file cannot be written.
     """
     return save(_query_figure(rows, title), path)
 
@@ -189,7 +189,7 @@ def group_grid(path: Path, groups: Sequence[Sequence[Member]], title: str) -> Pa
         title: above the sheet.
 
     Raises:
-        UserError: the place cannot be written to.
+        UserError: the file cannot be written.
     """
     return save(_group_figure(groups, title), path)
 

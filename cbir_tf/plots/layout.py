@@ -1,4 +1,4 @@
-"""Layouts: vectors of any dimension as points of the plane."""
+"""Layouts: projections of vectors of any dimension to the plane."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _logger = logging.getLogger(__name__)
 
 
 def spread(labels: Iterable[int], count: int, seed: int) -> np.ndarray:
-    """(at most count,) int64 random positions of images to show, the classes taking turns."""
+    """(at most count,) int64 random positions of images to show, classes in turn."""
     labels = np.asarray(labels)
     order = np.random.default_rng(seed).permutation(len(labels))
     turn = np.zeros(len(labels), dtype=int)
@@ -64,7 +64,7 @@ def project(vectors: np.ndarray, method: Method = "umap", seed: int = 0) -> np.n
 
 
 def possible_method(vectors: np.ndarray, method: Method) -> Method:
-    """The method by which `project` lays these vectors out: pca where they are too few."""
+    """The method that `project` uses for these vectors: pca if they are too few."""
     return method if method == "pca" or len(np.unique(vectors, axis=0)) >= FEWEST else "pca"
 
 
@@ -102,7 +102,7 @@ def _pca(vectors: np.ndarray, seed: int) -> np.ndarray:
 
 
 def principal_components(vectors: np.ndarray, dimensions: int, seed: int = 0) -> np.ndarray:
-    """(N, dimensions) vectors along their first principal components; 0 where there are fewer."""
+    """(N, dimensions) first principal components; missing components are 0."""
     points = np.zeros((len(vectors), dimensions))
     components = min(dimensions, *vectors.shape)
     # Equal vectors have no principal direction: all points stay at the origin.

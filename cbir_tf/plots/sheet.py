@@ -41,7 +41,7 @@ _KEY = 0.24
 _LEAST_WIDTH = 4.5
 
 _FRAME = 3.0  # points
-_PIXELS = 480  # longest side of an image as drawn; more is not to be seen
+_PIXELS = 480  # longest side of an image as drawn; more would not be visible
 _CAPTION_LINES = 3
 
 Pixels = np.ndarray | None
@@ -56,8 +56,8 @@ class Cell:
         image: uint8 pixels, or None.
         caption: up to three lines below it.
         heading: a word or two above it.
-        correct: whether its frame is that of a right or of a wrong one; None: of neither.
-        query: whether this is the query, which is drawn apart from the results.
+        correct: frame of a correct (true) or wrong (false) result; None: a neutral frame.
+        query: whether this is a query, which has a gap to the results.
     """
 
     image: Pixels
@@ -73,7 +73,7 @@ class Cell:
 
 @look()
 def sheet(rows: Sequence[Sequence[Cell | None]], title: str) -> Figure:
-    """Rows of cells; a row's first cell stands apart where it is a query, as does any later one.
+    """Rows of cells; queries have a gap to the cells beside them.
 
     Args:
         rows: cells from left to right, None for an empty place.
@@ -113,7 +113,7 @@ def sheet(rows: Sequence[Sequence[Cell | None]], title: str) -> Figure:
 
 
 def _starts(row: Sequence[Cell | None], apart: bool) -> list[float]:
-    """Where each cell of a row begins, in inches from the first."""
+    """Left edge of each cell of a row, in inches from the first."""
     starts = [0.0]
     for column, (before, cell) in enumerate(pairwise(row)):
         gap = _GAP
@@ -188,7 +188,7 @@ def _draw_image(figure: Figure, cell: Cell, left: float, top: float) -> None:
 
 
 def _draw_sign(axes: Axes, sign: str, colour: str) -> None:
-    """A badge in the upper right corner, for whom red and green are alike."""
+    """A badge in the upper right corner, for people who cannot distinguish red and green."""
     axes.annotate(
         sign,
         (1, 1),

@@ -1,4 +1,4 @@
-"""The common look of every picture: fonts, colours, sizes, and text that always fits."""
+"""The common style of all plots: fonts, colours, sizes, and text that fits its place."""
 
 from __future__ import annotations
 
@@ -37,8 +37,7 @@ PALETTE = (
     "#aa6600",
     "#990066",
 )
-# From the eleventh class on the colours come again with another shape. Matplotlib's and bokeh's
-# names of each shape.
+# From the eleventh class on, colours repeat with another shape: names in matplotlib and in bokeh.
 MARKERS = (
     ("o", "circle"),
     ("^", "triangle"),
@@ -79,14 +78,14 @@ _LOCK = threading.RLock()
 
 @contextmanager
 def look() -> Iterator[None]:
-    """Draw in the common look, whatever the user's own matplotlib settings, and put those back.
+    """Draw in the common style; the user's matplotlib settings are restored afterwards.
 
-    Matplotlib's settings belong to the process, so one thread draws at a time.
+    The settings are global to the process, so only one thread draws at a time.
     """
     settings: dict[Any, Any] = {
         "font.family": list(_families()),
         "font.size": TEXT_SIZE,
-        # Labels are file and class names: a dollar in them is a dollar.
+        # Labels are file and class names: a dollar sign in them does not start a formula.
         "text.parse_math": False,
         "text.usetex": False,
         "text.color": INK,
@@ -122,14 +121,14 @@ def look() -> Iterator[None]:
         "image.interpolation": "auto",
     }
     with _LOCK, matplotlib.rc_context(settings), warnings.catch_warnings():
-        # A sign that no installed font has is drawn as a box; there is nothing to do about it.
+        # A character that no installed font contains is drawn as a box.
         warnings.filterwarnings("ignore", message="Glyph .* missing")
         yield
 
 
 @functools.cache
 def _families() -> tuple[str, ...]:
-    """DejaVu Sans, which comes with matplotlib, then what is installed for further scripts."""
+    """DejaVu Sans, which is part of matplotlib, then installed fonts for other scripts."""
     installed = set(font_manager.fontManager.get_font_names())
     return ("DejaVu Sans", *(name for name in _CJK_FAMILIES if name in installed))
 
@@ -142,13 +141,13 @@ def new_figure(width: float, height: float, **options: Any) -> Figure:
 
 
 def padded() -> ConstrainedLayoutEngine:
-    """The layout of curves: nothing overlaps, and there is some room at the edges."""
+    """A layout engine for curves, without overlaps and with margins."""
     return ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12, wspace=0.06)
 
 
 @look()
 def note(text: str, title: str = "") -> Figure:
-    """A small figure that says why there is nothing to draw."""
+    """A small figure with a text, for plots without data."""
     figure = new_figure(6, 2)
     if title:
         figure.text(
@@ -160,10 +159,10 @@ def note(text: str, title: str = "") -> Figure:
 
 @look()
 def save(figure: Figure, path: Path) -> Path:
-    """Write a figure whole or not at all, in the format that the path's suffix names.
+    """Write a figure completely or not at all, in the format of the path's suffix.
 
     Raises:
-        UserError: no such format, or the place cannot be written to.
+        UserError: unknown format, or the file cannot be written.
     """
     path = Path(path)
     formats = figure.canvas.get_supported_filetypes()
@@ -189,13 +188,13 @@ def class_name(label: int, class_names: Sequence[str]) -> str:
 
 
 def clean(text: str) -> str:
-    """One line of printable text: control signs become spaces, broken encodings a question mark."""
+    """One line of printable text: control characters become spaces, surrogates question marks."""
     whole = str(text).encode("utf-8", "replace").decode("utf-8")
     return "".join(each if each.isprintable() else " " for each in whole).strip()
 
 
 def shortened(text: str, length: int) -> str:
-    """Clean text of at most `length` signs, cut in the middle: the ends tell names apart."""
+    """Clean text of at most `length` characters, cut in the middle, as names differ at the ends."""
     text = clean(text)
     if len(text) <= length:
         return text
@@ -244,7 +243,7 @@ def _ruler() -> RendererAgg:
 
 
 def heading(figure: Figure, title: str, left: float, below: float) -> None:
-    """Write a title that fits, so many inches from the figure's left and upper edge."""
+    """Write a title that fits, `left` and `below` inches from the figure's left and upper edge."""
     width, height = figure.get_size_inches()
     figure.text(
         left / width,
@@ -257,7 +256,7 @@ def heading(figure: Figure, title: str, left: float, below: float) -> None:
 
 
 def bare(axes: Axes) -> None:
-    """No ticks, no spines."""
+    """Remove ticks and spines."""
     axes.set_xticks([])
     axes.set_yticks([])
     axes.spines[:].set_visible(False)

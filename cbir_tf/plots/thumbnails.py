@@ -9,7 +9,7 @@ from PIL import Image
 
 
 def as_picture(image: np.ndarray) -> Image.Image:
-    """An RGB picture from uint8 pixels; what is transparent becomes white.
+    """An RGB picture from uint8 pixels, transparent pixels on white.
 
     Args:
         image: uint8, (H, W) or (H, W, 1) gray, (H, W, 3) RGB, or (H, W, 4) RGBA.
@@ -34,7 +34,7 @@ def as_picture(image: np.ndarray) -> Image.Image:
 
 
 def within(picture: Image.Image, side: int) -> Image.Image:
-    """The picture shrunk, proportions kept, so that neither side exceeds `side` pixels."""
+    """The picture scaled down so that no side exceeds `side` pixels, with its aspect ratio."""
     longest = max(picture.size)
     if longest <= side:
         return picture
@@ -43,7 +43,7 @@ def within(picture: Image.Image, side: int) -> Image.Image:
 
 
 def thumbnail(image: np.ndarray, side: int = 64) -> bytes:
-    """A small JPEG of an image: proportions kept, no side longer than `side` pixels.
+    """A small JPEG of an image, no side longer than `side` pixels, with its aspect ratio.
 
     Args:
         image: uint8, (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), of any size.

@@ -1,4 +1,4 @@
-"""The trials of a hyper-parameter search: one after the other, and by each parameter."""
+"""The trials of a hyper-parameter search, by number and by parameter."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _STATES: Mapping[str, dict[str, Any]] = {
 
 
 def trials_plot(path: Path, rows: Sequence[Mapping[str, Any]], space: Space, monitor: str) -> Path:
-    """Write the value of every trial by its number and by each parameter, the best one marked.
+    """Write the value of each trial by its number and by each parameter; the best is marked.
 
     Args:
         path: where to write.
@@ -46,7 +46,7 @@ def trials_plot(path: Path, rows: Sequence[Mapping[str, Any]], space: Space, mon
         monitor: what the values are; lower is better if it ends in "loss".
 
     Raises:
-        UserError: the place cannot be written to.
+        UserError: the file cannot be written.
     """
     return save(_figure(rows, space, monitor), path)
 
@@ -131,7 +131,7 @@ def _by_parameter(
 def _scatter(
     axes: Axes, rows: Sequence[Mapping[str, Any]], places: Sequence[float], best: Any
 ) -> None:
-    """A dot for each trial, as its state is drawn, and a star for the best one."""
+    """Draw a dot for each trial, styled by its state, and a star for the best one."""
     for state, options in _STATES.items():
         chosen = [
             (place, row["value"])

@@ -1,4 +1,4 @@
-"""How much of the variance of embeddings their principal components hold."""
+"""The share of the variance of embeddings explained by their principal components."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from cbir_tf.plots.style import (
 )
 
 MARKED = (0.5, 0.9, 0.99)
-_FEW = 30  # up to here every component gets a dot
+_FEW = 30  # up to this number each component has a dot
 _BLOCK = 8192
 
 
 def explained_variance(vectors: np.ndarray) -> np.ndarray:
-    """The share of the variance that the first 1, 2, ... principal components hold together.
+    """The share of the variance explained by the first 1, 2, ... principal components.
 
     Takes a few megabytes beside the vectors, but for a square of the smaller of N and D.
 
@@ -47,7 +47,7 @@ def explained_variance(vectors: np.ndarray) -> np.ndarray:
     if len(vectors) < 2 or not np.ptp(vectors, axis=0).any():
         return np.empty(0)
     mean = vectors.mean(axis=0, dtype=np.float64)
-    # Both products have the same eigenvalues, but for zeros.
+    # Both products have the same eigenvalues except zeros.
     if len(vectors) < vectors.shape[1]:
         centred = vectors - mean
         product = centred @ centred.T
@@ -70,7 +70,7 @@ def variance_curve(path: Path, shares: np.ndarray, title: str = "Explained varia
         title: above the curve.
 
     Raises:
-        UserError: the place cannot be written to.
+        UserError: the file cannot be written.
     """
     return save(_figure(np.asarray(shares), title), path)
 

@@ -1,18 +1,18 @@
 """Two-step search: predict the class of a query, then search the images of that class.
 
-A classifier gives a query the probability p(c) of every class c, and every image of the gallery has
-a class. With d the distance of an image of class c, and c* the likeliest class of the query:
+A classifier gives a query the probability p(c) of each class c, and each image of the gallery has a
+class. With d the distance of an image of class c, and c* the most probable class of the query:
 
-- hard: the images of c* come first, by d; where they are fewer than wanted, those of the next
-  likely class follow, and so on, so that k are found whenever there are k.
-- soft: images are ranked by d * (p(c*) / p(c)) ** weight. Images of c* keep their distance, the
-  others move away the less likely their class is. At a weight of 0 it is plain search, and as the
-  weight grows it tends to the order of hard, except that images at a distance of 0 stay first.
-  A p(c) below 1e-6 counts as 1e-6.
+- hard: the images of c* come first, ordered by d, then those of the next most probable class, and
+  so on, so that k images are found if the gallery has k.
+- soft: images are ordered by d * (p(c*) / p(c)) ** weight. Images of c* keep their distance; the
+  less probable the class of an image, the larger its distance. A weight of 0 is plain search; with
+  a growing weight the order approaches that of hard, except that images at a distance of 0 stay
+  first. A p(c) below 1e-6 counts as 1e-6.
 
-Both are exact over the whole gallery, with every index: classes are searched one by one, those that
-can hold any of the k first. This costs a search of part of the gallery for hard; for soft one of
-all of it, and again of the classes that are likely enough.
+Both are exact over the whole gallery, with every index: each class that can contain one of the k
+first images is searched separately. Hard searches a part of the gallery; soft searches all of it,
+then the classes of sufficient probability once more.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ LEAST_PROBABILITY = 1e-6
 
 @dataclass(frozen=True, eq=False)
 class ClassRouter:
-    """Sends a query to the images of its likely classes.
+    """Directs a query to the images of its most probable classes.
 
     Attributes:
-        classifier: gives a query the probabilities of C classes.
+        classifier: predicts the probabilities of C classes.
         names: C class names.
-        class_of: (N,) int64, class of each gallery image in order of id, as a position among the
+        class_of: (N,) int64, class of each gallery image in order of id, as a position in the
             classifier's labels.
-        settings: mode and weight.
+        settings: mode and weight are used.
     """
 
     classifier: Classifier
@@ -49,7 +49,7 @@ class ClassRouter:
     settings: TwoStep
 
     def take(self, which: np.ndarray) -> ClassRouter:
-        """The router of a part of the gallery: these positions, or where this mask is true."""
+        """The router of a part of the gallery, given by positions or by a mask."""
         return replace(self, class_of=self.class_of[which])
 
     def with_added(
@@ -58,7 +58,7 @@ class ClassRouter:
         """The router of a larger gallery.
 
         Args:
-            before: (M,) positions in this gallery, before which each of the new images comes.
+            before: (M,) positions in this gallery at which the new images are inserted.
             more: M new images, in order of id.
             class_names: names by label.
         """
@@ -66,7 +66,7 @@ class ClassRouter:
         return replace(self, class_of=np.insert(self.class_of, before, classes))
 
     def predictions(self, probabilities: np.ndarray) -> tuple[Prediction, ...]:
-        """The likeliest class of each of (Q, C) rows."""
+        """The most probable class of each of (Q, C) rows."""
         best = probabilities.argmax(axis=1)
         return tuple(
             Prediction(self.names[number], float(row[number]))
@@ -74,21 +74,21 @@ class ClassRouter:
         )
 
     def tiers(self, positions: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-        """Which images come before which, whatever their distance.
+        """The tier of each image: images of a lower tier come first, whatever their distance.
 
         Args:
             positions: (Q, K) of gallery images, -1 for none.
             probabilities: (Q, C).
 
         Returns:
-            (Q, K) int64. hard: how many classes are likelier than the image's; soft: 0.
+            (Q, K) int64. hard: number of classes more probable than the image's class; soft: 0.
         """
         if self.settings.mode == "soft":
             return np.zeros(positions.shape, dtype=np.int64)
         return np.take_along_axis(_likely(probabilities)[1], self.class_of[positions], axis=1)
 
     def factors(self, positions: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-        """What distances are multiplied by; arguments as for `tiers`.
+        """The factors on the distances; arguments as for `tiers`.
 
         Returns:
             (Q, K) float64. soft: (p(c*) / p(c)) ** weight; hard: 1.
@@ -106,19 +106,20 @@ class ClassRouter:
         candidate_positions: np.ndarray | None,
         probabilities: np.ndarray,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """The k first of every query, class by class.
+        """The first k images for each query, searched class by class.
 
         Args:
             finder: of the gallery.
             queries: (Q, D) float32.
-            k: images wanted for each.
+            k: number of images for each query.
             self_positions: (Q,) position of the query itself, -1 for an out-of-gallery query.
-            candidate_positions: positions to choose from, ascending; None: all.
+            candidate_positions: positions to search, ascending; None: all.
             probabilities: (Q, C).
 
         Returns:
-            (Q, k) int64 positions in order, -1 where there are fewer than k, and float32 distances,
-            infinite there: those of the finder, times `factors`. They ascend within each tier.
+            (Q, k) int64 positions in order, and float32 distances: those of the finder times
+            `factors`, ascending within each tier. With fewer than k images the rest is -1 and
+            infinite.
         """
         if candidate_positions is None:
             members = self._members
@@ -128,7 +129,7 @@ class ClassRouter:
         if self.settings.mode == "hard":
             needed = self._needed(sizes, k, self_positions, probabilities)
         else:
-            # Among given positions a search is exact with every index.
+            # A search among given positions is exact with every index.
             everything = np.arange(len(self.class_of))
             chosen = everything if candidate_positions is None else candidate_positions
             nearest = finder.find(queries, k, self_positions, chosen)
@@ -156,7 +157,7 @@ class ClassRouter:
         return ordered(candidates, weighed, tiers, k)
 
     def _factors(self, probabilities: np.ndarray) -> np.ndarray:
-        """(Q, C) soft: the factor of each class."""
+        """(Q, C) factor of each class in soft mode."""
         shares = np.maximum(probabilities, LEAST_PROBABILITY)
         factors: np.ndarray = (shares.max(axis=1, keepdims=True) / shares) ** self.settings.weight
         return factors
@@ -167,7 +168,7 @@ class ClassRouter:
         return self._members_of(np.arange(len(self.class_of)))
 
     def _members_of(self, positions: np.ndarray) -> list[np.ndarray]:
-        """Of these positions, ascending, those of each class."""
+        """These positions, ascending, grouped by class."""
         class_of = self.class_of[positions]
         ends = np.cumsum(np.bincount(class_of, minlength=len(self.names)))
         return np.split(positions[np.argsort(class_of, kind="stable")], ends[:-1])
@@ -175,11 +176,11 @@ class ClassRouter:
     def _needed(
         self, sizes: np.ndarray, k: int, self_positions: np.ndarray, probabilities: np.ndarray
     ) -> np.ndarray:
-        """(Q, C) hard: whether the likelier classes leave a query with fewer than k."""
+        """(Q, C) in hard mode: whether the more probable classes have fewer than k images."""
         order, rank = _likely(probabilities)
         findable = np.tile(sizes, (len(self_positions), 1))
         stored = np.flatnonzero(self_positions >= 0)
-        # One too few where the query itself is not a candidate: one class more is searched then.
+        # One too few if the query itself is not a candidate; one more class is searched then.
         findable[stored, self.class_of[self_positions[stored]]] -= 1
         in_order = np.take_along_axis(findable, order, axis=1)
         before = np.cumsum(in_order, axis=1) - in_order
@@ -188,10 +189,10 @@ class ClassRouter:
     def _can_come_first(
         self, found: np.ndarray, distances: np.ndarray, probabilities: np.ndarray
     ) -> np.ndarray:
-        """(Q, C) soft: whether a class may hold an image that comes before all of the k nearest.
+        """(Q, C) in soft mode: whether a class may contain one of the first k images.
 
-        No image is nearer than the nearest, so no image of a class is nearer than that distance
-        times the factor of the class.
+        The distance of an image of a class is at least the smallest distance of all images times
+        the factor of the class.
         """
         last = weigh(distances, self.factors(found, probabilities)).max(axis=1, keepdims=True)
         least = weigh(distances[:, :1], self._factors(probabilities))
@@ -201,16 +202,16 @@ class ClassRouter:
 def route_by_label(
     classifier: Classifier, gallery: Embeddings, class_names: Sequence[str], settings: TwoStep
 ) -> ClassRouter:
-    """The router over a run's own classes.
+    """The router over the classes of a run.
 
-    An image of the gallery is of the class of its label. One without a label, or with a label that
-    the classifier does not know, is of the class that the classifier predicts.
+    The class of a gallery image is its label. For an image without a label, or with a label that
+    the classifier does not know, it is the class that the classifier predicts.
 
     Args:
         classifier: fitted to training images of the same model.
         gallery: ids ascending.
         class_names: names by label.
-        settings: mode and weight.
+        settings: mode and weight are used.
     """
     class_of = positions_of(gallery.labels, classifier.labels)
     unknown = np.flatnonzero(class_of < 0)
@@ -222,12 +223,12 @@ def route_by_label(
 
 
 def predicted(classifier: Classifier, vectors: np.ndarray, ids: np.ndarray) -> np.ndarray:
-    """(N,) int64: position of the likeliest class among the classifier's labels."""
+    """(N,) int64: position of the most probable class in the classifier's labels."""
     return np.asarray(classifier.probabilities(vectors, ids).argmax(axis=1))
 
 
 def weigh(distances: np.ndarray, factors: np.ndarray) -> np.ndarray:
-    """Float32 distances times factors; what is finite stays finite.
+    """Float32 distances times factors; finite distances stay finite.
 
     Example:
         >>> weigh(np.float32([1, np.inf]), np.array([2.0, 2.0])).tolist()
@@ -240,7 +241,7 @@ def weigh(distances: np.ndarray, factors: np.ndarray) -> np.ndarray:
 def ordered(
     positions: np.ndarray, distances: np.ndarray, tiers: np.ndarray, k: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The first k of each row by tier, distance and position (which is id)."""
+    """The first k of each row, ordered by tier, distance and position (that is, id)."""
     order = np.lexsort((positions, distances, tiers), axis=-1)[:, :k]
     missing = ((0, 0), (0, max(0, k - order.shape[1])))
     return (
@@ -250,7 +251,7 @@ def ordered(
 
 
 def _likely(probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(Q, C) classes, the likeliest first, equal ones by label; and the rank of each class."""
+    """(Q, C) classes, the most probable first, ties by label; and the rank of each class."""
     order = np.argsort(-probabilities, axis=1, kind="stable")
     rank = np.empty_like(order)
     np.put_along_axis(rank, order, np.broadcast_to(np.arange(order.shape[1]), order.shape), axis=1)

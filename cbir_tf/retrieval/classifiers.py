@@ -1,14 +1,13 @@
-"""Classifiers of embeddings, with probabilities: they tell the class router a query's class.
+"""Classifiers of embeddings that predict probabilities, for the class router.
 
-Both are fitted to labelled embeddings, deterministically, whenever a run that uses one is opened;
-nothing of them is saved.
+Both are fitted to labelled embeddings, deterministically, each time a run with a class router is
+opened; they are not saved.
 
 - `NearestVote`: the share of a class among the nearest images.
-- `LinearMachine`: a linear support vector machine for each class against the rest. Its decision
-  values become probabilities by a softmax after division by a temperature, chosen so that
-  held-out images get the largest likelihood (Guo et al. 2017, On Calibration of Modern Neural
-  Networks), with targets smoothed by 1 in n + 2 for n images of the class (Platt 1999,
-  Probabilistic Outputs for Support Vector Machines).
+- `LinearMachine`: one-versus-rest linear support vector machines. Probabilities are the softmax of
+  their decision values divided by a temperature, which maximises the likelihood of held-out images
+  (Guo et al. 2017, On Calibration of Modern Neural Networks); targets are smoothed by 1 / (n + 2)
+  for n images of the class (Platt 1999, Probabilistic Outputs for Support Vector Machines).
 """
 
 from __future__ import annotations
@@ -36,10 +35,10 @@ MOST_ITERATIONS = 10_000
 
 
 class Classifier(Protocol):
-    """Gives a vector the probability of every class.
+    """Predicts the probability of each class for a vector.
 
     Attributes:
-        labels: (C,) the labels it knows, ascending.
+        labels: (C,) known labels, ascending.
     """
 
     labels: np.ndarray
@@ -47,12 +46,12 @@ class Classifier(Protocol):
     def probabilities(
         self, vectors: np.ndarray, ids: Sequence[str] | np.ndarray | None = None
     ) -> np.ndarray:
-        """Probability of every class.
+        """Probability of each class.
 
         Args:
             vectors: (Q, D).
-            ids: Q ids; an image that the classifier was fitted to is then, where it can be, left
-                out of its own answer.
+            ids: Q ids; a classifier that can do so leaves a training image out of its own
+                prediction.
 
         Returns:
             (Q, C) float64, each row of sum 1.
@@ -66,14 +65,14 @@ class Classifier(Protocol):
 class NearestVote:
     """A vote of the nearest training images (see `Classifier`).
 
-    A class with v of the n votes has the probability (v + 1 / C) / (n + 1), C being the number of
-    classes: none is impossible because it has no vote. An image's own vote does not count, being
-    left out by its id.
+    A class with v of n votes has the probability (v + 1 / C) / (n + 1), with C the number of
+    classes, so that a class without votes is not impossible. The image itself, found by its id,
+    does not vote.
 
     Args:
-        training: labelled, of two images or more.
-        metric: by which they are near.
-        neighbours: that vote; fewer where there are fewer.
+        training: at least two labelled embeddings.
+        metric: distance between embeddings.
+        neighbours: number of neighbours that vote; all others, if there are fewer.
     """
 
     def __init__(self, training: Embeddings, metric: str, neighbours: int = 10) -> None:
@@ -94,15 +93,15 @@ class NearestVote:
 
 
 class LinearMachine:
-    """A linear support vector machine, each class against the rest (see `Classifier`).
+    """One-versus-rest linear support vector machines (see `Classifier`).
 
-    Vectors are those whose differences the metric measures (directions, for cosine), divided by
-    their root mean square length. The temperature is chosen in five folds, each of them a piece of
-    every class in order of id, as photos with neighbouring names are often of one thing. A class
-    of a single image takes no part in that.
+    Vectors are prepared for the metric (scaled to length 1 for cosine), then divided by their root
+    mean square length. The temperature is fitted by cross-validation in five folds, each a
+    consecutive part of every class in order of id, as photos with similar names often show the same
+    object. A class with a single image takes no part in it.
 
     Args:
-        training: labelled, of two classes or more.
+        training: labelled embeddings of at least two classes.
         metric: of the search.
     """
 
@@ -137,7 +136,7 @@ def _fit(points: np.ndarray, class_of: np.ndarray) -> Callable[[np.ndarray], np.
 
 
 def _temperature(points: np.ndarray, class_of: np.ndarray) -> float:
-    """What decision values have to be divided by; 1 where there is too little to hold out."""
+    """The divisor of the decision values; 1 if there are too few images to hold out."""
     members = np.bincount(class_of)
     known = np.flatnonzero(members[class_of] > 1)
     if len(np.unique(class_of[known])) < 2:
@@ -153,7 +152,7 @@ def _temperature(points: np.ndarray, class_of: np.ndarray) -> float:
         held_out = fold_of == fold
         values[held_out] = _fit(points[~held_out], class_of[~held_out])(points[held_out])
 
-    # Platt's targets: of so few, that all were right does not say that the next one will be.
+    # Platt's targets: a few correct predictions do not prove that the next is correct.
     doubt = 1 / (members[class_of] + 2)
     targets = np.tile(doubt[:, None] / (len(members) - 1), (1, len(members)))
     targets[np.arange(len(points)), class_of] = 1 - doubt
@@ -167,26 +166,27 @@ def _temperature(points: np.ndarray, class_of: np.ndarray) -> float:
 def fit_classifier(
     name: str, training: Embeddings, metric: str, neighbours: int = 10
 ) -> Classifier:
-    """A classifier fitted to embeddings; unlabelled ones are passed over.
+    """A classifier fitted to embeddings; unlabelled ones are ignored.
 
-    knn has little to fit. svm took 2.4 s for 3,000 images of 128 dimensions in 10 classes, 16 s in
-    100 classes, and 126 s for 50,000 images in 10, on two cores that had other work to do: it is
-    fitted six times, five of them for the temperature.
+    knn needs little time. svm took 2.4 s for 3,000 images of 128 dimensions in 10 classes, 16 s in
+    100 classes, and 126 s for 50,000 images in 10 classes, on two busy cores: it is fitted six
+    times, five of them for the temperature.
 
     Args:
         name: knn or svm.
-        training: labelled.
+        training: labelled embeddings.
         metric: of the search.
         neighbours: of knn.
 
     Raises:
-        UserError: fewer than two classes to tell apart.
+        UserError: fewer than two classes.
     """
     training = training.take(training.labels != UNLABELLED)
     classes = len(np.unique(training.labels))
     if classes < 2:
         raise UserError(
-            f"search.two_step: {classes} class(es) among the training images; it needs two or more"
+            f"search.two_step: needs training images of two or more classes, there are {classes}; "
+            "set search.two_step=none"
         )
     started = time.monotonic()
     if name == "knn":

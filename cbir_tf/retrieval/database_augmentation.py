@@ -1,8 +1,8 @@
-"""Database-side augmentation, and its vectors kept beside the index.
+"""Vectors of database-side augmentation, stored beside the index.
 
-They take a search for every image of the gallery to make, so that a run keeps them:
-augmented.npz holds the vectors in order of id, how many neighbours took part, by which metric, and
-the digest of the ids and vectors they were made from.
+Their computation needs a search for each image of the gallery, so a run stores them: augmented.npz
+contains the vectors in order of id, the number of neighbours, the metric, and the digest of the
+original ids and vectors.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ FILE_NAME = "augmented.npz"
 def save_augmented(
     folder: Path, augmented: Embeddings, original: Embeddings, neighbours: int, metric: str
 ) -> None:
-    """Write the vectors that `augmented` of `cbir_tf.retrieval.re_ranking` made, ids ascending.
+    """Write the vectors of `cbir_tf.retrieval.re_ranking.augmented`, ids ascending.
 
     Raises:
-        UserError: they cannot be written.
+        UserError: the file cannot be written.
     """
     with replacing(folder / FILE_NAME) as temporary, temporary.open("wb") as file:
         np.savez(
@@ -40,13 +40,13 @@ def save_augmented(
 def load_augmented(
     folder: Path, original: Embeddings, neighbours: int, metric: str
 ) -> Embeddings | None:
-    """The vectors kept; None where there are none, or of another gallery or setting.
+    """The stored vectors; None if they are missing, or of another gallery or setting.
 
     Args:
         folder: of the index.
         original: the gallery, ids ascending.
-        neighbours: that take part.
-        metric: by which they are the nearest.
+        neighbours: number of neighbours besides the vector itself.
+        metric: distance of the neighbours.
     """
     try:
         with np.load(folder / FILE_NAME, allow_pickle=False) as kept:

@@ -1,13 +1,14 @@
-"""Better order for the first candidates, by what their own neighbours say.
+"""Re-ranking of the first candidates by their neighbours, and related methods.
 
-All work on the candidate list of each query alone, so memory is bounded by it, whatever the
-gallery. Distances are those of the index's metric unless said otherwise.
+Re-ranking uses only the candidates of each query, so that memory does not depend on the size of the
+gallery. Distances are those of the index's metric unless stated otherwise.
 
 - `query_expansion`: alpha query expansion (Radenovic et al. 2018, Fine-tuning CNN Image Retrieval
   with No Human Annotation, section 4.3): the query becomes the weighted mean of itself and its n
-  nearest neighbours, each weighted by cosine similarity to the power alpha, and is searched again.
+  nearest neighbours, each weighted by its cosine similarity to the power of alpha; then follows a
+  second search.
 - `augmented`: database-side augmentation (Arandjelovic & Zisserman 2012, Three things everyone
-  should know): the same done to every vector of the gallery, once, before it is fitted.
+  should know): the same for each vector of the gallery, once, before the index is fitted.
 - `k_reciprocal`: re-ranking by k-reciprocal neighbours (Zhong et al. 2017, Re-ranking Person
   Re-identification with k-reciprocal Encoding), among the query and its candidates.
 """
@@ -33,11 +34,11 @@ def query_expansion(
         queries: (Q, D).
         positions: (Q, n) of the n nearest in the gallery, -1 for none.
         gallery: N vectors.
-        alpha: power of the cosine similarity that weighs a neighbour; 0: all alike. What points
-            away from the query has no weight.
+        alpha: the weight of a neighbour is its cosine similarity to this power; 0: equal weights.
+            Neighbours of negative similarity have no weight.
 
     Returns:
-        (Q, D) float32, each as long as its query was.
+        (Q, D) float32, each of the same length as its query.
     """
     lengths = np.linalg.norm(queries, axis=-1, keepdims=True)
     queries = _unit(queries)
@@ -56,11 +57,11 @@ def augmented(index: Finder, gallery: Embeddings, n: int = 10, alpha: float = 3.
     Args:
         index: fitted to the gallery.
         gallery: N vectors.
-        n: neighbours that take part, besides the vector itself; fewer where there are fewer.
-        alpha: as for `query_expansion`.
+        n: number of neighbours besides the vector itself; all others, if there are fewer.
+        alpha: see `query_expansion`.
 
     Returns:
-        N vectors, each as long as before, under the same ids; an index is fitted to them in turn.
+        N vectors of the same lengths, with the same ids, to fit an index to.
     """
     order = np.argsort(gallery.ids)
     gallery = gallery.take(order)
@@ -83,23 +84,23 @@ def k_reciprocal(
     k2: int = 6,
     weight: float = 0.3,
 ) -> Results:
-    """The candidates of one query by the Jaccard distance of their k-reciprocal neighbourhoods.
+    """Order candidates by the Jaccard distance of their k-reciprocal neighbourhoods to the query's.
 
-    Two images are near if they have the same neighbours, and each is among the neighbours of the
-    other's. The paper takes neighbours in the whole gallery; here they are those among the query
-    and its candidates, which makes (C + 1)^2 distances.
+    Two images are near if they share k-reciprocal neighbours: images that are among each other's k
+    nearest neighbours. The paper uses neighbours in the whole gallery; here neighbours are sought
+    among the query and its candidates, which needs (C + 1)^2 distances.
 
     Args:
         query: (D,).
         candidates: C vectors, the first results of a search.
         metric: cosine, euclidean, manhattan or minkowski-P.
-        k1: neighbours that make a neighbourhood.
-        k2: neighbourhoods that are averaged (local query expansion); 1: none.
+        k1: number of neighbours in a neighbourhood.
+        k2: number of neighbourhoods to average (local query expansion); 1: no averaging.
         weight: share of the original distance in the final one, lambda in the paper.
 
     Returns:
-        (1, C) all candidates by the final distance: weight times the original one, which is divided
-        by the largest of the query's, and 1 - weight times the Jaccard distance.
+        (1, C) all candidates, ordered by the final distance: weight times the original distance
+        divided by the query's largest, plus 1 - weight times the Jaccard distance.
     """
     order = np.argsort(candidates.ids)
     candidates = candidates.take(order)
@@ -107,7 +108,7 @@ def k_reciprocal(
     arithmetic = find_metric(metric)
     prepared = arithmetic.prepare(vectors)
     distances = np.stack([between(arithmetic, each, prepared) for each in prepared])
-    # The paper divides each row by its largest value before it turns distances into weights.
+    # As in the paper, each row is divided by its largest value before it becomes weights.
     largest = distances.max(axis=1, keepdims=True)
     scaled = distances / np.where(largest > 0, largest, 1)
     ranks = np.argsort(scaled, axis=1, kind="stable")
@@ -116,7 +117,7 @@ def k_reciprocal(
     features /= features.sum(axis=1, keepdims=True)
     if k2 > 1:
         features = features[ranks[:, :k2]].mean(axis=1)
-    # 1 - sum of minima / sum of maxima, without the cancellation of nearly equal neighbourhoods.
+    # Equals 1 - sum of minima / sum of maxima, without cancellation for similar neighbourhoods.
     largest_features = np.maximum(features[0], features[1:]).sum(axis=1)
     jaccard = np.abs(features[0] - features[1:]).sum(axis=1) / largest_features
     final = (weight * scaled[0, 1:] + (1 - weight) * jaccard).astype(np.float32)
@@ -125,15 +126,15 @@ def k_reciprocal(
 
 
 def _expanded_sets(ranks: np.ndarray, k1: int) -> np.ndarray:
-    """(N, N) bool, R*(p, k1) of the paper: row p marks its expanded k-reciprocal neighbours."""
+    """(N, N) bool, R*(p, k1) of the paper: row p marks p's expanded neighbours."""
     whole, half = _reciprocal(ranks, k1), _reciprocal(ranks, int(np.around(k1 / 2)))
-    joining = half.astype(np.float64)  # as numbers: products of matrices count what is shared
+    joining = half.astype(np.float64)  # numbers, so that matrix products count shared neighbours
     joins = whole & (whole @ joining.T > 2 / 3 * joining.sum(axis=1))
     return np.asarray(whole | (joins @ joining > 0))
 
 
 def _reciprocal(ranks: np.ndarray, k: int) -> np.ndarray:
-    """(N, N) bool: q is among the k nearest of p beside itself, and p among those of q."""
+    """(N, N) bool: p and q are among each other's k nearest neighbours."""
     near = np.zeros(ranks.shape, dtype=bool)
     np.put_along_axis(near, ranks[:, : k + 1], True, axis=1)
     return near & near.T

@@ -180,12 +180,13 @@ class Retriever:
         """Ids of the stored images that meet all conditions.
 
         Raises:
-            UserError: a condition that is none, or none of the images meets them.
+            UserError: an invalid condition, or no image that meets all conditions.
         """
         ids = self.store.select(where)
         ids = ids[np.isin(ids, self.gallery.embeddings.ids)]  # another process may have added more
         if not len(ids):
-            raise UserError(f"--where {' '.join(map(repr, where))}: no image meets it")
+            conditions = " ".join(map(repr, where))
+            raise UserError(f"where {conditions}: no image meets the conditions; change them")
         return ids
 
     def described(self, results: Results) -> Results:

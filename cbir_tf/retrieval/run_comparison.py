@@ -1,4 +1,4 @@
-"""Comparison of runs: the same queries, one table, the speeds measured in turns."""
+"""Comparison of runs on the same queries, in one table; speeds are measured in alternation."""
 
 from __future__ import annotations
 
@@ -36,20 +36,21 @@ def compare(
     """Measure several runs on the same queries: quality with intervals, size, speed, differences.
 
     Args:
-        runs: trained, of the same images; the first is the one compared with.
+        runs: trained runs of the same images; the first is the reference of the differences.
         split: of the queries.
-        gallery: split searched; None: the queries' own, each left out of it.
-        k: ranks of the figures; None: evaluation.k of the first run.
+        gallery: split of the gallery; None: the split of the queries, each query left out of its
+            own search.
+        k: ranks k of the measures; None: evaluation.k of the first run.
 
     Returns:
-        A document that is ready for JSON, with a row for each run.
+        A document for JSON, with a row for each run.
 
     Raises:
-        UserError: a run given twice, or runs of other images.
+        UserError: a run is given twice, or the runs have different images.
     """
     opened = [trained_run(run) for run in runs]
     if len({run.folder.resolve() for run in opened}) < len(opened):
-        raise UserError("a run is given twice; name each once")
+        raise UserError("a run is given twice; name each run once")
     searched = gallery_split(gallery, split)
     tasks = [EvaluationTask.open(run, split, searched) for run in opened]
     for task in tasks[1:]:
@@ -63,10 +64,10 @@ def compare(
 
 
 def check_same_images(first: EvaluationTask, other: EvaluationTask) -> None:
-    """Refuse runs whose queries or galleries are not the same images with the same classes.
+    """Check that two runs have the same queries and galleries, with the same classes.
 
     Raises:
-        UserError: they are not.
+        UserError: they differ.
     """
     for what in ("queries", "searched"):
         ours, theirs = (_described(each, what) for each in (first, other))
@@ -85,7 +86,7 @@ def check_same_images(first: EvaluationTask, other: EvaluationTask) -> None:
 
 
 def _described(task: EvaluationTask, what: str) -> dict[str, tuple[str, str]]:
-    """Class and digest of the picture by id."""
+    """Class and digest of each image by id."""
     records = {record.id: record for record in task.retriever.store.records()}
     embeddings = task.queries if what == "queries" else task.searched
     names = (*task.retriever.class_names, "")
@@ -96,7 +97,7 @@ def _described(task: EvaluationTask, what: str) -> dict[str, tuple[str, str]]:
 
 
 def _compared(tasks: Sequence[EvaluationTask], k: Sequence[int]) -> list[dict[str, Any]]:
-    """What there is to say of each run, ready for JSON; the first is the one compared with."""
+    """The rows of the table, for JSON; the first run is the reference of the differences."""
     ranks = tasks[0].ranks(k)
     settings = tasks[0].retriever.run.config
     by_query = [
@@ -138,7 +139,7 @@ def _names(runs: Sequence[Run]) -> list[str]:
 
 
 def _speeds(tasks: Sequence[EvaluationTask]) -> list[dict[str, dict[str, float]]]:
-    """Seconds a query and images a second; the runs take turns, as the machine has its moods."""
+    """Seconds per query and images per second, measured in alternation, as machine load varies."""
     seconds: list[list[float]] = [[] for _ in tasks]
     rates: list[list[float]] = [[] for _ in tasks]
     random = np.random.default_rng(0)
@@ -162,7 +163,7 @@ def _speeds(tasks: Sequence[EvaluationTask]) -> list[dict[str, dict[str, float]]
 
 
 def _seconds_per_query(task: EvaluationTask, id_: str) -> float:
-    """From the encoded picture to its neighbours."""
+    """Seconds from the encoded image to its neighbours."""
     source = task.retriever.source(id_)
     content = source if isinstance(source, bytes) else source.read_bytes()
     k = min(task.retriever.search_config.k, len(task.retriever.embeddings))
@@ -172,7 +173,7 @@ def _seconds_per_query(task: EvaluationTask, id_: str) -> float:
 
 
 def _images_per_second(task: EvaluationTask, images: ImageSet) -> float:
-    """From files to vectors."""
+    """Images per second, from files to vectors."""
     config = task.retriever.run.config
     data = viewed(config.data, config.search)
     mine = task.images.take(np.isin(task.images.ids, images.ids))
@@ -182,7 +183,7 @@ def _images_per_second(task: EvaluationTask, images: ImageSet) -> float:
 
 
 def _spread(values: Sequence[float]) -> dict[str, float]:
-    """Median, and what all but a tenth at either end lie between."""
+    """Median, and the 10th and 90th percentiles."""
     low, median, high = np.percentile(values, [10, 50, 90]).tolist()
     return {"median": median, "low": low, "high": high}
 
@@ -191,7 +192,7 @@ def write_comparison(folder: Path, document: dict[str, Any]) -> list[Path]:
     """Write table (md, csv, json), plot and page into a folder; returns the files.
 
     Raises:
-        UserError: it cannot be written.
+        UserError: a file cannot be written.
     """
     plot = comparison_plot(folder / "comparison.png", document["runs"])
     texts = {

@@ -1,20 +1,19 @@
-"""Whitening: fewer, standardized or whitened dimensions for searching, fitted to stored vectors.
+"""Whitening: PCA, standardisation or whitening of vectors for search, fitted to stored vectors.
 
-Vectors are centred: the mean of those it was fitted to is subtracted first, as the directions along
-which they vary most are seen from there (Jegou & Chum 2012, Negative evidences and co-occurences in
-image retrieval: the benefit of PCA and whitening). So the cosine distance after it compares the
-directions from the mean, and no longer those from the origin, that all have some of the mean in
-common; it is another distance than before, even with all components. The euclidean distance is the
-one before with all components and no whitening, less what lies along the directions left out with
-fewer. Manhattan and other Minkowski distances depend on the axes, which are turned.
+Vectors are centred: the mean of the fitted vectors is subtracted first (Jegou & Chum 2012, Negative
+evidences and co-occurences in image retrieval: the benefit of PCA and whitening). The cosine
+distance then compares directions from the mean instead of directions from the origin, to which the
+common mean contributes; even with all components it is another distance. The euclidean distance
+stays the same with all components and no whitening; with fewer components it lacks the differences
+along the directions left out. Manhattan and other Minkowski distances change, as the axes are
+rotated.
 
-Whitened dimensions count alike however much they vary, which gives the noise of the last as much
-weight as what the first tell; each can be divided by a power of its standard deviation instead,
-between 0 and 1 (Mukundan et al. 2019, Understanding and improving kernel local descriptors, call it
-attenuated).
+Whitened dimensions have equal variance, which gives noisy last components as much weight as the
+first. Attenuated whitening divides each dimension by a power of its standard deviation instead,
+between 0 and 1 (Mukundan et al. 2019, Understanding and improving kernel local descriptors).
 
-Standardized dimensions count alike too: each is divided by its standard deviation before anything
-else.
+Standardized dimensions have equal variance too: each original dimension is divided by its standard
+deviation, before PCA and whitening.
 """
 
 from __future__ import annotations
@@ -40,18 +39,18 @@ BLOCK = 2**16
 
 @dataclass(frozen=True, eq=False)
 class Whitening:
-    """A scaling of the axes, a turn of them to where vectors vary, a scaling of the new ones.
+    """Standardisation, rotation to the principal axes, and whitening, as one linear map.
 
     Attributes:
-        mean: (D,) float64, taken off first.
-        directions: (D, C) float64, what centred vectors are multiplied with: orthogonal, the one of
-            the largest variance first; each of length 1, or whitened, divided by that power of the
-            standard deviation along it; where vectors are standardized first, every row is divided
-            by the standard deviation of its dimension.
-        components: number asked for; None: all.
+        mean: (D,) float64, subtracted first.
+        directions: (D, C) float64, the matrix that centred vectors are multiplied by: principal
+            directions, the largest variance first, of length 1; with whitening, divided by that
+            power of the standard deviation along them; with standardisation, each row divided by
+            the standard deviation of its dimension.
+        components: configured number of components; None: all.
         whiten: the power, 0..1; with 1 every new dimension has variance 1.
-        standardize: whether every old dimension has had variance 1.
-        fitted_to: SHA-256 of the vectors it was fitted to.
+        standardize: whether every original dimension is scaled to variance 1 first.
+        fitted_to: SHA-256 of the fitted vectors.
     """
 
     mean: np.ndarray
@@ -69,22 +68,22 @@ class Whitening:
         whiten: float = 0.0,
         standardize: bool = False,
     ) -> Whitening:
-        """Find the directions along which vectors vary.
+        """Fit a whitening to vectors.
 
-        The same vectors give the same whitening: the eigenvectors are computed in full, not
-        sought from a random start.
+        The same vectors give the same whitening: all eigenvectors are computed exactly, without a
+        random start.
 
         Args:
             vectors: (N, D) float32.
-            components: dimensions to keep; None: all, which are the smaller of N and D, and
-                whitened, only those along which the vectors differ.
+            components: number of dimensions to keep; None: min(N, D), with whitening only the
+                directions along which the vectors differ.
             whiten: divide every new dimension by this power of its standard deviation, 0..1.
-            standardize: scale every old dimension to variance 1 first; one in which the vectors do
-                not differ stays as it is. With nothing else the axes are not turned.
+            standardize: scale every original dimension to variance 1 first; a constant dimension is
+                not scaled. Without components and whiten the axes are not rotated.
 
         Raises:
-            UserError: fewer than two vectors, more components than there are, or whitened,
-                components along which the vectors do not differ.
+            UserError: fewer than two vectors, too many components, or, with whitening, too few
+                directions along which the vectors differ.
         """
         vectors = np.asarray(vectors, dtype=np.float32)
         count, dimension = vectors.shape
@@ -93,17 +92,17 @@ class Whitening:
             raise UserError(f"search.pca: {count} stored vectors are too few; extract two or more")
         if components is not None and components > most:
             raise UserError(
-                f"search.pca={components}: {count} stored vectors of dimension {dimension} have "
-                f"no more than {most} components; set it to {most} or less, or extract more images"
+                f"search.pca={components}: {count} stored vectors of dimension {dimension} have at "
+                f"most {most} components; set it to {most} or less, or extract more images"
             )
         values = vectors.astype(np.float64)
         mean, scale = values.mean(axis=0), np.ones(dimension)
-        # Smaller differences are float32's rounding.
+        # Smaller differences are rounding errors of float32.
         rounding = np.finfo(np.float32).eps * np.abs(values).max(axis=0)
         if standardize:
             deviations = values.std(axis=0)
             scale = np.where(deviations > rounding, deviations, 1)
-        # In one order in memory, now and when loaded, sums are rounded alike.
+        # The memory order is that of a loaded whitening, so that sums are rounded equally.
         directions = np.diag(1 / scale)
         if components is not None or whiten or not standardize:
             least = (rounding / scale).max()
@@ -115,13 +114,13 @@ class Whitening:
         """Project vectors.
 
         Args:
-            vectors: (Q, D), as the embedder makes them.
+            vectors: (Q, D), from the embedder.
 
         Returns:
             (Q, C) float32.
 
         Raises:
-            UserError: another dimension, or a value that is not finite.
+            UserError: vectors of another dimension, or values that are not finite.
         """
         vectors = check_vectors(vectors, len(self.mean))
         projected = np.empty((len(vectors), self.directions.shape[1]), dtype=np.float32)
@@ -132,7 +131,7 @@ class Whitening:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of all that it is."""
+        """SHA-256 of the whitening."""
         about = json.dumps([self.components, self.whiten, self.standardize, self.fitted_to])
         return _digest(self.mean, self.directions, about)
 
@@ -145,10 +144,10 @@ class Whitening:
         return same and self.fitted_to == _digest(vectors)
 
     def save(self, folder: Path) -> None:
-        """Write a file of NumPy arrays into this folder, whole or not at all.
+        """Write a file of NumPy arrays into this folder, completely or not at all.
 
         Raises:
-            UserError: it cannot be written.
+            UserError: the file cannot be written.
         """
         with replacing(folder / FILE_NAME) as temporary, temporary.open("wb") as file:
             np.savez(
@@ -164,14 +163,14 @@ class Whitening:
 
     @classmethod
     def load(cls, folder: Path) -> Whitening:
-        """Read what `save` wrote into this folder.
+        """Read the file that `save` wrote into this folder.
 
         Raises:
-            UserError: missing or damaged.
+            UserError: the file is missing or damaged.
         """
         path = folder / FILE_NAME
         if not path.is_file():
-            raise UserError(f"{path}: no saved whitening; run cbir extract again")
+            raise UserError(f"{path}: no saved whitening; run cbir extract")
         try:
             with np.load(path, allow_pickle=False) as file:
                 components = int(file["components"])
@@ -184,30 +183,30 @@ class Whitening:
                     str(file["fitted_to"]),
                 )
                 intact = str(file["digest"]) == whitening.digest
-        except Exception:  # NumPy and zipfile raise all sorts of things over a damaged file
+        except Exception:  # NumPy and zipfile raise many kinds for a damaged file
             intact = False
         if not intact:
-            raise UserError(f"{path}: damaged; run cbir extract again")
+            raise UserError(f"{path}: damaged; run cbir extract")
         return whitening
 
 
 def whitening_for(vectors: np.ndarray, search: Search, folder: Path) -> Whitening | None:
-    """The whitening that is configured, of the vectors that are stored now.
+    """The configured whitening of the stored vectors.
 
-    The saved one, if it was fitted to these very vectors with these settings; otherwise it is
-    fitted. So whenever images are added or removed, the whitening changes, and with it all whitened
-    vectors: an index over them has to be fitted again, and a threshold to be calibrated again.
+    The saved one, if it was fitted to the same vectors with the same settings; otherwise a new one.
+    So when images are added or removed, the whitening changes, and with it all whitened vectors:
+    an index over them must be fitted again, and a threshold must be calibrated again.
 
     Args:
-        vectors: (N, D) float32, all that are stored, as the embedder made them.
-        search: of which pca, whiten and standardize are looked at.
-        folder: where it was saved, if it was.
+        vectors: (N, D) float32, all stored vectors, from the embedder.
+        search: pca, whiten and standardize are used.
+        folder: folder of the saved whitening, which may be missing.
 
     Returns:
-        None where none is configured.
+        None if none is configured.
 
     Raises:
-        UserError: as `Whitening.fit`.
+        UserError: from `Whitening.fit`.
     """
     settings = (search.pca, search.whiten, search.standardize)
     if settings == (None, 0, False):
@@ -231,12 +230,12 @@ def _components(
     Args:
         centred: (N, D) float64.
         components: C, or None for all.
-        whiten: power of the standard deviation along each that it is divided by.
-        least: whitened, those with a standard deviation no larger are left out.
+        whiten: each direction is divided by this power of its standard deviation.
+        least: with whitening, directions with at most this standard deviation are left out.
     """
     count, dimension = centred.shape
     solver = "covariance_eigh" if count > dimension else "full"
-    with np.errstate(invalid="ignore"):  # shares of no variance
+    with np.errstate(invalid="ignore"):  # 0 / 0 in the explained shares of zero variance
         model = PCA(components or min(count, dimension), svd_solver=solver).fit(centred)
     directions: np.ndarray = model.components_.T
     if not whiten:
@@ -245,8 +244,8 @@ def _components(
     differing = int((deviations > least).sum())
     if not differing or differing < (components or 0):
         raise UserError(
-            f"search.whiten: the {count} stored vectors differ along no more than "
-            f"{differing} directions; lower search.pca, or leave search.whiten at 0"
+            f"search.whiten: the {count} stored vectors differ along only {differing} directions; "
+            "lower search.pca, or set search.whiten to 0"
         )
     whitened: np.ndarray = directions[:, :differing] / deviations[:differing] ** whiten
     return whitened

@@ -61,7 +61,7 @@ def load_index(folder: str | Path, embeddings: Embeddings) -> Index:
     """
     manifest = Manifest.read(folder)
     if manifest.index not in INDEXES:
-        raise UserError(f"{folder}: an index of another version; extract the features again")
+        raise UserError(f"{folder}: an index of another version; run cbir extract")
     index = GalleryIndex(INDEXES[manifest.index](), manifest.metric)
     manifest.check(embeddings, folder)
     index.load(folder, embeddings, manifest.settings)

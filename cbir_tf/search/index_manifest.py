@@ -68,23 +68,20 @@ class Manifest:
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
-            raise UserError(f"{path}: no saved index; extract the features again") from None
+            raise UserError(f"{path}: no saved index; run cbir extract") from None
         except (OSError, ValueError) as error:
-            raise UserError(
-                f"{path}: cannot be read ({error}); extract the features again"
-            ) from None
+            raise UserError(f"{path}: cannot be read ({error}); run cbir extract") from None
         types = get_type_hints(cls)
         if not isinstance(values, dict) or "format" not in values:
-            raise UserError(f"{path}: not an index file; extract the features again")
+            raise UserError(f"{path}: not an index file; run cbir extract")
         if values["format"] != FORMAT:
             raise UserError(
-                f"{path}: format {values['format']}, this version reads {FORMAT}; "
-                "extract the features again"
+                f"{path}: format {values['format']}, this version reads {FORMAT}; run cbir extract"
             )
         if values.keys() != types.keys() or not all(
             isinstance(values[name], get_origin(kind) or kind) for name, kind in types.items()
         ):
-            raise UserError(f"{path}: not an index file; extract the features again")
+            raise UserError(f"{path}: not an index file; run cbir extract")
         return cls(**values)
 
     def write(self, folder: str | Path) -> None:
@@ -107,12 +104,12 @@ class Manifest:
             raise UserError(
                 f"{Path(folder) / FILE_NAME}: fitted to {self.count} vectors of dimension "
                 f"{self.dimension}, not to these {count} of dimension {dimension} "
-                f"(digest {now[:8]}, expected {self.digest[:8]}); extract the features again"
+                f"(digest {now[:8]}, expected {self.digest[:8]}); run cbir extract"
             )
         for name, expected in self.files.items():
             path = Path(folder) / Path(name).name
             if not path.is_file() or sha256(path) != expected:
-                raise UserError(f"{path}: missing or damaged; extract the features again")
+                raise UserError(f"{path}: missing or damaged; run cbir extract")
 
 
 def digest(embeddings: Embeddings) -> str:

@@ -11,7 +11,7 @@ from cbir_tf.commands.cli import main
 pytestmark = pytest.mark.slow
 
 
-def test_the_classifiers_asked_for_in_one_report(run_folder, capsys):
+def test_the_chosen_classifiers_are_in_one_report(run_folder, capsys):
     command = ["classify", "--run", str(run_folder), "--classifiers", "lr,knn,lr"]
     assert main([*command, "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
@@ -34,6 +34,6 @@ def test_what_was_not_extracted_is(run_folder, capsys):
     assert json.loads(capsys.readouterr().out)["test"] == 9
 
 
-def test_an_unknown_classifier_is_one_line(run_folder, capsys):
+def test_an_unknown_classifier_is_a_one_line_error(run_folder, capsys):
     assert main(["classify", "--run", str(run_folder), "--classifiers", "lr,kn"]) == 2
     assert "--classifiers: no 'kn'; did you mean 'knn'?" in capsys.readouterr().err

@@ -99,7 +99,7 @@ def test_levels_and_several_labels_come_from_columns(coco_run, capsys):
         ("--label-column", "catgories", ["no column", "did you mean 'categories'?"]),
     ],
 )
-def test_a_column_that_will_not_do_is_one_line(coco_run, capsys, option, column, words):
+def test_an_unsuitable_column_is_a_one_line_error(coco_run, capsys, option, column, words):
     assert main(["evaluate", "--run", str(coco_run), option, column]) == 2
     line = capsys.readouterr().err.strip().splitlines()[-1]
     for word in words:

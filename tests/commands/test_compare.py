@@ -114,7 +114,7 @@ def test_runs_of_other_photos_under_the_same_names_are_not_compared(
         (["{run}", "--k", "one"], "ranks such as 1,5,10"),
     ],
 )
-def test_wrong_input_is_one_line_with_status_2(trained_folder, capsys, arguments, message):
+def test_wrong_input_is_a_one_line_error_with_status_2(trained_folder, capsys, arguments, message):
     arguments = [each.format(run=trained_folder) for each in arguments]
     try:
         status = main(["compare", *arguments])

@@ -175,7 +175,7 @@ def test_extraction_killed_and_started_again_ends_with_the_same_store(words_fold
 
 
 @pytest.mark.parametrize("content", [b"", b"half of a file"])
-def test_a_damaged_model_is_one_line(words_folder, capsys, content):
+def test_a_damaged_model_is_a_one_line_error(words_folder, capsys, content):
     (words_folder / "model.npz").write_bytes(content)
     for command in (["search", "red/00.jpg"], ["extract"], ["evaluate"]):
         verb, *rest = command

@@ -88,7 +88,7 @@ def test_json_is_one_document_with_every_number(folder, capsys):
     }
 
 
-def test_the_largest_groups_are_drawn_and_the_picture_says_how_many(photos, tmp_path, monkeypatch):
+def test_the_largest_groups_are_drawn_with_their_number(photos, tmp_path, monkeypatch):
     from cbir_tf.plots import duplicate_grid
 
     drawn = []
@@ -108,7 +108,7 @@ def test_the_largest_groups_are_drawn_and_the_picture_says_how_many(photos, tmp_
     assert groups[1][1].caption == "0.jpg\n1\n64 x 48, 2 kB"
 
 
-def test_nothing_twice_is_no_mistake(photos, tmp_path, capsys):
+def test_a_folder_without_duplicates_is_a_success(photos, tmp_path, capsys):
     (tmp_path / "one").mkdir()
     shutil.copy(photos / PHOTO, tmp_path / "one")
     for folder, count in ((photos, "36 images"), (tmp_path / "one", "1 image")):
@@ -142,7 +142,9 @@ def test_a_folder_is_looked_at_without_tensorflow(photos):
         (["--images", "{photos}", "--grid", "{tmp}/grid.txt"], "no picture format"),
     ],
 )
-def test_wrong_input_is_one_line_with_status_2(photos, tmp_path, capsys, arguments, message):
+def test_wrong_input_is_a_one_line_error_with_status_2(
+    photos, tmp_path, capsys, arguments, message
+):
     (tmp_path / "damaged").mkdir()
     if "damaged" in arguments[1]:
         (tmp_path / "damaged" / "a.jpg").write_text("no picture")
@@ -167,7 +169,7 @@ def test_what_the_command_line_cannot_mean_is_refused(arguments, capsys):
 
 
 @pytest.mark.slow
-def test_a_runs_store_is_looked_through_and_embeddings_join_where_asked(run_folder, folder, capsys):
+def test_a_run_is_checked_and_embeddings_join_groups_with_distance(run_folder, folder, capsys):
     shutil.move(folder / "new\nline", folder / "line")
     assert main(["extract", "--run", str(run_folder), "--images", str(folder)]) == 0
     (folder / "small.jpg").unlink()

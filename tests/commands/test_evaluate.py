@@ -55,7 +55,7 @@ def test_figures_at_the_levels_of_a_hierarchy(run_folder, tmp_path, capsys):
     assert "by temperature: leave-one-out: 9 queries" in capsys.readouterr().out
 
 
-def test_a_class_without_a_name_at_a_level_is_one_line(run_folder, tmp_path, capsys):
+def test_a_class_that_is_missing_at_a_level_is_a_one_line_error(run_folder, tmp_path, capsys):
     table = tmp_path / "levels.csv"
     table.write_text(LEVELS.replace("blue", "violet"))
     assert main(["evaluate", "--run", str(run_folder), "--levels", str(table)]) == 2

@@ -133,7 +133,7 @@ def test_a_photo_more_or_less_leaves_the_others_in_their_splits(
         assert {record.id: record.split for record in store.records()} == before
 
 
-def test_a_moved_gallery_is_described_anew_without_being_encoded(run_folder, tmp_path):
+def test_a_moved_gallery_gets_new_paths_without_being_encoded(run_folder, tmp_path):
     """A run's own images go by their path below the data folder, wherever that is."""
     with FeatureStore.open(run_folder / "features.db") as store:
         store.describe(
@@ -147,7 +147,7 @@ def test_a_moved_gallery_is_described_anew_without_being_encoded(run_folder, tmp
         assert all(record.path.is_file() for record in store.records())
 
 
-def test_the_map_of_a_large_gallery_shows_some_of_every_class_and_says_so(
+def test_the_map_of_a_large_gallery_shows_a_sample_of_every_class_with_a_note(
     run_folder, monkeypatch, capsys
 ):
     from cbir_tf.retrieval import gallery_plots
@@ -186,7 +186,7 @@ def test_search_chooses_among_what_meets_the_conditions(run_folder, tmp_path, ca
         assert store.class_names == ("blue", "green", "red", "iris")
     command = ["search", "--run", str(run_folder), f"{folder}/1.png", "--where", "year>2100"]
     assert main(command) == 2
-    assert "no image meets it" in capsys.readouterr().err
+    assert "no image meets" in capsys.readouterr().err
 
 
 def test_re_ranking_searches_among_the_candidates_and_keeps_to_the_conditions(run_folder, capsys):
@@ -204,7 +204,7 @@ def test_re_ranking_searches_among_the_candidates_and_keeps_to_the_conditions(ru
         assert len(blue) == 4 and all(id_.startswith("blue/") for id_ in blue)
 
 
-def test_search_says_plainly_when_nothing_matches(run_folder, tmp_path, photos, capsys):
+def test_search_reports_no_match(run_folder, tmp_path, photos, capsys):
     command = ["search", "--run", str(run_folder)]
     assert main(["calibrate", "--run", str(run_folder), "--false-match-rate", "0.01"]) == 2
     assert "rates from 0.1 up" in capsys.readouterr().err
@@ -212,16 +212,16 @@ def test_search_says_plainly_when_nothing_matches(run_folder, tmp_path, photos, 
     assert "a match is nearer than" in capsys.readouterr().out
     assert main([*command, str(photos / "red" / "01.jpg")]) == 0
     assert capsys.readouterr().out.startswith("match: 10.0% of photos")
-    stranger = tmp_path / "stranger.png"
-    paint(stranger, 5)
-    assert main([*command, str(stranger), "--json"]) == 0
+    unknown = tmp_path / "unknown.png"
+    paint(unknown, 5)
+    assert main([*command, str(unknown), "--json"]) == 0
     match = json.loads(capsys.readouterr().out)["match"]
     assert match["found"] == (match["false_match_rate"] <= 0.2)
-    assert main([*command, str(stranger), "--re-ranking", "k_reciprocal", "--json"]) == 0
+    assert main([*command, str(unknown), "--re-ranking", "k_reciprocal", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["match"] is None
 
 
-def test_a_faiss_index_is_saved_used_and_fitted_anew_when_stale_or_damaged(run_folder, tmp_path):
+def test_a_faiss_index_is_saved_used_and_fitted_again_when_stale_or_damaged(run_folder, tmp_path):
     config = run_folder / "config.yaml"
     config.write_text(config.read_text().replace("index: nearest_neighbors", "index: faiss"))
     assert main(["extract", "--run", str(run_folder), "--split", "all"]) == 0

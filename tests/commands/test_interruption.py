@@ -83,7 +83,7 @@ def test_training_killed_and_resumed_is_the_training_that_was_not(
         np.testing.assert_allclose(ours.numpy(), theirs.numpy(), atol=1e-3)
 
 
-def test_ctrl_c_says_how_to_go_on(config_file, tmp_path):
+def test_ctrl_c_names_the_option_to_resume(config_file, tmp_path):
     folder = tmp_path / "run"
     process = start("train.py", "--config", config_file, "training.epochs=500", "--run", folder)
     wait_for((folder / "checkpoints" / "last.npz").exists, process)
@@ -153,7 +153,7 @@ def test_a_schedule_of_all_epochs_keeps_their_number(config_file, tmp_path, caps
     assert Run.open(folder).config.training.epochs == 2
 
 
-def test_resuming_without_a_checkpoint_says_that_it_starts_over(config_file, tmp_path, capsys):
+def test_resuming_without_a_checkpoint_starts_over_with_a_note(config_file, tmp_path, capsys):
     command = [
         "train",
         "--config",

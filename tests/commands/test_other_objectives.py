@@ -100,7 +100,7 @@ def test_evaluate_tells_the_accuracy_of_the_saved_classifier(classifier_folder, 
     assert f"classifier: accuracy {accuracy:.4f} (95 %" in capsys.readouterr().out
 
 
-def test_a_damaged_classifier_is_one_line(classifier_folder, tmp_path, capsys):
+def test_a_damaged_classifier_is_a_one_line_error(classifier_folder, tmp_path, capsys):
     folder = Path(shutil.copytree(classifier_folder, tmp_path / "run"))
     (folder / "classifier.keras").write_bytes(b"half of a model")
     assert main(["evaluate", "--run", str(folder)]) == 2
@@ -166,7 +166,7 @@ def test_an_auto_encoder_of_labelled_images_is_measured_by_retrieval_too(config_
         (["loss=reconstruction", "data.split.validation=0"], "data.split.validation"),
     ],
 )
-def test_what_unlabelled_images_cannot_do_is_one_line(
+def test_commands_that_need_labels_are_a_one_line_error_without_them(
     config_file, unlabelled, tmp_path, capsys, overrides, message
 ):
     folder = tmp_path / "run"

@@ -211,7 +211,7 @@ def test_damaged_and_odd_files_never_stop_a_run(config_file, photos, tmp_path, c
         ["evaluate"],
     ],
 )
-def test_a_full_disk_is_one_line_with_status_2(run_folder, config_file, photos, arguments):
+def test_a_full_disk_is_a_one_line_error_with_status_2(run_folder, config_file, photos, arguments):
     # The kernel refuses to grow any file beyond the limit, as it does when the disk is full.
     program = (
         "import resource, signal, sys; from cbir_tf.commands.cli import main; "
@@ -233,7 +233,7 @@ def test_a_full_disk_is_one_line_with_status_2(run_folder, config_file, photos, 
         assert main(["search", "--run", str(run_folder), "red/03.jpg"]) == 0
 
 
-def test_training_again_needs_to_be_asked_for(run_folder, config_file, capsys):
+def test_training_a_finished_run_again_needs_restart(run_folder, config_file, capsys):
     before = (run_folder / "model.keras").read_bytes()
     command = ["train", "--config", str(config_file), "--run", str(run_folder)]
     assert main(command) == 0
@@ -293,7 +293,7 @@ def test_frozen_features_need_no_training(config_file, tmp_path):
         (["data.split.validation=0"], "data.split.validation"),
     ],
 )
-def test_wrong_input_to_train_is_one_line_and_leaves_no_folder(
+def test_wrong_input_to_train_is_a_one_line_error_and_leaves_no_folder(
     config_file, tmp_path, capsys, overrides, message
 ):
     folder = tmp_path / "run"
@@ -327,7 +327,7 @@ def test_a_run_of_another_config_is_refused_and_stays(run_folder, config_file, c
         (["evaluate", "--split", "test", "--run", "{folder}"], "no run there"),
     ],
 )
-def test_wrong_input_is_one_line_with_status_2(
+def test_wrong_input_is_a_one_line_error_with_status_2(
     trained_folder, config_file, tmp_path, capsys, arguments, message
 ):
     empty = tmp_path / "empty.jpg"

@@ -71,7 +71,7 @@ def test_verified_published_and_verified_from_there(s3, tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_the_quick_search_of_the_readme_finds_as_the_model_card_says(tmp_path, capsys):
+def test_the_quick_search_of_the_readme_has_the_figures_of_the_model_card(tmp_path, capsys):
     run = str(tmp_path / "ready")
     config = ["--config", str(ROOT / "configs" / "digits.yaml"), "--run", run]
     ready = ["model.weights=release:digits@1.0.0", "training.epochs=0", "plots.layout=pca"]

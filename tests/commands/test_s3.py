@@ -112,7 +112,7 @@ def test_another_folder_of_s3_is_extracted_and_kept_in_step(uploaded, capsys):
         [f"{gallery}/2.png", *(f"0/{each}" for each in keys(s3, "digits/0"))]
     )
     assert main(["extract", "--run", RUN, "--images", gallery, "--watch"]) == 2
-    assert "--watch needs a folder of this machine" in capsys.readouterr().err
+    assert "--watch needs a local folder" in capsys.readouterr().err
 
 
 def test_weights_are_read_from_there(uploaded, trained_folder):
@@ -164,7 +164,7 @@ def test_a_manifest_and_annotations_are_read_from_there(uploaded, coco128, s3):
         (["compare", "s3://nowhere-at-all/a", "b"], "s3://nowhere-at-all/a: no bucket"),
     ],
 )
-def test_mistakes_are_one_line_and_status_2(s3, capsys, command, reason):
+def test_mistakes_are_a_one_line_error_and_status_2(s3, capsys, command, reason):
     assert main(command) == 2
     captured = capsys.readouterr()
     assert captured.out == ""

@@ -92,7 +92,7 @@ def test_queries_of_every_kind_are_searched_in_the_space_of_the_components(
 
 
 @pytest.mark.parametrize("re_ranking", ["query_expansion", "k_reciprocal"])
-def test_re_ranking_looks_again_in_the_same_space(projected, re_ranking):
+def test_re_ranking_finds_the_same_class_among_whitened_vectors(projected, re_ranking):
     configure(projected, re_ranking=re_ranking)
     found = Retriever.open(projected).search(QUERY, 4)
     assert all(id_.startswith("red/") for id_ in found.ids[0])
@@ -147,7 +147,7 @@ def fits(monkeypatch) -> list[int]:
     return fitted
 
 
-def test_a_saved_index_is_used_again_only_with_its_projection(projected, fits):
+def test_a_saved_index_is_reused_only_with_its_whitening(projected, fits):
     configure(projected, index="faiss")
     extract(projected)
     assert fits.pop() == 36
@@ -172,7 +172,7 @@ def test_a_saved_index_is_used_again_only_with_its_projection(projected, fits):
         file.unlink()
         if content is not None:
             file.write_bytes(content)
-        # Fitted anew to the same vectors it is the same, and so the index is, too.
+        # Fitted again to the same vectors, the whitening is the same, and the index fits it.
         assert Retriever.open(projected).search(QUERY, 5).ids.tolist() == expected.ids.tolist()
         assert not fits
 
@@ -185,18 +185,18 @@ def test_a_saved_index_is_used_again_only_with_its_projection(projected, fits):
     assert Retriever.open(projected).search(QUERY, 5).ids.tolist() == expected.ids.tolist()
 
 
-def test_a_fresh_process_uses_what_was_saved(projected):
+def test_a_new_process_uses_the_saved_index_and_whitening(projected):
     configure(projected, index="faiss")
     extract(projected)
     command = [sys.executable, "search.py", "--run", str(projected), QUERY, "--json"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    assert "anew" not in done.stderr
+    assert "fitting the" not in done.stderr
     here = Retriever.open(projected).search(QUERY, 5)
     there = [each["id"] for each in json.loads(done.stdout)["neighbours"]]
     assert there == here.ids[0].tolist()
 
 
-def test_a_gallery_that_grows_has_its_projection_fitted_anew(projected, tmp_path, caplog, fits):
+def test_a_growing_gallery_has_its_whitening_fitted_again(projected, tmp_path, caplog, fits):
     configure(projected, index="faiss")
     assert main(["calibrate", "--run", str(projected), "--false-match-rate", "0.2"]) == 0
     before = Retriever.open(projected)
@@ -220,13 +220,13 @@ def test_a_gallery_that_grows_has_its_projection_fitted_anew(projected, tmp_path
     assert "calibrate again" in caplog.text
 
 
-def test_more_components_than_stored_vectors_have_are_one_line(run_folder, capsys):
+def test_more_components_than_stored_vectors_are_a_one_line_error(run_folder, capsys):
     configure(run_folder, pca=5)
     with FeatureStore.open(run_folder / "features.db") as store:
         store.remove(store.embeddings().ids[4:])
     assert main(["search", "--run", str(run_folder), "0" * 3]) == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]
-    assert "search.pca=5: 4 stored vectors of dimension 8 have no more than 4" in error
+    assert "search.pca=5: 4 stored vectors of dimension 8 have at most 4" in error
 
 
 def test_a_minkowski_distance_is_the_same_everywhere(run_folder, capsys):
@@ -255,7 +255,7 @@ def test_a_minkowski_distance_is_the_same_everywhere(run_folder, capsys):
     assert (compared["metric"], compared["figures"]) == ("minkowski-3", evaluated["figures"])
 
 
-def test_a_distance_that_the_index_does_not_know_is_one_line(run_folder, capsys):
+def test_a_distance_that_the_index_does_not_know_is_a_one_line_error(run_folder, capsys):
     configure(run_folder, metric="minkowski-3", index="faiss")
     assert main(["search", "--run", str(run_folder), QUERY]) == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]

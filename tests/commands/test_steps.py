@@ -56,7 +56,7 @@ def forget(folder: Path, *splits: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["knn", "svm"])
-def test_search_says_what_it_took_the_query_for_and_looks_there_first(run_folder, capsys, name):
+def test_search_reports_the_predicted_class_and_searches_it_first(run_folder, capsys, name):
     command = ["search", "--run", run_folder, "red/03.jpg", "--two-step", name]
     found = output_of(capsys, *command, "-k", "20")
     assert found["search"] == f"two-step {name} hard"
@@ -156,7 +156,7 @@ def test_database_augmentation_moves_images_of_the_gallery_towards_one_another(r
 
 
 @pytest.mark.parametrize("index", ["nearest_neighbors", "faiss"])
-def test_moved_vectors_are_kept_with_the_index_and_made_anew_for_another_setting(
+def test_augmented_vectors_are_stored_and_made_again_for_another_setting(
     run_folder, monkeypatch, index
 ):
     run = configure(run_folder, database_augmentation=3, index=index)
@@ -269,7 +269,7 @@ def warmth_folder(tmp_path_factory, config_file, photos):
     return folder
 
 
-def test_another_run_says_of_which_class_query_and_gallery_are(
+def test_another_run_predicts_the_classes_of_query_and_gallery(
     run_folder, warmth_folder, tmp_path, photos, capsys
 ):
     warmth = Path(shutil.copytree(warmth_folder, tmp_path / "warmth"))
@@ -311,7 +311,7 @@ def test_another_run_says_of_which_class_query_and_gallery_are(
     retriever.close()
 
 
-def test_another_run_that_is_none_is_one_line(run_folder, tmp_path, capsys):
+def test_a_two_step_run_that_is_missing_is_a_one_line_error(run_folder, tmp_path, capsys):
     configure(run_folder, two_step={"name": "knn", "run": str(tmp_path / "nowhere")})
     error = error_of(capsys, "search", "--run", run_folder, "red/03.jpg")
     assert "nowhere: no run there" in error

@@ -33,7 +33,7 @@ def best_of(run: Run) -> float:
         return max(float(row[run.config.training.monitor]) for row in csv.DictReader(file))
 
 
-def test_mistakes_are_one_line_and_leave_nothing(config_file, tmp_path, capsys):
+def test_mistakes_are_a_one_line_error_and_leave_nothing(config_file, tmp_path, capsys):
     folder = tmp_path / "search"
     command = ["tune", "--config", str(config_file), "--run", str(folder)]
     for overrides, words in {
@@ -52,7 +52,7 @@ def test_mistakes_are_one_line_and_leave_nothing(config_file, tmp_path, capsys):
     assert "no tuning" in capsys.readouterr().err
 
 
-def test_without_optuna_it_says_what_to_install(config_file, monkeypatch, capsys):
+def test_without_optuna_the_error_names_the_package_to_install(config_file, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "optuna", None)
     assert main(["tune", "--config", str(config_file), *SPACE]) == 2
     assert "pip install 'cbir-tf[tune]'" in capsys.readouterr().err

@@ -23,7 +23,7 @@ def logged(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch):
     return caplog
 
 
-def test_a_run_of_version_0_1_0_is_read_and_one_line_names_the_new_keys(logged):
+def test_a_run_of_version_0_1_0_is_read_and_the_log_names_the_new_keys(logged):
     config = Config.load(OLD)
     assert config.server.max_in_flight == 50 and config.server.request_timeout == 5
     assert config.server.max_neighbours == 1000 and config.plots.layout == "umap"
@@ -62,7 +62,7 @@ def test_an_override_goes_before_the_file_by_either_name(tmp_path, logged, overr
         assert any(override in line and "request_timeout" in line for line in logged.messages)
 
 
-def test_a_mistake_in_an_old_key_is_told_by_its_new_name(tmp_path):
+def test_a_mistake_in_an_old_key_is_reported_under_its_new_name(tmp_path):
     file = tmp_path / "old.yaml"
     file.write_text("data: {source: digits}\nserver: {seconds: -1}\n")
     with pytest.raises(UserError, match=r"old\.yaml.*server\.request_timeout"):
@@ -71,7 +71,7 @@ def test_a_mistake_in_an_old_key_is_told_by_its_new_name(tmp_path):
         Config.load(OLD, ["server.seconds=-1"])
 
 
-def test_both_names_at_once_are_a_mistake(tmp_path):
+def test_old_and_new_name_of_a_key_together_are_refused(tmp_path):
     file = tmp_path / "both.yaml"
     file.write_text("data: {source: digits}\nplots: {projection: pca, layout: umap}\n")
     with pytest.raises(UserError, match=r"both\.yaml.*plots\.projection.*plots\.layout"):

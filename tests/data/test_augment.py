@@ -127,7 +127,7 @@ def test_a_crop_that_does_not_fit_is_the_users_mistake(step):
         augment(tf.constant(picture()), steps(step), (0, 0))
 
 
-def test_random_resized_crop_has_the_area_and_the_shape_that_were_asked_for():
+def test_random_resized_crop_has_the_configured_area_and_shape():
     height, width = 60, 80
     y, x = np.mgrid[:height, :width]
     ramps = np.stack([3 * x, 4 * y, 0 * x], axis=-1).astype(np.uint8)
@@ -168,7 +168,7 @@ def test_color_jitter_changes_brightness_within_bounds():
     assert abs(values.mean() - 100) < 2
 
 
-def test_color_jitter_and_grayscale_are_done_as_often_as_asked():
+def test_color_jitter_and_grayscale_have_the_configured_probability():
     image = picture()
     jittered = many(image, {"name": "color_jitter", "probability": 0.3})
     assert 0.23 < share([not equal(each, image) for each in jittered]) < 0.37

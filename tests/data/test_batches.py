@@ -129,7 +129,7 @@ def test_an_image_looks_different_in_every_epoch(images):
 
 
 @pytest.mark.parametrize("steps", [1, 30])
-def test_the_dataset_knows_its_length_and_holds_the_steps_asked_for(images, steps):
+def test_the_dataset_has_a_length_and_the_configured_steps(images, steps):
     dataset = training_batches(images, settings(), 0, 0, 2, steps=steps)
     assert dataset.cardinality() == 2 * steps
     assert len(read(dataset)) == 2 * steps
@@ -174,7 +174,7 @@ def test_a_batch_without_a_good_image_is_no_batch(images):
         read(bad)
 
 
-def test_mistakes_come_before_training_as_one_line(images):
+def test_mistakes_are_a_one_line_error_before_training(images):
     alone = images.take(np.arange(4))
     with pytest.raises(UserError, match="no class has two images"):
         training_batches(alone, settings(), 0)

@@ -106,7 +106,7 @@ def dominant(annotations: list[tuple[int, float]]) -> int:
     st.lists(st.tuples(st.integers(1, 5), st.integers(0, 6).map(lambda n: n / 4)), max_size=12),
     st.randoms(),
 )
-def test_categories_are_ranked_as_the_rule_says_in_whatever_order_they_come(annotations, random):
+def test_categories_are_ranked_by_the_rule_in_any_order_of_annotations(annotations, random):
     expected, rest = [], annotations
     while rest:
         expected.append(dominant(rest))
@@ -217,7 +217,7 @@ def test_a_misspelt_category_names_the_nearest(photos, options, words):
 
 def test_a_category_that_is_no_images_label_leaves_nothing(tmp_path):
     write(pictures(tmp_path, "a.png"), document({"a.png": PHOTOS["a.png"]}))
-    assert "no image is of the chosen" in error_line(tmp_path, coco={"categories": "kite"})
+    assert "no image has one of the chosen" in error_line(tmp_path, coco={"categories": "kite"})
 
 
 def test_files_without_super_categories_do_at_the_level_of_categories(photos):
@@ -251,7 +251,7 @@ def test_images_are_found_at_any_depth_by_the_end_of_their_path(tmp_path):
     assert load(tmp_path).ids.tolist() == ["images/x/1.png", "a/b/c/2.png", "deep/3.png"]
 
 
-def test_a_name_that_two_files_have_is_one_clear_line(photos):
+def test_a_name_that_fits_two_files_is_a_one_line_error(photos):
     pictures(photos, "thumbnails/b.png")
     line = error_line(photos)
     assert "'b.png' could be " in line
@@ -259,7 +259,7 @@ def test_a_name_that_two_files_have_is_one_clear_line(photos):
     assert len(load(photos / "images", annotations=photos / FILE)) == 4
 
 
-def test_two_images_that_are_one_file_are_one_clear_line(photos):
+def test_two_images_that_are_one_file_are_a_one_line_error(photos):
     content = document()
     content["images"][2]["file_name"] = "images/b.png"
     write(photos, content)
@@ -278,10 +278,10 @@ def test_missing_files_are_listed_like_damaged_ones(photos, caplog):
     assert "2 of 4 images are damaged" in caplog.text
 
 
-def test_a_folder_without_any_of_the_images_is_one_clear_line(tmp_path):
+def test_a_folder_without_any_of_the_images_is_a_one_line_error(tmp_path):
     write(tmp_path, document())
     line = error_line(tmp_path)
-    assert "none of the 4 images is there, as 'a.png'" in line and "data.path" in line
+    assert "none of the 4 images was found" in line and "data.path" in line
 
 
 @pytest.mark.parametrize(
@@ -291,7 +291,7 @@ def test_a_file_name_that_leads_out_of_the_folder_is_refused(tmp_path, name):
     pictures(tmp_path, "a.png", "inside/b.png")
     write(tmp_path / "inside", document({name: [("cat", 1)], "b.png": [("dog", 1)]}))
     line = error_line(tmp_path / "inside")
-    assert "leads out" in line and "images[0]" in line
+    assert "is not below" in line and "images[0]" in line
 
 
 # --- splits -------------------------------------------------------------------------------------
@@ -344,7 +344,7 @@ def test_files_that_do_not_belong_together_are_named(tmp_path, names):
     assert all(name in line for name in names)
 
 
-def test_files_that_call_a_category_differently_are_one_clear_line(tmp_path):
+def test_files_with_different_super_categories_are_a_one_line_error(tmp_path):
     other = document({"2.png": [("dog", 1)]})
     other["categories"][0]["supercategory"] = "pet"
     write(tmp_path, document({"1.png": [("cat", 1)]}), "annotations/instances_train.json")
@@ -405,7 +405,7 @@ def changed(key: str, number: int | None = None, **values: Any) -> dict[str, Any
         (changed("annotations", 2, area="big"), ["area", "'big'"]),
     ],
 )
-def test_a_mistake_of_the_file_is_one_clear_line(photos, content, words):
+def test_a_mistake_in_the_file_is_a_one_line_error(photos, content, words):
     path = write(photos, content)
     line = error_line(photos)
     assert str(path) in line
@@ -419,10 +419,10 @@ def test_an_annotation_without_area_or_of_a_crowd_counts_as_one(photos, values):
     assert labels(load(photos))["images/a.png"] == "dog"
 
 
-def test_a_folder_or_file_that_is_not_there_is_one_clear_line(tmp_path, photos):
+def test_a_missing_folder_or_file_is_a_one_line_error(tmp_path, photos):
     assert "no such folder" in error_line(tmp_path / "missing")
     assert "data.annotations" in error_line(photos / "images")
-    assert "no such annotations" in error_line(photos, annotations="none.json")
+    assert "no such file of annotations" in error_line(photos, annotations="none.json")
     (tmp_path / "bad.json").write_bytes(b"\xff\xfe{")
     assert "cannot be read as JSON" in error_line(photos, annotations=tmp_path / "bad.json")
 
@@ -459,17 +459,17 @@ def test_any_value_anywhere_is_read_or_refused_in_one_line(
     ("values", "message"),
     [
         ({"source": "coco"}, "data.path is needed with data.source: coco"),
-        ({"source": "digits", "coco": {"level": "supercategory"}}, "data.coco goes with"),
-        ({"source": "digits", "annotations": "x.json"}, "data.annotations goes with"),
+        ({"source": "digits", "coco": {"level": "supercategory"}}, "data.coco needs"),
+        ({"source": "digits", "annotations": "x.json"}, "data.annotations needs"),
         ({"source": "coco", "path": ".", "coco": {"levl": "category"}}, "'level'"),
         ({"source": "coco", "path": ".", "coco": {"level": "super"}}, "'supercategory'"),
         (
             {"source": "coco", "path": ".", "coco": {"categories": "a", "supercategories": "b"}},
-            "data.coco.categories says which",
+            "leave out supercategories",
         ),
     ],
 )
-def test_the_configuration_refuses_what_does_not_go_together(values, message):
+def test_the_configuration_refuses_settings_that_conflict(values, message):
     with pytest.raises(UserError, match=message) as caught:
         Config.check({"data": values})
     assert "\n" not in str(caught.value)

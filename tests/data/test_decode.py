@@ -205,7 +205,7 @@ def test_the_size_is_that_of_the_upright_picture(orientation, format_):
     assert picture_size(content) == UPRIGHT[orientation](noise(4, 7)).shape[1::-1]
 
 
-def test_a_size_is_told_without_decoding_and_refused_where_there_is_none():
+def test_the_size_is_read_without_decoding_and_refused_if_there_is_none():
     assert picture_size(png_header(300, 200)) == (300, 200)
     with pytest.raises(ImageError, match="damaged"):
         open_image(png_header(300, 200))

@@ -258,7 +258,7 @@ def test_a_trained_runs_images_keep_their_splits_whatever_came_or_went(inspected
 
 
 @pytest.mark.parametrize("content", [b"", b"id,path\n1,2\n", b"\xff\xfe", "cut", "hash"], ids=str)
-def test_a_damaged_table_is_one_clear_line(inspected, content):
+def test_a_damaged_table_is_a_one_line_error(inspected, content):
     images, _, path = inspected
     whole = path.read_bytes()
     if content == "cut":
@@ -272,7 +272,7 @@ def test_a_damaged_table_is_one_clear_line(inspected, content):
     assert "\n" not in str(error.value)
 
 
-def test_a_table_that_is_missing_is_one_clear_line(inspected, tmp_path):
+def test_a_table_that_is_missing_is_a_one_line_error(inspected, tmp_path):
     with pytest.raises(UserError, match="No such file"):
         read_image_table(tmp_path / "other.csv", inspected[0])
 

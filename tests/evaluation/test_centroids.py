@@ -117,6 +117,6 @@ def test_blocks_do_not_show(monkeypatch):
     assert np.array_equal(nearest_centroid(images), whole)
 
 
-def test_an_unknown_metric_is_one_clear_line():
+def test_an_unknown_metric_is_a_one_line_error():
     with pytest.raises(UserError, match="did you mean 'cosine'"):
         nearest_centroid(clusters(5, 0), metric="cosin")

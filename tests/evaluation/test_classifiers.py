@@ -94,7 +94,7 @@ def test_unlabelled_images_are_left_out_and_small_classes_have_fewer_folds():
         (blobs(9, 0), Embeddings(["a"], np.ones((1, 4)), [-1]), "no labelled image"),
     ],
 )
-def test_what_cannot_be_classified_is_one_line(training, test, message):
+def test_embeddings_that_cannot_be_classified_are_a_one_line_error(training, test, message):
     with pytest.raises(UserError, match=message):
         classify(training, test, ["nb"])
 

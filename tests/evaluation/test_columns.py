@@ -41,7 +41,7 @@ def test_a_column_with_one_value_a_class_is_a_level():
     assert level_of(found, "year") == {"kite": "2"}
 
 
-def test_a_class_with_two_values_is_one_clear_line():
+def test_a_class_with_two_values_is_a_one_line_error():
     found = images((0, {"kind": "pet"}), (1, {"kind": "pet"}), (0, {"kind": "prey"}))
     with pytest.raises(UserError) as caught:
         level_of(found, "kind")

@@ -49,7 +49,7 @@ def test_the_matrix_is_that_of_scikit_learn_and_holds_every_mistake():
 
 
 @pytest.mark.parametrize("unlabelled", ["queries", "gallery"])
-def test_an_image_without_label_is_one_clear_line(unlabelled):
+def test_an_image_without_label_is_a_one_line_error(unlabelled):
     queries, gallery = QUERIES, GALLERY
     if unlabelled == "queries":
         queries = Embeddings(QUERIES.ids, QUERIES.vectors, [0, 2, 1, -1])

@@ -133,7 +133,7 @@ def test_a_query_counts_in_each_of_its_classes():
     assert result["figures"]["recall@1"] == 1
 
 
-def test_an_image_without_a_set_is_one_clear_line():
+def test_an_image_without_a_set_is_a_one_line_error():
     images = Embeddings(list("ab"), np.eye(2), [0, 0])
     with pytest.raises(UserError, match="'b' has no set of labels"):
         evaluate(images, k=(1,), label_sets={"a": ["cat"]})

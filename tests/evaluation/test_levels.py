@@ -76,7 +76,7 @@ def test_levels_are_read_from_a_table(tmp_path):
         ("class,kind\ncat,a\ncat,b\n", "'cat' is listed twice"),
     ],
 )
-def test_a_table_that_is_none_is_one_clear_line(tmp_path, text, message):
+def test_an_invalid_table_of_levels_is_a_one_line_error(tmp_path, text, message):
     path = tmp_path / "levels.csv"
     path.write_text(text)
     with pytest.raises(UserError, match=message) as caught:

@@ -250,7 +250,9 @@ UNLABELLED = Embeddings(["a", "b"], np.eye(2), [0, -1])
         (random_embeddings(12), None, {"metric": "cosin"}, "did you mean 'cosine'"),
     ],
 )
-def test_what_cannot_be_evaluated_is_one_clear_line(queries, gallery, options, message):
+def test_embeddings_that_cannot_be_evaluated_are_a_one_line_error(
+    queries, gallery, options, message
+):
     with pytest.raises(UserError, match=message) as caught:
         evaluate(queries, gallery, **options)
     assert "\n" not in str(caught.value)

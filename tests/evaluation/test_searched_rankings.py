@@ -53,7 +53,9 @@ def test_left_out_one_by_one_plain_rankings_have_the_figures_of_distances(metric
 @pytest.mark.parametrize("metric", METRICS)
 @settings(max_examples=25)
 @given(queries=labelled(), gallery=labelled("item", smallest_label=-1), data=st.data())
-def test_so_they_have_against_a_gallery_and_with_several_labels(metric, queries, gallery, data):
+def test_searched_rankings_agree_with_a_gallery_and_with_several_labels(
+    metric, queries, gallery, data
+):
     ranking = ranking_of(gallery, Search(metric=metric), len(gallery))
     found = per_query(queries, gallery, (1, 2), metric, ranking=ranking)
     assert_equal(found, per_query(queries, gallery, (1, 2), metric))

@@ -19,7 +19,7 @@ RESULT = {
 }
 
 
-def test_the_table_says_what_was_measured_and_lines_up():
+def test_the_table_shows_all_measures_in_aligned_columns():
     assert (
         format_table(RESULT)
         == """\

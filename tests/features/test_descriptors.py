@@ -68,7 +68,7 @@ def test_a_gray_image_and_one_without_keypoints_are_described(all_four):
     assert all_four(np.empty((0, *SIZE, 3), np.uint8)).shape == (0, 857)
 
 
-def test_what_is_saved_is_read_and_is_the_same_file_again(all_four, tmp_path):
+def test_saved_descriptors_load_and_save_to_the_same_bytes(all_four, tmp_path):
     path = tmp_path / "model.npz"
     all_four.save(path)
     assert is_exported(path)
@@ -79,7 +79,7 @@ def test_what_is_saved_is_read_and_is_the_same_file_again(all_four, tmp_path):
     assert [each.name for each in tmp_path.iterdir()] == ["model.npz"]
 
 
-def test_a_damaged_file_is_one_line_wherever_it_is_cut(all_four, tmp_path):
+def test_a_file_truncated_anywhere_is_a_one_line_error(all_four, tmp_path):
     path = tmp_path / "model.npz"
     all_four.save(path)
     whole = path.read_bytes()
@@ -94,7 +94,7 @@ def test_a_damaged_file_is_one_line_wherever_it_is_cut(all_four, tmp_path):
     with pytest.raises(UserError, match="damaged"):
         check_model(path)
     path.unlink()
-    with pytest.raises(UserError, match="missing; train again"):
+    with pytest.raises(UserError, match="missing; run cbir train"):
         check_model(path)
 
 
@@ -119,7 +119,7 @@ def test_a_file_that_does_not_fit_is_damaged(all_four, tmp_path, name, array):
         check_model(path)
 
 
-def test_a_file_of_a_later_format_says_so(tmp_path):
+def test_a_file_of_a_later_format_is_refused(tmp_path):
     path = tmp_path / "model.npz"
     np.savez(path, about=np.array('{"format": 9, "descriptors": []}'))
     with pytest.raises(UserError, match="of format 9, this program reads 1"):

@@ -95,7 +95,7 @@ def test_labels_go_by_their_names_whatever_these_hold(garden):
 
 @settings(max_examples=40)
 @given(st.lists(st.text(st.sampled_from("ab ,\"';\n"), max_size=6), min_size=2, max_size=6))
-def test_any_text_can_be_asked_for_in_quotation_marks(tmp_path_factory, names):
+def test_any_text_in_quotation_marks_can_be_a_value(tmp_path_factory, names):
     names = [each.strip() for each in names]
     records = [
         Record(f"{number}", None, 0, "", "digest", {"name": name})
@@ -164,7 +164,7 @@ def test_a_list_holds_what_it_holds_in_python(tmp_path_factory, texts, asked):
         ("year; DROP TABLE features >= 1", "no column"),
     ],
 )
-def test_a_condition_that_is_none_is_one_clear_line(garden, condition, message):
+def test_an_invalid_condition_is_a_one_line_error(garden, condition, message):
     with pytest.raises(UserError, match=message) as caught:
         garden[0].select([condition])
     assert "\n" not in str(caught.value)

@@ -85,7 +85,7 @@ def test_a_batch_shared_out_among_the_cores_keeps_its_order_and_its_model(saved,
         np.testing.assert_allclose(encoder(pictures[:count]), alone[:count], atol=1e-5)
 
 
-def test_the_export_is_made_once_and_anew_for_another_model_or_when_damaged(saved):
+def test_the_export_is_made_once_and_again_for_another_model_or_when_damaged(saved):
     exported = saved.with_suffix(".onnx")
     open_encoder(saved, SIZE)
     first = exported.stat()
@@ -126,7 +126,7 @@ def test_without_the_converter_keras_does_the_work(saved, monkeypatch):
     assert np.array_equal(encoder(pixels(3)), predict(load_embedder(saved), pixels(3)))
 
 
-def test_a_damaged_model_is_one_clear_line(saved):
+def test_a_damaged_model_is_a_one_line_error(saved):
     saved.write_bytes(b"junk")
     with pytest.raises(UserError, match=r"model\.keras"):
         open_encoder(saved, SIZE)

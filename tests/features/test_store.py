@@ -118,7 +118,7 @@ def test_the_store_of_another_model_is_refused(tmp_path):
 
 
 def test_a_missing_a_foreign_and_a_newer_file_are_refused(tmp_path):
-    with pytest.raises(UserError, match=r"no features yet.*extract\.py"):
+    with pytest.raises(UserError, match=r"no features yet.*cbir extract"):
         FeatureStore.open(tmp_path / "features.db")
     (tmp_path / "text.db").write_text("not a database " * 100)
     with pytest.raises(UserError, match="no usable feature store"):
@@ -214,7 +214,7 @@ def test_every_change_gives_the_store_another_version(tmp_path):
         assert len(store.embeddings()) == 0
 
 
-def test_describing_anew_keeps_the_vector(tmp_path):
+def test_a_changed_description_keeps_the_vector(tmp_path):
     with FeatureStore.create(tmp_path / "features.db", "model", ["a"]) as store:
         store.write([record("1")], np.array([[1.0, 2.0]]))
         moved = Record("1", Path("/elsewhere/1"), -1, "train", "d1", {"year": 1999, "by": "Ada"})
@@ -232,7 +232,7 @@ def test_classes_are_added_to_the_end(tmp_path):
 def test_vectors_of_other_views_are_refused_as_those_of_another_model_are(tmp_path):
     path = tmp_path / "features.db"
     FeatureStore.create(path, "digest", ["a"]).close()
-    expected = r"test-time augmentation none, and flip is configured; delete.*extract\.py --run"
+    expected = r"test-time augmentation none, and flip is configured; delete.*cbir extract --run"
     with pytest.raises(UserError, match=expected):
         FeatureStore.create(path, "digest flip", ["a"])
     with pytest.raises(UserError, match="another model"):

@@ -119,7 +119,7 @@ def test_nothing_gives_the_zero_vector(weighting, size):
     assert vocabulary.encode(np.empty((0, 128), np.float32), weighting).tolist() == [0.0] * size
 
 
-def test_the_size_of_the_lowest_davies_bouldin_index_is_taken_and_all_are_told():
+def test_the_lowest_davies_bouldin_index_decides_the_size_and_all_are_reported():
     config = VisualWords(words=(2, 4, 8), weighting="plain")
     vocabulary, scores = fit(config, noise(6))
     assert list(scores) == ["2", "4", "8"]
@@ -149,21 +149,21 @@ def test_a_sample_takes_of_every_image_no_more_than_its_part():
     assert dict(zip(values.tolist(), counts.tolist(), strict=True)) == {3: 3, 50: 10, 100: 10}
 
 
-def test_too_few_keypoints_are_one_line():
+def test_too_few_keypoints_are_a_one_line_error():
     with pytest.raises(UserError, match="2 training images have 32 keypoints, too few for 400"):
         fit(VisualWords(), noise(2))
     with pytest.raises(UserError, match="have 0 keypoints"):
         fit(VisualWords(), np.stack([FLAT, FLAT]))
 
 
-def test_alike_keypoints_are_one_line():
+def test_identical_keypoints_are_a_one_line_error():
     stripes = np.tile(np.array([0, 0, 0, 0, 255, 255, 255, 255], np.uint8), (64, 8))
     inner = local_descriptors(stripes, 8).reshape(8, 8, 128)[3:5, 3:5].reshape(-1, 128)
     with pytest.raises(UserError, match="all alike"):
         visual_words._cluster(np.repeat(inner[:1], 50, axis=0), 2, 0)
 
 
-def test_without_opencv_one_line_says_how_to_install_it(monkeypatch):
+def test_without_opencv_the_error_names_the_package_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "cv2", None)
     with pytest.raises(UserError, match=r"pip install 'cbir-tf\[opencv\]'"):
         local_descriptors(FLAT, 8)

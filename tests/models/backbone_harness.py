@@ -109,13 +109,13 @@ class BackboneHarness:
         takes_weights = BACKBONES[self.case.backbone].takes_weights
         return {"weights": None, "image_size": (224, 224)} if takes_weights else {}
 
-    def test_a_misspelt_option_is_one_line(self):
+    def test_a_misspelt_option_is_a_one_line_error(self):
         for option in [*BACKBONES[self.case.backbone].options, "option"]:
             with pytest.raises(UserError, match=rf"no option '{option}s'") as error:
                 build_backbone(self.case.backbone, {f"{option}s": 1}, None)
             assert "\n" not in str(error.value)
 
-    def test_an_impossible_option_is_one_line(self):
+    def test_an_impossible_option_is_a_one_line_error(self):
         for option, value in self.case.impossible.items():
             with pytest.raises(UserError, match=f"{self.case.backbone} cannot be built") as error:
                 build_backbone(self.case.backbone, {option: value}, None, self.case.image_size)

@@ -68,7 +68,7 @@ def test_of_a_linear_head_a_share_is_what_the_place_alone_makes(pixels):
         assert np.allclose(shares[:, row, column], alone, atol=1e-6)
 
 
-def test_a_projection_of_the_vectors_is_told_apart_too(pixels):
+def test_attributions_work_for_whitened_vectors_too(pixels):
     embedder = embedder_of(embedding_size=8)
     stored = np.random.default_rng(5).normal(size=(40, 8)).astype(np.float32)
     projection = Whitening.fit(stored, components=4, whiten=True)

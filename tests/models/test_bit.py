@@ -246,9 +246,7 @@ def test_a_file_cut_short_is_refused(fresh, official_file, tmp_path):
 
 @given(data=st.data(), save=st.sampled_from([np.savez, np.savez_compressed]))
 @settings(max_examples=100, deadline=None)
-def test_whatever_bytes_are_changed_the_error_is_one_line(
-    fresh, weights, tmp_path_factory, data, save
-):
+def test_any_changed_bytes_are_a_one_line_error(fresh, weights, tmp_path_factory, data, save):
     """Of an archive with the first weight alone: undamaged, it lacks the second."""
     archive = io.BytesIO()
     save(archive, **{ROOT_KERNEL: weights[ROOT_KERNEL]})

@@ -134,7 +134,7 @@ def test_impossible_options_are_refused(option):
         build_backbone("deep_ranking", option, None)
 
 
-def test_a_step_with_triplets_trains_what_is_asked_and_survives_saving(vgg16_file, tmp_path):
+def test_a_triplet_step_trains_the_configured_layers_and_survives_saving(vgg16_file, tmp_path):
     embedder = build_embedder(embedder_config(weights=vgg16_file, trainable="fc1"))
     trained = {
         f"{layer}/{kind}"

@@ -184,7 +184,7 @@ def test_what_trains_survives_saving(tmp_path):
         ({"backbone": "mobilenet_v2", "weights": "imagenet21k"}, "give imagenet or a file or null"),
     ],
 )
-def test_a_mistake_is_one_line_naming_key_and_remedy(changes, message):
+def test_a_mistake_is_one_line_with_key_and_remedy(changes, message):
     with pytest.raises(UserError) as error:
         build_embedder(model_config(**changes))
     assert message in str(error.value)

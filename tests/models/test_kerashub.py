@@ -172,7 +172,7 @@ def test_a_folder_in_transformers_layout_gives_its_tensors_and_pixels(tmp_path):
         ("swin", None, {"tokens": "class"}, "swin has no option 'tokens'"),
     ],
 )
-def test_a_mistake_is_one_line(kind, weights, options, message):
+def test_a_mistake_is_a_one_line_error(kind, weights, options, message):
     with pytest.raises(UserError) as error:
         build_backbone(kind, options, weights)
     assert message in str(error.value)

@@ -52,7 +52,7 @@ def module_of(name: str):
 
 
 @pytest.mark.parametrize("name", [name for name in BACKBONES if name not in APART])
-def test_each_backbone_is_fed_as_its_module_says(name):
+def test_each_backbone_gets_the_preprocessing_of_its_module(name):
     images = np.random.default_rng(0).integers(0, 256, (2, 9, 7, 3), dtype=np.uint8)
     expected = module_of(name).preprocess_input(images.astype(np.float32))
     pixels = prepared(BACKBONES[name].preprocessing, images)

@@ -119,7 +119,7 @@ def test_a_tensor_too_many_is_named(model, tensors, tmp_path):
     assert "unknown 'layer1.1.conv1.weight'" in message
 
 
-def test_other_names_are_told_from_both_sides(model, tensors, tmp_path):
+def test_differing_tensor_names_are_reported_from_both_sides(model, tensors, tmp_path):
     wrapped = {f"module.{name}": each for name, each in tensors.items()}
     message = refusal_of(model, wrapped, tmp_path)
     assert "lacks 'conv1.weight' and 59 more and has unknown 'module." in message
@@ -155,7 +155,7 @@ def test_a_file_of_something_else_is_refused(model, file, content):
 
 
 @given(data=st.data())
-def test_whatever_bytes_are_changed_the_error_is_one_line(tmp_path_factory, model, tensors, data):
+def test_any_changed_bytes_are_a_one_line_error(tmp_path_factory, model, tensors, data):
     """Of a file with one tensor alone: undamaged, it lacks the others."""
     path = tmp_path_factory.mktemp("damaged") / "damaged.safetensors"
     save_file({"bn1.bias": tensors["bn1.bias"]}, path)

@@ -70,7 +70,7 @@ def test_with_another_head_only_the_backbone_is(release):
     assert built.output_shape == other.output_shape == (None, 64)
 
 
-def test_another_backbone_or_option_is_told(release):
+def test_another_backbone_or_option_is_reported(release):
     said = refusal(release, backbone="mini_densenet")
     assert "release:digits@1.0.0 has backbone small_cnn; set model.backbone to that" in said
     assert "has options {}; set model.options to that" in refusal(release, options={"width": 8})

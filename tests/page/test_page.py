@@ -353,7 +353,7 @@ def test_errors_are_words_with_a_way_on(opened, browser, address, tmp_path):
         expect(alert).to_contain_text("Choose it again.")
 
 
-def test_a_key_is_asked_for_and_what_cannot_be_explained_is_said(
+def test_the_page_asks_for_the_key_and_reports_a_missing_explanation(
     opened, served, browser, folder, tmp_path
 ):
     views = Path(shutil.copytree(folder, tmp_path / "views"))
@@ -387,7 +387,9 @@ def test_a_key_is_asked_for_and_what_cannot_be_explained_is_said(
         )
 
 
-def test_an_empty_gallery_says_how_to_fill_it(opened, served, browser, folder, photos, tmp_path):
+def test_an_empty_gallery_shows_the_command_that_fills_it(
+    opened, served, browser, folder, photos, tmp_path
+):
     empty = Path(shutil.copytree(folder, tmp_path / "empty"))
     for each in empty.glob("features.db*"):
         each.unlink()
@@ -396,7 +398,7 @@ def test_an_empty_gallery_says_how_to_fill_it(opened, served, browser, folder, p
         page.goto("/")
         title = page.get_by_role("heading", name="There are no images to search yet")
         expect(title).to_be_visible()
-        expect(page.locator("#empty")).to_contain_text("extract.py --run RUN --images FOLDER")
+        expect(page.locator("#empty")).to_contain_text("cbir extract --run RUN --images FOLDER")
         for number, name in enumerate(("red", "green", 'blue, "dark"')):
             fields = {"label": name, "metadata": json.dumps({"year": 2020 + number})}
             content = (photos / name.split(",")[0] / "01.jpg").read_bytes()

@@ -44,7 +44,7 @@ def test_runs_without_intervals_and_with_odd_names_are_drawn(tmp_path):
     assert Image.open(comparison_plot(tmp_path / "plot.png", runs)).width > 1000
 
 
-def test_a_place_that_cannot_be_written_is_one_clear_line(tmp_path):
+def test_a_file_that_cannot_be_written_is_a_one_line_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot be written"):
         comparison_plot(tmp_path / "file" / "plot.png", [run("a", 0.5)])

@@ -73,7 +73,7 @@ def test_a_frame_goes_all_round_its_image(tmp_path):
         assert [row, column] in green.tolist()
 
 
-def test_right_and_wrong_are_told_without_colour_too():
+def test_right_and_wrong_have_signs_besides_colours():
     texts = _texts(_query_figure([_neighbours([True, False, False, None])], "t"))
     assert texts.count("✓") == 1
     assert texts.count("✗") == 2
@@ -169,7 +169,7 @@ def test_wide_captions_are_cut_in_the_middle_and_never_touch():
     assert any(each.get_text().endswith("W.jpg") for each in figure.texts)
 
 
-def test_a_missing_image_leaves_its_place_and_says_so():
+def test_a_missing_image_has_an_empty_place_with_a_note():
     assert "no image" in _texts(_image_figure([None, GRAY], ["gone", "here"], 2, ""))
 
 

@@ -117,7 +117,7 @@ def test_an_unknown_method_is_named():
 
 
 @pytest.mark.slow
-def test_umap_says_nothing_of_its_own():
+def test_umap_prints_no_warnings():
     script = (
         "import numpy; from cbir_tf.plots.layout import project;"
         "project(numpy.random.default_rng(0).normal(size=(12, 4)), 'umap')"

@@ -172,7 +172,7 @@ VISION = {
 
 
 @pytest.mark.parametrize("vision", VISION)
-def test_the_colours_of_classes_are_told_apart_with_every_kind_of_colour_vision(vision):
+def test_the_colours_of_classes_differ_with_every_kind_of_colour_vision(vision):
     seen = lab([*PALETTE, UNLABELLED_COLOUR], np.asarray(VISION[vision]))
     apart = [ciede2000(one, other) for one, other in combinations(seen, 2)]
     assert min(apart) >= (24 if vision == "all" else 12)

@@ -62,7 +62,7 @@ def test_the_limits_follow_from_the_run(facts):
     assert "The licence of the images is not stated" in card
 
 
-def test_without_intervals_and_rank_1_it_says_what_there_is(facts):
+def test_without_intervals_and_rank_1_the_card_shows_the_other_measures(facts):
     (result,) = json.loads(json.dumps(facts.metrics)).values()
     figures = {"recall@4": 0.75, "map": 0.5, "map_at_r": 0.25}
     result |= {"intervals": {}, "figures": figures, "left_out": 3}

@@ -76,7 +76,9 @@ def test_no_path_of_this_machine_is_in_it(packed, evaluated, photos):
 
 def test_packed_again_it_is_the_same_bytes(packed, evaluated, tmp_path):
     run = shutil.copytree(evaluated, tmp_path / "run")
-    (run / "model.onnx").unlink(missing_ok=True)  # exported anew, in a process that has before
+    (run / "model.onnx").unlink(
+        missing_ok=True
+    )  # exported again, in a process that has exported before
     again = pack(Run.open(run), REFERENCE, tmp_path, "MIT")
     for each in packed.iterdir():
         assert each.read_bytes() == (again / each.name).read_bytes(), each.name
@@ -88,7 +90,7 @@ def test_packed_again_it_is_the_same_bytes(packed, evaluated, tmp_path):
     assert {each.name for each in tmp_path.iterdir()} == {"run", again.name}
 
 
-def test_the_card_says_how_good_it_is_and_what_is_not_known(packed, evaluated):
+def test_the_card_shows_the_measures_and_what_is_not_known(packed, evaluated):
     card = (packed / "README.md").read_text()
     (result,) = json.loads((evaluated / "metrics.json").read_text()).values()
     low, high = result["intervals"]["map_at_r"]
@@ -114,7 +116,7 @@ def test_with_the_licence_of_the_images_their_pictures_are_in_it(evaluated, tmp_
     assert "Licence of the weights: not stated." in card
 
 
-def test_what_cannot_be_released_is_one_line_and_leaves_nothing(run_folder, tmp_path, capsys):
+def test_a_refused_release_is_a_one_line_error_and_leaves_no_folder(run_folder, tmp_path, capsys):
     command = ["release", "pack", "--to", str(tmp_path / "to"), "--run", str(run_folder)]
     for name, version, said in [
         ("colours", "1.0.0", "not evaluated"),

@@ -36,7 +36,9 @@ def test_to_a_folder_below_the_registry_s_and_elsewhere(shelf, empty, tmp_path):
     assert fetch(shelf.reference, empty.file).name.startswith("digits-1.0.0-")
 
 
-def test_again_is_nothing_and_another_of_that_version_is_refused(shelf, empty, tmp_path):
+def test_publishing_twice_changes_nothing_and_a_different_release_is_refused(
+    shelf, empty, tmp_path
+):
     place = tmp_path / "place" / "digits-1.0.0"
     publish(shelf.folder, str(place.parent), empty)
     before = {each.name: each.stat().st_mtime_ns for each in place.iterdir()}
@@ -51,7 +53,7 @@ def test_again_is_nothing_and_another_of_that_version_is_refused(shelf, empty, t
     assert not empty.file.exists()
 
 
-def test_again_puts_right_what_was_damaged(shelf, empty, tmp_path):
+def test_publishing_again_repairs_damaged_files(shelf, empty, tmp_path):
     place = tmp_path / "place" / "digits-1.0.0"
     entry = publish(shelf.folder, str(place.parent), empty)
     (place / "labels.json").write_text("[]")
@@ -81,7 +83,7 @@ def test_interrupted_it_is_not_seen_and_goes_on_where_it_was(shelf, empty, tmp_p
     check_files(place)
 
 
-def test_a_place_that_cannot_be_written_to_is_told(shelf, tmp_path):
+def test_a_target_that_cannot_be_written_is_reported(shelf, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot be written"):
         copy_release(shelf.folder, tmp_path / "file" / "digits-1.0.0")

@@ -187,7 +187,7 @@ def test_a_version_there_is_never_replaced(github, shelf, empty):
     assert len(github.uploads) == sent and not empty.file.exists()
 
 
-def test_mistakes_are_one_line(github, shelf, empty, monkeypatch):
+def test_mistakes_are_a_one_line_error(github, shelf, empty, monkeypatch):
     with pytest.raises(UserError, match="write github:owner/repository"):
         publish(shelf.folder, "github:weights", empty)
     with pytest.raises(UserError, match="404: Not Found; check the repository's name"):

@@ -229,7 +229,7 @@ def test_a_version_there_is_never_replaced(hub, shelf, empty):
     assert MANIFEST in hub.commits[1]
 
 
-def test_mistakes_are_one_line(hub, shelf, empty, monkeypatch):
+def test_mistakes_are_a_one_line_error(hub, shelf, empty, monkeypatch):
     for address in ("hf://digits", "hf://a/b/c", "hf://me/digits@v1"):
         with pytest.raises(UserError, match="write hf://owner/name"):
             publish(shelf.folder, address, empty)

@@ -36,7 +36,7 @@ def test_sha256sum_checks_the_manifest_too(shelf):
 
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_any_changed_byte_is_told(shelf, data):
+def test_any_changed_byte_is_detected(shelf, data):
     write_manifest(shelf.folder)
     digests = check_files(shelf.folder)
     name = data.draw(st.sampled_from(sorted(digests)))
@@ -59,7 +59,7 @@ def test_a_manifest_names_no_file_elsewhere(tmp_path_factory, name):
         assert found == name and Path(name).name == name and not name.startswith(".")
 
 
-def test_a_missing_or_further_file_is_told(shelf):
+def test_a_missing_or_extra_file_is_detected(shelf):
     (shelf.folder / "labels.json").rename(shelf.folder / "names.json")
     with pytest.raises(UserError, match=r"labels\.json is missing"):
         check_files(shelf.folder)
@@ -75,7 +75,7 @@ def test_from_a_folder_and_from_the_web(shelf, served):
     shutil.rmtree(folder)
     assert not is_fetched(Registry.load(shelf.file).entries[0])
     assert same(fetch(shelf.reference), shelf.folder)
-    shutil.rmtree(shelf.folder)  # what is here is not asked for again
+    shutil.rmtree(shelf.folder)  # a fetched release needs no second download
     assert fetch(shelf.reference) == folder
 
 

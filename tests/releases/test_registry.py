@@ -70,7 +70,7 @@ def test_releases_are_listed_in_their_order_and_an_entry_reads_back(tmp_path):
     )
 
 
-def test_what_is_misspelt_is_told_with_the_nearest(tmp_path):
+def test_a_misspelt_release_gets_the_nearest_name(tmp_path):
     file = tmp_path / "registry.yaml"
     with pytest.raises(UserError, match="lists no releases"):
         Registry.load(file).find(Reference("digits", "1.0.0"))
@@ -101,7 +101,7 @@ def test_a_version_is_never_replaced(tmp_path):
     [
         ("releases: [{name: a, version: 1.0.0}]", r"releases\[0\]\.address: is missing"),
         ("released: []", "unknown key 'released': did you mean 'releases'"),
-        ("releases: [", "mend the YAML"),
+        ("releases: [", "correct the YAML"),
         (
             f"releases: [{{name: A, version: 1.0.0, address: x, sha256: '{DIGEST}', licence: ''}}]",
             "'A': not a valid release name",
@@ -113,7 +113,7 @@ def test_a_version_is_never_replaced(tmp_path):
         ),
     ],
 )
-def test_a_malformed_registry_is_one_line(tmp_path, text, said):
+def test_a_malformed_registry_is_a_one_line_error(tmp_path, text, said):
     file = tmp_path / "registry.yaml"
     file.write_text(text)
     with pytest.raises(UserError, match=said) as error:

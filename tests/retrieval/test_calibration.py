@@ -23,7 +23,7 @@ def labelled(count: int, seed: int, classes: int = 4, dimension: int = 3) -> Emb
 
 
 @given(count=st.integers(2, 30), seed=st.integers(0, 99))
-def test_a_stranger_is_compared_with_every_other_class(count, seed):
+def test_an_out_of_gallery_query_is_compared_with_every_other_class(count, seed):
     queries, gallery = labelled(count, seed), labelled(20, seed + 100)
     found = nearest_of_other_classes(queries, gallery, "euclidean")
     for vector, label, distance in zip(queries.vectors, queries.labels, found, strict=True):
@@ -37,7 +37,7 @@ def test_a_stranger_is_compared_with_every_other_class(count, seed):
 
 @pytest.mark.parametrize("rate", [0.02, 0.1, 0.5])
 def test_as_many_new_out_of_gallery_queries_as_wanted_for_find_a_match(rate):
-    """Over many calibrations the rate on a fresh stranger is the one asked for, or just below."""
+    """Over many calibrations, new out-of-gallery queries match at the set rate, or just below."""
     gallery = labelled(400, 1)
     false = []
     for seed in range(60):
@@ -73,7 +73,7 @@ def test_it_is_stored_openly_and_read_back(tmp_path):
         Calibration.load(tmp_path / "no_match.json")
 
 
-def test_what_cannot_be_calibrated_is_one_clear_line():
+def test_a_run_that_cannot_be_calibrated_is_a_one_line_error():
     gallery = labelled(40, 3)
     for rate in (0, 1, -0.5):
         with pytest.raises(UserError, match="must be above 0 and below 1"):

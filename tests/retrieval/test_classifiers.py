@@ -76,7 +76,7 @@ def test_of_two_clouds_the_linear_machine_gives_the_true_probabilities():
     assert np.abs(found - expected).mean() < 0.03
 
 
-def test_of_several_clouds_it_is_right_as_often_as_it_says():
+def test_predicted_probabilities_match_the_share_of_correct_predictions():
     training, queries = blobs(2000, classes=4), blobs(4000, classes=4, seed=1)
     machine = LinearMachine(training, "euclidean")
     said = machine.probabilities(queries.vectors)
@@ -112,14 +112,14 @@ def test_small_classes_do(name, labels):
 def test_unlabelled_images_teach_nothing_and_one_class_is_too_few(name):
     training, queries = blobs(60), blobs(20, seed=1)
     more = Embeddings(
-        [*training.ids, "stranger"],
+        [*training.ids, "new"],
         np.vstack([training.vectors, queries.vectors[:1]]),
         [*training.labels, -1],
     )
     expected = fit_classifier(name, training, "cosine").probabilities(queries.vectors)
     found = fit_classifier(name, more, "cosine").probabilities(queries.vectors)
     assert np.array_equal(found, expected)
-    with pytest.raises(UserError, match="1 class"):
+    with pytest.raises(UserError, match="two or more classes"):
         fit_classifier(name, training.take(training.labels == 10), "cosine")
 
 

@@ -45,7 +45,7 @@ def test_path_bytes_array_and_pillow_image_give_one_vector(retriever, photos):
         (np.zeros((4, 4, 3), np.int64), "int64"),
     ],
 )
-def test_other_pixels_are_refused_in_one_line(retriever, pixels, message):
+def test_pixels_of_another_form_are_a_one_line_error(retriever, pixels, message):
     with pytest.raises(UserError, match=message) as caught:
         retriever.search(pixels)
     assert "uint8" in str(caught.value) and "\n" not in str(caught.value)

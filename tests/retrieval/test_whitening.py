@@ -128,14 +128,14 @@ def test_the_same_vectors_have_the_same_projection():
 @pytest.mark.parametrize(
     ("vectors", "components", "whiten", "message"),
     [
-        (vectors_of(50, 8), 9, 0, "search.pca=9: 50 stored vectors of dimension 8 have no"),
-        (vectors_of(5, 8), 6, 0, "no more than 5 components; set it to 5 or less, or extract"),
+        (vectors_of(50, 8), 9, 0, "search.pca=9: 50 stored vectors of dimension 8 have at most"),
+        (vectors_of(5, 8), 6, 0, "at most 5 components; set it to 5 or less, or extract"),
         (vectors_of(1, 8), 1, 0, "1 stored vectors are too few; extract two or more"),
-        (vectors_of(5, 8), 5, 1, "differ along no more than 4 directions; lower search.pca"),
-        (np.ones((5, 8)), None, 0.3, "differ along no more than 0 directions"),
+        (vectors_of(5, 8), 5, 1, "differ along only 4 directions; lower search.pca"),
+        (np.ones((5, 8)), None, 0.3, "differ along only 0 directions"),
     ],
 )
-def test_components_that_there_are_not_are_one_clear_line(vectors, components, whiten, message):
+def test_too_many_components_are_a_one_line_error(vectors, components, whiten, message):
     with pytest.raises(UserError, match=message) as caught:
         Whitening.fit(vectors, components, whiten)
     assert "\n" not in str(caught.value)
@@ -156,7 +156,7 @@ def test_dimensions_that_never_vary_are_left_out_of_whitening_and_not_blown_up()
         (np.full((1, 8), np.nan), "query vector 0 has a value that is not finite"),
     ],
 )
-def test_vectors_that_cannot_be_projected_are_one_clear_line(vectors, message):
+def test_invalid_vectors_are_a_one_line_error(vectors, message):
     with pytest.raises(UserError, match=message):
         Whitening.fit(vectors_of(20, 8), 2)(vectors)
 
@@ -174,7 +174,7 @@ def test_a_saved_projection_is_read_back_to_the_last_bit(tmp_path, components, w
     assert whitening_for(vectors, settings, tmp_path).digest == projection.digest
 
 
-def test_only_a_projection_of_these_very_vectors_and_settings_is_used_again(tmp_path, caplog):
+def test_only_a_whitening_of_the_same_vectors_and_settings_is_reused(tmp_path, caplog):
     vectors = vectors_of(50, 8)
     Whitening.fit(vectors, 4).save(tmp_path)
     assert whitening_for(vectors, Search(), tmp_path) is None

@@ -48,7 +48,7 @@ def test_what_is_answered_is_exact(count, wanted, dimension, clusters, spread, a
     np.testing.assert_allclose(found, squared, atol=1e-6 * sizes)
 
 
-def test_clusters_are_told_apart_and_noise_is_left_to_the_caller():
+def test_clusters_are_separated_and_noise_is_left_to_the_caller():
     close, apart = clustered(6_000, 16, 50, 0.05, 0), clustered(6_000, 16, 1, 1.0, 0)
     answered, squared, _ = Cells.fit(faiss, close, 0).search(close[:200], 10)
     assert answered.mean() > 0.9

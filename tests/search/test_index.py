@@ -199,7 +199,7 @@ def test_identical_vectors_are_at_distance_zero_and_none_below(name, metric):
 
 
 @every_exact_index
-def test_vectors_that_differ_in_the_last_bit_are_told_apart(name, metric):
+def test_vectors_that_differ_in_the_last_bit_are_in_the_right_order(name, metric):
     base = np.random.default_rng(2).normal(size=16).astype(np.float32) + 50
     steps = [base]
     for _ in range(30):
@@ -230,7 +230,7 @@ def test_the_cosine_distance_of_a_zero_vector_is_one(name):
         (0, None, "k=0: ask for at least 1"),
     ],
 )
-def test_a_k_that_cannot_be_answered_is_one_clear_line(name, k, query_ids, message):
+def test_an_impossible_k_is_a_one_line_error(name, k, query_ids, message):
     index = make_index(name).fit(random_embeddings(5))
     with pytest.raises(UserError, match=message) as caught:
         index.search(np.ones((1, 8)), k, query_ids)
@@ -238,7 +238,7 @@ def test_a_k_that_cannot_be_answered_is_one_clear_line(name, k, query_ids, messa
 
 
 @every_index
-def test_an_empty_gallery_is_one_clear_line(name):
+def test_an_empty_gallery_is_a_one_line_error(name):
     nobody = random_embeddings(0)
     for index in (make_index(name), make_index(name).fit(nobody)):
         with pytest.raises(UserError, match="the gallery holds nothing to search"):
@@ -254,7 +254,7 @@ def test_an_empty_gallery_is_one_clear_line(name):
         (np.full((1, 8), np.nan), "query vector 0 has a value that is not finite"),
     ],
 )
-def test_vectors_that_cannot_be_searched_are_one_clear_line(name, vectors, message):
+def test_invalid_query_vectors_are_a_one_line_error(name, vectors, message):
     index = make_index(name).fit(random_embeddings(5))
     with pytest.raises(UserError, match=message):
         index.search(vectors, 1)
@@ -278,7 +278,7 @@ def test_an_unknown_name_is_answered_with_the_nearest():
 @pytest.mark.parametrize(
     "order", ["0.5", "0", "-1", "", "nan", "inf", "1e1", "9" * 400, " 3", "3-2"]
 )
-def test_a_minkowski_distance_of_an_impossible_order_is_one_clear_line(order):
+def test_a_minkowski_distance_of_an_impossible_order_is_a_one_line_error(order):
     message = "the P of minkowski-P is a number from 1 up, as in minkowski-3"
     with pytest.raises(UserError, match=message) as caught:
         make_index("nearest_neighbors", metric=f"minkowski-{order}")
@@ -286,7 +286,7 @@ def test_a_minkowski_distance_of_an_impossible_order_is_one_clear_line(order):
 
 
 @pytest.mark.parametrize("name", ["faiss", "faiss ivf", "annoy trees"])
-def test_a_distance_that_a_back_end_does_not_know_is_one_clear_line(name):
+def test_a_distance_that_a_back_end_does_not_know_is_a_one_line_error(name):
     message = f"{name.partition(' ')[0]}: knows no minkowski-3 distance; use search.index nearest_"
     with pytest.raises(UserError, match=message):
         make_index(name, "minkowski-3").fit(random_embeddings(100))
@@ -376,7 +376,7 @@ def test_an_index_of_other_vectors_is_refused(name, tmp_path):
         ),
     ],
 )
-def test_a_missing_or_damaged_index_is_one_clear_line(name, content, message, tmp_path):
+def test_a_missing_or_damaged_index_is_a_one_line_error(name, content, message, tmp_path):
     gallery = random_embeddings(5)
     make_index(name).fit(gallery).save(tmp_path)
     if content is None:
@@ -399,7 +399,7 @@ def test_a_later_file_format_is_refused(name, tmp_path):
 
 
 @every_index
-def test_a_folder_that_cannot_be_written_is_one_clear_line(name, tmp_path):
+def test_a_folder_that_cannot_be_written_is_a_one_line_error(name, tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(UserError, match="cannot be written"):
         make_index(name).fit(random_embeddings(5)).save(tmp_path / "file")
@@ -444,7 +444,7 @@ def clustered(count: int, dimension: int = 32, seed: int = 0) -> Embeddings:
     [*itertools.product(APPROXIMATE, ["cosine", "euclidean"]), ("annoy trees", "manhattan")],
 )
 @pytest.mark.parametrize("recall", [0.8, 0.97])
-def test_an_approximate_index_reaches_the_recall_asked_for(name, metric, recall):
+def test_an_approximate_index_reaches_the_configured_recall(name, metric, recall):
     everything = clustered(8200)
     gallery, queries = everything.take(slice(0, 8000)), everything.take(slice(8000, None))
     index = make_index(name, metric, recall=recall).fit(gallery)
@@ -507,7 +507,7 @@ def test_annoy_is_exact_for_few_vectors_or_a_recall_of_one_and_then_grows_trees(
         ({"trees": 10}, 1000 + np.random.default_rng(0).normal(size=(300, 8)) / 1000),
     ],
 )
-def test_annoy_is_exact_where_trees_do_not_find_what_was_asked_for(options, vectors):
+def test_annoy_is_exact_where_its_trees_miss_the_configured_recall(options, vectors):
     gallery = embeddings([f"{each:04d}" for each in range(len(vectors))], vectors)
     index = make_index("annoy", recall=0.995, **options).fit(gallery)
     assert index.is_exact and index.back_end.reached == 1
@@ -547,7 +547,7 @@ def test_a_damaged_index_file_is_refused_and_a_changed_gallery_survives_saving(n
         load_index(tmp_path, kept)
 
 
-def test_an_index_that_finds_no_room_for_its_file_is_one_clear_line(tmp_path):
+def test_a_full_disk_while_an_index_is_saved_is_a_one_line_error(tmp_path):
     index = make_index("annoy trees").fit(random_embeddings(300))
     (tmp_path / "index").write_text("a file where the folder should be")
     with pytest.raises(UserError, match="cannot be written"):

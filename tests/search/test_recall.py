@@ -33,7 +33,7 @@ def test_the_share_found_is_that_of_the_true_neighbours():
 
 
 @pytest.mark.parametrize(("error", "enough"), [(1.5, False), (2.5, True)])
-def test_as_much_as_was_asked_for_is_not_enough_within_two_standard_errors(error, enough):
+def test_a_recall_within_two_standard_errors_of_the_target_is_not_enough(error, enough):
     """A tenth of the queries find nothing but themselves, all others everything."""
     share, deviation = 0.9, np.sqrt(0.9 * 0.1)
 

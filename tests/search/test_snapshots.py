@@ -45,7 +45,7 @@ def answers(index: Index, queries: np.ndarray, k: int) -> tuple[list, list]:
 @settings(max_examples=15, deadline=None)
 @given(data=st.data())
 def test_every_snapshot_answers_as_a_newly_fitted_index(name, data):
-    """All vectors are asked for, so that approximate indexes have to answer exactly as well."""
+    """k is the number of all vectors, so that approximate indexes must be exact too."""
     everything = random_embeddings(120, dimension=4)
     inside = set(range(60))
     snapshots = [(new_index(name).fit(everything.take(slice(0, 60))), sorted(inside))]
@@ -129,7 +129,7 @@ def test_an_index_is_filled_emptied_and_filled_with_vectors_of_another_dimension
 
 
 @every_back_end
-def test_a_refused_change_is_one_clear_line_and_changes_nothing(name):
+def test_a_refused_change_is_a_one_line_error_and_changes_nothing(name):
     gallery = random_embeddings(5)
     index = new_index(name).fit(gallery)
     with pytest.raises(UserError, match="'00007' is in the gallery already"):

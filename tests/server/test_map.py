@@ -108,7 +108,9 @@ def test_a_match_is_explained_over_http(serving, folder, photos):
         assert client.post("/explain", json={"id": "green/00.jpg"}).status_code == 422
 
 
-def test_where_it_cannot_be_told_why_images_match_it_says_so(serving, folder, monkeypatch):
+def test_an_explanation_that_is_not_possible_is_refused_with_the_reason(
+    serving, folder, monkeypatch
+):
     from cbir_tf.server.pipeline import service
 
     monkeypatch.setattr(service, "why_not", lambda config: "for a reason")

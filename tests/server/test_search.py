@@ -111,7 +111,7 @@ def test_the_answers_addresses_lead_to_the_pictures(client, photos):
         assert Image.open(io.BytesIO(small.content)).size == (64, 48)  # never enlarged
 
 
-def test_a_calibrated_run_says_whether_there_is_a_match(serving, served_folder, tmp_path):
+def test_a_calibrated_run_reports_match_or_no_match(serving, served_folder, tmp_path):
     folder = Path(shutil.copytree(served_folder, tmp_path / "run"))
     assert main(["calibrate", "--run", str(folder), "--false-match-rate", "0.3"]) == 0
     threshold = json.loads((folder / "no_match.json").read_text())["threshold"]
@@ -152,7 +152,7 @@ def test_an_empty_gallery_is_served_and_fills(serving, served_folder, tmp_path, 
         assert client.post("/search", files={"file": picture.read_bytes()}).status_code == 409
 
 
-def test_info_says_what_there_is(client):
+def test_info_describes_run_and_gallery(client):
     info = client.get("/info").json()
     assert (info["images"], info["dimension"], info["metric"]) == (36, 8, "cosine")
     assert info["labels"] == [

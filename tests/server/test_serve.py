@@ -27,7 +27,7 @@ def test_help_lists_the_keys_of_the_service(capsys):
     [
         (["server.max_megapixel=3"], "did you mean 'max_megapixels'"),
         (["server.rate=-1"], "server.rate: input should be greater than or equal to 0"),
-        (["model.backbone=vgg16"], "serve takes keys of server and search"),
+        (["model.backbone=vgg16"], "server and search only"),
         (["search.test_time_augmentation=flip"], "with test-time augmentation none, and flip"),
         (["search.test_time_scales=[1,1.5]"], "augmentation none, and none at 1, 1.5"),
         (["search.pca=3000"], "lower it"),
@@ -35,7 +35,9 @@ def test_help_lists_the_keys_of_the_service(capsys):
         (["--port", "99999"], "choose another --host or --port"),
     ],
 )
-def test_what_cannot_be_served_is_one_line(trained_folder, capsys, arguments, words):
+def test_settings_that_cannot_be_served_are_a_one_line_error(
+    trained_folder, capsys, arguments, words
+):
     assert main(["serve", "--run", str(trained_folder), "--port", "0", *arguments]) == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert words in line

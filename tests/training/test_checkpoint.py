@@ -86,7 +86,7 @@ def test_training_killed_at_the_worst_moments_ends_as_if_it_had_not_been(
 
 
 @pytest.mark.slow
-def test_a_full_disk_is_one_line_and_the_earlier_checkpoint_stays(tmp_path) -> None:
+def test_a_full_disk_is_a_one_line_error_and_the_earlier_checkpoint_stays(tmp_path) -> None:
     mounts = ["unshare", "-m", "mount", "-t", "tmpfs", "tmpfs", str(tmp_path)]
     if not shutil.which("unshare") or subprocess.run(mounts, check=False).returncode:
         pytest.skip("a small file system cannot be mounted here")
@@ -101,7 +101,7 @@ def test_a_full_disk_is_one_line_and_the_earlier_checkpoint_stays(tmp_path) -> N
     assert kept == "kept: 1"
 
 
-def test_a_folder_that_cannot_be_is_one_line(tmp_path) -> None:
+def test_a_folder_that_cannot_be_made_is_a_one_line_error(tmp_path) -> None:
     (tmp_path / "checkpoints").write_text("in the way")
     with pytest.raises(UserError, match="checkpoints"):
         train(tmp_path / "checkpoints", build_model(seed=0), epochs=1)
@@ -127,7 +127,7 @@ def test_the_best_weights_are_the_averages_after_the_best_epoch(tmp_path, uninte
     assert figures["recall@1"] == checkpoint.history[best - 1]["val_recall@1"]
 
 
-def test_averaged_weights_are_keras_moving_average_and_go_again() -> None:
+def test_averaged_weights_are_keras_moving_average_and_are_restored() -> None:
     model = build_model(seed=0)
     kernels = []
     record = keras.callbacks.LambdaCallback(
@@ -194,7 +194,7 @@ def test_a_checkpoint_of_another_model_is_refused_and_changes_nothing(tmp_path) 
 
 
 @pytest.mark.parametrize("damage", ["empty", "cut", "flipped", "not a checkpoint"])
-def test_a_damaged_checkpoint_is_one_line(tmp_path, damage) -> None:
+def test_a_damaged_checkpoint_is_a_one_line_error(tmp_path, damage) -> None:
     train(tmp_path, build_model(seed=0), epochs=1)
     last = tmp_path / "last.npz"
     content = bytearray(last.read_bytes())
@@ -211,7 +211,7 @@ def test_a_damaged_checkpoint_is_one_line(tmp_path, damage) -> None:
         Checkpoint(tmp_path).restore(build_model(seed=0))
 
 
-def test_a_monitor_that_is_not_logged_is_one_line(tmp_path) -> None:
+def test_a_monitor_that_is_not_logged_is_a_one_line_error(tmp_path) -> None:
     model = build_model(seed=0)
     with pytest.raises(UserError, match="no 'val_recall@1' to monitor"):
         model.fit(np.ones((8, 6)), np.ones((8, 4)), callbacks=[Checkpoint(tmp_path)], verbose=0)

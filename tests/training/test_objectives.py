@@ -115,7 +115,7 @@ def test_outputs_and_loss_are_float32_whatever_the_policy(name, policy):
     assert all(variable.dtype == "float32" for variable in trained.model.trainable_variables)
 
 
-def test_saved_beside_the_embedder_they_give_the_same_again(tmp_path):
+def test_saved_and_loaded_objectives_give_the_same_outputs(tmp_path):
     pixels, _ = images()
     classification, reconstruction = objective("cross_entropy"), objective("reconstruction")
     classification.saved_model.save(tmp_path / "classifier.keras")

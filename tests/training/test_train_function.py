@@ -129,7 +129,7 @@ def test_the_precision_of_a_run_does_not_outlive_it(tmp_path):
         ({"model": {}, "training": {}, "descriptors": "hog"}, {"callbacks": [1]}, "callbacks"),
     ],
 )
-def test_a_mistake_is_one_line_and_makes_no_folder(
+def test_a_mistake_is_a_one_line_error_and_makes_no_folder(
     tmp_path, monkeypatch, settings, arguments, words
 ):
     monkeypatch.chdir(tmp_path)

@@ -151,7 +151,7 @@ def test_the_averaged_weights_are_what_is_measured() -> None:
     np.testing.assert_array_equal(retrieval.latest().vectors, retrieval.embed(model).vectors)
 
 
-def test_a_diverged_training_is_one_line() -> None:
+def test_a_diverged_training_is_a_one_line_error() -> None:
     model = build_model(keras.optimizers.SGD(0.1), keras.losses.MeanSquaredError())
     retrieval = RetrievalMetrics(Validation(*clusters(2, seed=1)))
     for callback in (retrieval, validation_pass(model, *clusters(2, seed=1))):
@@ -159,7 +159,7 @@ def test_a_diverged_training_is_one_line() -> None:
             model.fit(np.ones((8, 8)), np.full((8, 4), np.nan), verbose=0, callbacks=[callback])
 
 
-def test_a_callback_before_the_embeddings_it_needs_says_so() -> None:
+def test_a_callback_before_the_embeddings_it_needs_is_refused() -> None:
     model = build_model(keras.optimizers.SGD(0.1), TripletHardLoss(0.2))
     retrieval = RetrievalMetrics(Validation(*clusters(2, seed=1)))
     with pytest.raises(ValueError, match="must come first"):

@@ -107,16 +107,16 @@ def test_what_is_no_range_and_no_choice_sets_one_value():
         (("search.pca=8..64", "model.embedding_size=32..128"), ["search.pca"]),
     ],
 )
-def test_a_mistake_is_one_clear_line(load, overrides, words):
+def test_an_invalid_range_is_a_one_line_error(load, overrides, words):
     line = error_line(load, *overrides)
     for word in words:
         assert word in line
 
 
-def test_values_that_do_not_go_together_are_told_beforehand(load):
+def test_conflicting_values_are_refused_before_the_first_trial(load):
     overrides = ("data.batch.sampler=balanced|shuffled", "loss=triplet_hard|cross_entropy")
     line = error_line(load, *overrides, fixed=("training.monitor=val_accuracy",))
-    assert "val_accuracy goes with loss: cross_entropy" in line
+    assert "val_accuracy needs loss: cross_entropy" in line
 
 
 def test_a_loss_is_not_searched_by_its_own_value(load):

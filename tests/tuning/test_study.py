@@ -146,7 +146,7 @@ def test_without_pruning_and_by_a_loss(tmp_path):
     assert best_number(study) == 1
 
 
-def test_a_failed_trial_is_told_of_and_never_the_best(tmp_path, config):
+def test_a_failed_trial_is_reported_and_never_the_best(tmp_path, config):
     study = open_study(tmp_path, config, SPACE, True)
     record_failure(study, next_trial(study, SPACE, 0, 2), "diverged")
     assert best_number(study) is None
@@ -165,7 +165,7 @@ def test_another_search_is_refused(tmp_path, config):
         open_study(tmp_path, other, SPACE, True)
 
 
-def test_a_damaged_study_is_one_line_that_says_how_to_begin_again(tmp_path, config):
+def test_a_damaged_study_is_one_line_with_the_option_to_begin_again(tmp_path, config):
     (tmp_path / "study.db").write_bytes(b"no database" * 500)
     with pytest.raises(UserError, match="damaged") as error, reporting_storage_errors(tmp_path):
         open_study(tmp_path, config, SPACE, True)
@@ -181,7 +181,7 @@ def test_a_study_that_cannot_be_opened_is_not_to_be_replaced(tmp_path, config):
     assert "\n" not in str(error.value)
 
 
-def test_a_full_disk_in_the_middle_is_one_line_and_keeps_the_trials(tmp_path, config):
+def test_a_disk_that_fills_up_is_a_one_line_error_and_keeps_the_trials(tmp_path, config):
     study = open_study(tmp_path, config, SPACE, True)
     record_result(study, next_trial(study, SPACE, 0, 9), report(0.5), MONITOR)
     # The kernel refuses to let a file grow, as it does when the disk is full.
@@ -214,7 +214,7 @@ def test_the_study_is_read_while_it_is_written(tmp_path, config):
         assert reader.execute("PRAGMA journal_mode").fetchone() == ("wal",)
 
 
-def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
+def test_a_folder_that_cannot_be_made_is_a_one_line_error(tmp_path):
     (tmp_path / "in the way").write_text("a file")
     with pytest.raises(UserError, match="in the way"), exclusive(tmp_path / "in the way" / "run"):
         pass

@@ -229,7 +229,7 @@ function showEmpty() {
   state("empty");
   const code = (text) => make("code", {}, text);
   const how = [make("p", {}, "Extract a folder of pictures, then start the service again:")];
-  how.push(make("pre", { tabindex: "0" }, code("python extract.py --run RUN --images FOLDER")));
+  how.push(make("pre", { tabindex: "0" }, code("cbir extract --run RUN --images FOLDER")));
   if (!info.read_only) {
     const more = make("p", {}, "Or add them while it runs, by ", code("POST /images"), ": see ");
     more.append(make("a", { href: "/docs" }, "the API"), ".");

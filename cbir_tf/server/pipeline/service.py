@@ -232,8 +232,8 @@ class Service:
             return InvalidQueryError(f"the picture: {error.reason}")
         if not len(self.gallery):
             return NotPossibleError("the gallery is empty: add images to it, then search")
-        # As written for the command line; the run's folder is not for the client.
-        text, folder = " ".join(str(error).split()).replace("--where", "where"), self.run.folder
+        # The path of the run is not for the client.
+        text, folder = " ".join(str(error).split()), self.run.folder
         return InvalidQueryError(text.replace(f"{folder}/", "").replace(str(folder), "the run"))
 
     def _embeddings(self) -> Embeddings:

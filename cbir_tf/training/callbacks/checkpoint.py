@@ -177,13 +177,13 @@ def _load(path: Path, variables: Sequence[keras.Variable]) -> str:
             arrays = [stored[str(position)] for position in range(len(stored.files) - 1)]
             note = str(stored["note"])
     except FileNotFoundError:
-        raise UserError(f"{path}: was not found; train again with --restart") from None
+        raise UserError(f"{path}: was not found; run cbir train with --restart") from None
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path}: is damaged ({error}); train again with --restart") from error
+        raise UserError(f"{path}: is damaged ({error}); run cbir train with --restart") from error
     if [array.shape for array in arrays] != [tuple(variable.shape) for variable in variables]:
         raise UserError(
             f"{path}: is a checkpoint of another model or optimizer; use the configuration it was "
-            "made with, or train again with --restart"
+            "made with, or run cbir train with --restart"
         )
     for variable, array in zip(variables, arrays, strict=True):
         variable.assign(array)
