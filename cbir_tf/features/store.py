@@ -138,7 +138,7 @@ class FeatureStore:
             store.close()
             raise UserError(
                 f"{path}: a feature store of version {text}, this program reads up to version "
-                f"{SCHEMA_VERSION}; delete the file and run cbir extract"
+                f"{SCHEMA_VERSION}; update cbir-tf to read it"
             )
         with reporting(path):
             store._migrate(version)

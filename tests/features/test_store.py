@@ -124,7 +124,7 @@ def test_a_missing_a_foreign_and_a_newer_file_are_refused(tmp_path):
     with pytest.raises(UserError, match="no usable feature store"):
         FeatureStore.open(tmp_path / "text.db")
     sqlite3.connect(tmp_path / "other.db").execute("CREATE TABLE x (y)").connection.commit()
-    with pytest.raises(UserError, match="no usable feature store"):
+    with pytest.raises(UserError, match="no feature store"):
         FeatureStore.open(tmp_path / "other.db")
     FeatureStore.create(tmp_path / "new.db", "one", ["a"]).close()
     with sqlite3.connect(tmp_path / "new.db") as connection:
@@ -243,3 +243,50 @@ def test_digests_are_those_of_the_records(tmp_path):
     with FeatureStore.create(tmp_path / "features.db", "model", ["a"]) as store:
         store.write([record("2"), record("1")], np.eye(2))
         assert list(store.digests().items()) == [("1", "d1"), ("2", "d2")]
+
+
+def test_a_locked_store_is_in_use_and_is_not_to_be_deleted(tmp_path, monkeypatch):
+    monkeypatch.setattr("cbir_tf.features.store_file.WAIT", 0.1)
+    path = tmp_path / "features.db"
+    with FeatureStore.create(path, "model", ["a"]) as store:
+        store.write([record("1")], np.ones((1, 3)))
+        other = sqlite3.connect(path, isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(UserError, match="in use by another process") as caught:
+            store.write([record("2")], np.ones((1, 3)))
+        assert "delete" not in str(caught.value)
+        assert store.embeddings().ids.tolist() == ["1"]  # readers go on
+        other.execute("ROLLBACK")
+        store.write([record("2")], np.ones((1, 3)))
+        other.close()
+
+
+def test_a_read_only_store_is_read_and_a_change_is_refused(tmp_path, monkeypatch):
+    path = tmp_path / "features.db"
+    with FeatureStore.create(path, "model", ["a"]) as store:
+        store.write([record("1")], np.ones((1, 3)))
+    before = sorted(tmp_path.iterdir())
+    monkeypatch.setattr("cbir_tf.features.store_file.os.access", lambda *_: False)  # root may
+    with FeatureStore.open(path) as store:
+        assert store.embeddings().ids.tolist() == ["1"]
+        assert store.select(["id=1"]).tolist() == ["1"]
+        with pytest.raises(UserError, match="check the permissions") as caught:
+            store.write([record("2")], np.ones((1, 3)))
+        assert "delete" not in str(caught.value)
+        assert sorted(tmp_path.iterdir()) == before
+
+
+def test_only_a_damaged_file_is_to_be_deleted(tmp_path):
+    path = tmp_path / "features.db"
+    with FeatureStore.create(path, "model", ["a"]) as store:
+        store.write([record(str(each)) for each in range(50)], np.ones((50, 300)))
+    content = bytearray(path.read_bytes())
+    content[4096:] = b"\xff" * (len(content) - 4096)
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="delete it"), FeatureStore.open(path) as store:
+        store.embeddings()
+    database = tmp_path / "other.db"
+    sqlite3.connect(database).execute("CREATE TABLE accounts (id)")
+    with pytest.raises(UserError, match="no feature store") as caught:
+        FeatureStore.open(database)
+    assert "delete" not in str(caught.value)
