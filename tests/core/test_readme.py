@@ -1,4 +1,4 @@
-"""What the README shows works as it stands there."""
+"""The commands and code of the README work unchanged."""
 
 from __future__ import annotations
 
