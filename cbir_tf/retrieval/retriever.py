@@ -98,7 +98,7 @@ class Retriever:
         self,
         queries: Query | Sequence[Query],
         k: int | None = None,
-        where: Sequence[str] = (),
+        where: str | Sequence[str] = (),
     ) -> Results:
         """The k nearest images of one query or of each of many.
 
@@ -107,8 +107,8 @@ class Retriever:
                 its own neighbours. A path whose file has changed since it was extracted is
                 encoded again.
             k: how many; when not given, the configuration's, or all where there are fewer.
-            where: conditions on what is found, as `label=rose,tulip` (`cbir_tf.features.filters`);
-                fewer than k are found where fewer meet them.
+            where: one or several conditions on what is found, as `label=rose,tulip`
+                (`cbir_tf.features.filters`); fewer than k are found where fewer meet them.
 
         Returns:
             A row for each query, with label, metadata and path of each image found.
@@ -117,8 +117,10 @@ class Retriever:
             UserError: no such image or id, an unreadable image, k beyond the gallery, or conditions
                 that no image meets.
         """
-        batch = self.query_batch(listed(queries), self.select(where) if where else None)
-        return self.described(self.engine().search(batch, k))
+        gallery = self.gallery  # one snapshot from the query to its answer
+        candidates = self.select(where, gallery) if where else None
+        batch = self._query_batch(listed(queries), gallery, candidates)
+        return self.described(QueryEngine(gallery).search(batch, k))
 
     def engine(self, settings: Search | None = None) -> QueryEngine:
         """The query engine over the present gallery.
@@ -131,40 +133,6 @@ class Retriever:
         """
         return QueryEngine(self.gallery, settings)
 
-    def query_batch(
-        self, queries: Sequence[Query], candidates: np.ndarray | None = None
-    ) -> QueryBatch:
-        """Queries, encoded or read from the store, ready for the engine.
-
-        Raises:
-            UserError: as `search`.
-        """
-        ids = [self._id_of_unchanged(query) for query in queries]
-        foreign = [row for row, id_ in enumerate(ids) if id_ is None]
-        vectors: list[np.ndarray] = [np.empty(0)] * len(queries)
-        shares: list[np.ndarray | None] = [None] * len(queries)
-        gallery = self.gallery
-        if foreign:
-            encoded = self.gallery.queries(self.encoder([queries[row] for row in foreign]))
-            probabilities = self.external_probabilities([queries[row] for row in foreign])
-            for place, row in enumerate(foreign):
-                vectors[row] = encoded.vectors[place]
-                shares[row] = None if probabilities is None else probabilities[place]
-        if len(foreign) < len(queries):
-            rows = [row for row, id_ in enumerate(ids) if id_ is not None]
-            stored = gallery.stored_queries([str(ids[row]) for row in rows])
-            for place, row in enumerate(rows):
-                vectors[row] = stored.vectors[place]
-                if stored.class_probabilities is not None:
-                    shares[row] = stored.class_probabilities[place]
-        known = [each for each in shares if each is not None]
-        return QueryBatch(
-            np.stack(vectors),
-            np.array([id_ or "" for id_ in ids], dtype=np.str_),
-            candidates,
-            np.stack(known) if known else None,
-        )
-
     def encode(self, images: Query | Sequence[Query]) -> np.ndarray:
         """The (Q, D) float32 vectors of images, whitened as the gallery's are.
 
@@ -176,14 +144,20 @@ class Retriever:
         """
         return self.gallery.whitened(self.encoder(listed(images)))
 
-    def select(self, where: Sequence[str]) -> np.ndarray:
+    def select(self, where: str | Sequence[str], gallery: Gallery | None = None) -> np.ndarray:
         """Ids of the stored images that meet all conditions.
+
+        Args:
+            where: one condition or several.
+            gallery: a snapshot; the present one when not given.
 
         Raises:
             UserError: an invalid condition, or no image that meets all conditions.
         """
+        where = [where] if isinstance(where, str) else where
         ids = self.store.select(where)
-        ids = ids[np.isin(ids, self.gallery.embeddings.ids)]  # another process may have added more
+        stored = (gallery or self.gallery).embeddings.ids
+        ids = ids[np.isin(ids, stored)]  # the store may have changed since the snapshot
         if not len(ids):
             conditions = " ".join(map(repr, where))
             raise UserError(f"where {conditions}: no image meets the conditions; change them")
@@ -297,12 +271,37 @@ class Retriever:
 
     # --- queries of other pictures --------------------------------------------------------------
 
-    def _id_of_unchanged(self, query: Query) -> str | None:
+    def _query_batch(
+        self, queries: Sequence[Query], gallery: Gallery, candidates: np.ndarray | None
+    ) -> QueryBatch:
+        """Queries, encoded or read from the store, ready for the engine."""
+        if not queries:
+            raise UserError("no query is given; give an image, or the id of a stored one")
+        ids = np.array([self._id_of_unchanged(query, gallery) or "" for query in queries])
+        outside, inside = np.flatnonzero(ids == ""), np.flatnonzero(ids != "")
+        batches = []
+        if len(outside):
+            images = [queries[row] for row in outside.tolist()]
+            shares = self.external_probabilities(images)
+            batches.append(gallery.queries(self.encoder(images), class_probabilities=shares))
+        if len(inside):
+            batches.append(gallery.stored_queries(ids[inside]))
+        order = np.argsort(np.concatenate([outside, inside]))
+        shares_of = [batch.class_probabilities for batch in batches]
+        known = [each for each in shares_of if each is not None]
+        return QueryBatch(
+            np.concatenate([batch.vectors for batch in batches])[order],
+            ids,
+            candidates,
+            np.concatenate(known)[order] if known else None,
+        )
+
+    def _id_of_unchanged(self, query: Query, gallery: Gallery) -> str | None:
         """The id of a stored image whose vector answers the query; None for any other query."""
         if not isinstance(query, (str, Path)):
             return None
         id_ = self.stored_id(query)
-        if id_ is not None and id_ in self.gallery:
+        if id_ is not None and id_ in gallery:
             file, record = path_of(query).resolve(), self.record(id_)
             # An image of another folder has its path as its id: look at the file in any case.
             changed = file == record.path and file.is_file() and sha256(file) != record.digest

@@ -106,3 +106,13 @@ def test_a_default_k_gives_what_there_is_and_a_given_one_has_to_be_there(retriev
     assert retriever.search(query).ids.shape == (1, 2)
     with pytest.raises(UserError, match="holds only 2"):
         retriever.search(query, 5)
+
+
+def test_no_query_is_refused_and_one_condition_needs_no_list(retriever):
+    with pytest.raises(UserError, match="no query"):
+        retriever.search([])
+    one, listed = (
+        retriever.search("red/00.jpg", 3, where) for where in ("label=blue", ["label=blue"])
+    )
+    assert one.ids.tolist() == listed.ids.tolist()
+    assert all(id_.startswith("blue/") for id_ in one.ids[0])
