@@ -173,11 +173,11 @@ class QueryBatch:
 
 @dataclass(frozen=True)
 class Prediction:
-    """The class that a query was taken for.
+    """The predicted class of a query.
 
     Attributes:
         name: of the class.
-        probability: as the classifier has it, 0..1.
+        probability: predicted by the classifier, 0..1.
     """
 
     name: str
@@ -212,9 +212,9 @@ class Results:
         distances: (Q, k) float32, each row ascending; equal distances in order of id.
         labels: (Q, k) int64, counting into `class_names`; -1 for unlabelled or not found.
         class_names: names by label.
-        metadata: further columns of each image found, by id; of none where they were not looked up.
+        metadata: further columns of each image found, by id; empty if not looked up.
         paths: files of the images found, by id; likewise.
-        prediction: the class each query was taken for; None where the search has no class router.
+        prediction: predicted class of each query; None if the search has no class router.
         is_match: (Q,) bool, whether the nearest image is near enough to be a match; None where no
             threshold was calibrated for this search.
         vectors: (Q, D) float32 of the queries, as they were compared; or none.

@@ -169,7 +169,7 @@ class Shelf:
     reference = Reference("digits", "1.0.0")
 
     def seal(self, address: str = "digits-1.0.0") -> None:
-        """Make the folder, as it is now, the release that is listed, under an address."""
+        """List the folder in its present state as the release, under an address."""
         write_manifest(self.folder)
         self.file.unlink(missing_ok=True)
         digest = sha256(self.folder / MANIFEST)

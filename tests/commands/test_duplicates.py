@@ -27,7 +27,7 @@ def grow(photo: Path, copy: Path, times: float) -> None:
 
 @pytest.fixture
 def folder(tmp_path: Path, photos: Path) -> Path:
-    """36 photos that are all different, three copies of one, and what is no photo."""
+    """36 different photos, three copies of one, and files that are not photos."""
     root = Path(shutil.copytree(photos, tmp_path / "holiday photos"))
     shutil.copy(root / PHOTO, root / "red" / "again.jpg")
     grow(root / PHOTO, root / "new\nline" / "large.png", 2)

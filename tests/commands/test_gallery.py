@@ -40,7 +40,7 @@ def extract(run: Path, folder: Path, *more: str) -> int:
 
 
 def stored(run: Path, folder: Path) -> dict[str, tuple[str, bytes]]:
-    """Digest and vector by file name of what is stored of a folder."""
+    """Digest and vector of the stored images of a folder, by file name."""
     with FeatureStore.open(run / "features.db") as store:
         embeddings, records = store.embeddings(), store.records()
     return {
@@ -211,7 +211,7 @@ def test_search_reports_no_match(run_folder, tmp_path, photos, capsys):
     assert main(["calibrate", "--run", str(run_folder), "--false-match-rate", "0.2"]) == 0
     assert "a match is nearer than" in capsys.readouterr().out
     assert main([*command, str(photos / "red" / "01.jpg")]) == 0
-    assert capsys.readouterr().out.startswith("match: 10.0% of photos")
+    assert capsys.readouterr().out.startswith("match: 10.0% of")
     unknown = tmp_path / "unknown.png"
     paint(unknown, 5)
     assert main([*command, str(unknown), "--json"]) == 0

@@ -1,4 +1,4 @@
-"""Classifiers and auto-encoders from end to end: train, evaluate, and what is left in the run."""
+"""Classifiers and auto-encoders from end to end: train, evaluate, files in the run."""
 
 from __future__ import annotations
 

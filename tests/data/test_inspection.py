@@ -40,7 +40,7 @@ def encoded(image: Image.Image, file_format: str = "PNG", **options) -> bytes:
 
 
 def huge_png() -> bytes:
-    """A PNG that says it is 30,000 x 30,000 pixels, in a few bytes."""
+    """A PNG of a few bytes whose header declares 30,000 x 30,000 pixels."""
 
     def chunk(kind: bytes, content: bytes) -> bytes:
         body = kind + content

@@ -1,4 +1,4 @@
-"""ONNX Runtime gives Keras' vectors, of the model that is there now, or stands aside."""
+"""ONNX Runtime gives the vectors of Keras for the current model, or is not used."""
 
 from __future__ import annotations
 

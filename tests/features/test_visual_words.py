@@ -1,4 +1,4 @@
-"""Visual words: weights and sums as in the papers, by loops; what is fitted is fitted alike."""
+"""Visual words: weights and sums agree with loops from the papers; fitting is deterministic."""
 
 from __future__ import annotations
 

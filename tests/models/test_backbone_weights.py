@@ -1,4 +1,4 @@
-"""Weights from files: all loaded and right, or one line that says why not."""
+"""Weights from files: all are loaded correctly, or a one-line error has the reason."""
 
 from __future__ import annotations
 

@@ -185,7 +185,7 @@ def test_the_file_is_stored_as_it_is(model, weights):
 
 
 def test_group_norms_may_be_four_dimensional_and_convolutions_numbered(fresh, weights, tmp_path):
-    """As in some official files, says big_vision's loader of them."""
+    """As in some official files, according to the loader of big_vision."""
     changed = {
         name.replace("/a/standardized_conv2d/", "/a/standardized_conv2d_7/"): (
             values.reshape(1, 1, 1, -1) if values.ndim == 1 else values

@@ -1,4 +1,4 @@
-"""The embedder: what trains, what is saved, and mistakes (backbones: test_backbones.py)."""
+"""The embedder: trainable layers, saving, and errors (backbones: test_backbones.py)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Weights from .safetensors files: every tensor in its place, or one line that says why not."""
+"""Weights from .safetensors files: all tensors are loaded, or a one-line error has the reason."""
 
 from __future__ import annotations
 

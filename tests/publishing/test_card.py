@@ -1,4 +1,4 @@
-"""What a model card says of runs of several kinds; that of the digits is at hand in weights/."""
+"""Model cards of runs of several kinds; the card of the digits is in weights/."""
 
 from __future__ import annotations
 

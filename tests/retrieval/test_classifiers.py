@@ -1,4 +1,4 @@
-"""What says of which class a query is: against scikit-learn, loops and the true probabilities."""
+"""Classifiers agree with scikit-learn, with loops and with the true probabilities."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ def test_help_lists_the_keys_of_the_service(capsys):
         (["model.backbone=vgg16"], "server and search only"),
         (["search.test_time_augmentation=flip"], "with test-time augmentation none, and flip"),
         (["search.test_time_scales=[1,1.5]"], "augmentation none, and none at 1, 1.5"),
-        (["search.pca=3000"], "lower it"),
+        (["search.pca=3000"], "lower search.pca"),
         (["--host", "192.0.2.1"], "choose another --host or --port"),
         (["--port", "99999"], "choose another --host or --port"),
     ],

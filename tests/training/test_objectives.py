@@ -1,4 +1,4 @@
-"""What embedders are trained for besides triplets: targets, losses, and what is saved."""
+"""Objectives besides triplets: targets, losses, and the saved models."""
 
 from __future__ import annotations
 
