@@ -128,7 +128,7 @@ def test_system_bs_pictures_are_drawn(coco_run):
         assert (coco_run / "plots" / f"{name}.png").stat().st_size > 10_000
 
 
-def test_images_of_its_own_folder_keep_all_that_is_known_of_them(coco_run, coco128):
+def test_images_of_the_data_folder_keep_ids_labels_and_metadata(coco_run, coco128):
     run = Run.open(coco_run)
     found = folder_images(run, coco128 / "images" / "train2017")
     own = {id_.rpartition("/")[2]: id_ for id_ in found.ids.tolist()}

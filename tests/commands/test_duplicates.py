@@ -120,7 +120,7 @@ def test_a_folder_without_duplicates_is_a_success(photos, tmp_path, capsys):
         assert Image.open(grid).width > 100
 
 
-def test_a_folder_is_looked_at_without_tensorflow(photos):
+def test_a_folder_is_checked_without_tensorflow(photos):
     program = (
         "import sys; from cbir_tf.commands.cli import main; status = main(sys.argv[1:]); "
         "sys.exit(status or 'tensorflow' in sys.modules or 'keras' in sys.modules)"

@@ -50,7 +50,7 @@ def stored(run: Path, folder: Path) -> dict[str, tuple[str, bytes]]:
     }
 
 
-def test_only_what_is_new_or_changed_is_encoded_and_what_is_gone_goes(
+def test_only_new_or_changed_images_are_encoded_and_missing_ones_removed(
     run_folder, tmp_path, capsys, monkeypatch
 ):
     from cbir_tf.features import runtime

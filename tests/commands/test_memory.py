@@ -67,7 +67,7 @@ def peak(encoder: str, run: Path, images: Path) -> int:
 
 
 @pytest.mark.parametrize("encoder", ["onnxruntime", "keras"])
-def test_memory_grows_only_by_what_is_stored_of_an_image(large_run, folders, encoder):
+def test_memory_grows_only_by_the_stored_data_of_an_image(large_run, folders, encoder):
     few, many = (peak(encoder, large_run, folders[count]) for count in (FEW, MANY))
     print(f"{encoder}: {few / 1e6:.0f} MB, {many / 1e6:.0f} MB")
     assert many - few < BYTES_AN_IMAGE * (MANY - FEW)

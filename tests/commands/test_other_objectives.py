@@ -81,7 +81,7 @@ def test_a_classifier_learns_and_its_last_hidden_layer_is_the_embedder(classifie
     assert load_embedder(classifier_folder / "model.keras").output_shape == (None, 16)
 
 
-def test_evaluate_tells_the_accuracy_of_the_saved_classifier(classifier_folder, capsys):
+def test_evaluate_reports_the_accuracy_of_the_saved_classifier(classifier_folder, capsys):
     command = ["evaluate", "--run", str(classifier_folder)]
     assert main([*command, "--json"]) == 0
     result = json.loads(capsys.readouterr().out)

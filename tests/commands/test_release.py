@@ -24,7 +24,7 @@ def last_line(text: str) -> str:
     return text.strip().splitlines()[-1]
 
 
-def test_list_fetch_and_what_is_misspelt(tmp_path, capsys):
+def test_list_fetch_and_misspelt_names(tmp_path, capsys):
     assert main(["release", "list", "--json"]) == 0
     (listed,) = json.loads(capsys.readouterr().out)["releases"]
     assert (listed["name"], listed["licence"], listed["fetched"]) == ("digits", "Apache-2.0", False)

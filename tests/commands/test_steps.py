@@ -202,7 +202,7 @@ def test_a_threshold_holds_for_plain_search_only(run_folder, capsys):
     assert output_of(capsys, *command)["match"] is None
 
 
-def test_compare_tells_the_ways_of_searching_apart(run_folder, tmp_path, capsys):
+def test_compare_names_the_search_steps_of_each_run(run_folder, tmp_path, capsys):
     other = Path(shutil.copytree(run_folder, tmp_path / "two-step"))
     configure(other, two_step="svm")
     out = tmp_path / "comparison"

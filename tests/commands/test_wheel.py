@@ -61,7 +61,7 @@ def test_the_wheel_installs_cbir_tf_alone_with_its_program_and_page(site):
     assert "cbir = cbir_tf.commands.cli:script" in (information / "entry_points.txt").read_text()
 
 
-def test_the_version_is_that_of_the_project_wherever_it_runs(site, tmp_path):
+def test_the_version_is_that_of_the_project_in_any_folder(site, tmp_path):
     program = "from cbir_tf.commands.cli import main; main(['--version'])"
     installed = run(site, tmp_path, "-c", program)
     in_the_checkout = subprocess.run(

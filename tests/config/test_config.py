@@ -95,7 +95,7 @@ def test_a_schedule_is_a_name_or_a_section(file):
         ("descriptors=[hog]", ["data.augmentation does not apply to descriptors", "leave out"]),
     ],
 )
-def test_an_invalid_override_is_one_line_with_place_and_remedy(file, override, parts):
+def test_an_invalid_override_is_a_one_line_error_with_place_and_remedy(file, override, parts):
     with pytest.raises(UserError) as raised:
         Config.load(file, [override])
     message = str(raised.value)
@@ -158,7 +158,7 @@ def test_a_malformed_file_is_refused_with_its_place(tmp_path, text, message):
     train=st.one_of(st.none(), st.integers(0, 10_000), st.floats(0, 0.99)),
     schedule=st.sampled_from(["constant", "warmup_decay", "warmup_cosine", "bit_hyperrule"]),
 )
-def test_what_is_dumped_loads_equal(margin, rate, hidden, sampler, train, schedule):
+def test_a_dumped_configuration_loads_equal(margin, rate, hidden, sampler, train, schedule):
     values = {
         "data": {"source": "digits", "batch": {"sampler": sampler}, "split": {"train": train}},
         "loss": {"margin": margin},

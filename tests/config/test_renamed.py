@@ -41,7 +41,7 @@ def test_every_old_key_is_one_of_that_run_and_every_new_one_of_today():
         assert section != "server" or new.partition(".")[2] in Server.model_fields
 
 
-def test_what_is_written_has_the_new_keys_only(tmp_path, logged):
+def test_a_written_configuration_has_only_new_keys(tmp_path, logged):
     written = tmp_path / "new.yaml"
     written.write_text(Config.load(OLD).dump())
     logged.clear()

@@ -315,7 +315,7 @@ def test_an_empty_file_is_refused(tmp_path: Path):
         b"RIFF\x24\x00\x00\x00WAVEfmt ",
     ],
 )
-def test_what_is_no_picture_of_these_formats_is_refused(content):
+def test_a_file_of_no_known_image_format_is_refused(content):
     assert refusal(content) == "image data: not a JPEG, PNG, WebP, BMP or GIF picture"
 
 

@@ -235,7 +235,7 @@ def test_a_table_of_other_data_is_refused(inspected):
     assert len(read_image_table(path, without_the_damaged).images) == 3
 
 
-def test_a_trained_runs_images_keep_their_splits_whatever_came_or_went(inspected, caplog):
+def test_images_of_a_run_keep_their_splits_when_others_are_added_or_removed(inspected, caplog):
     images, inspection, path = inspected
     before = inspection.images
     values = {name: getattr(images, name) for name in images.__dataclass_fields__}

@@ -42,7 +42,7 @@ def test_half_of_the_p_values_of_no_difference_are_below_one_half():
     assert np.mean(np.array(p_values) < 0.05) == pytest.approx(0.05, abs=0.04)
 
 
-def test_pairing_tells_apart_what_separate_intervals_cannot():
+def test_paired_differences_are_found_where_separate_intervals_overlap():
     random = np.random.default_rng(0)
     hardness = random.uniform(size=300)
     others = hardness + random.normal(size=300) / 100

@@ -27,7 +27,7 @@ def without_seconds(result):
 
 
 @pytest.mark.slow
-def test_every_classifier_tells_blobs_apart_whatever_the_scale_of_the_numbers():
+def test_every_classifier_separates_blobs_at_any_scale_of_the_vectors():
     result = classify(blobs(90, 0), blobs(60, 1), bootstrap=200)
     assert [row["name"] for row in result["classifiers"]] == list(CLASSIFIERS)
     assert (result["training"], result["test"], result["dimensions"]) == (90, 60, 4)

@@ -126,7 +126,7 @@ def test_written_files_have_the_figures_that_evaluate_gives(tmp_path):
 
 
 @pytest.mark.parametrize("line", ["q 0 e", "q 0 e x", "q 0 e 1 2", "q 0 e 0.5"])
-def test_a_line_that_is_none_is_named(tmp_path, line):
+def test_a_malformed_line_is_named(tmp_path, line):
     path = tmp_path / "qrels.txt"
     path.write_text(f"q 0 d 1\n\n{line}\n")
     with pytest.raises(UserError, match=r"qrels\.txt line 3: expected 4 fields"):

@@ -82,7 +82,7 @@ def test_selects_what_the_same_conditions_in_python_select(garden, conditions):
     assert found.tolist() == expected
 
 
-def test_labels_go_by_their_names_whatever_these_hold(garden):
+def test_labels_are_matched_by_name_with_any_characters(garden):
     store, records = garden
     assert store.select(["label=rose,tulip"]).tolist() == [
         each.id for each in records if each.label in (0, 1)
@@ -110,7 +110,7 @@ def test_any_text_in_quotation_marks_can_be_a_value(tmp_path_factory, names):
             assert store.select([f"name{sign}{asked}"]).tolist() == expected
 
 
-def test_a_value_of_a_list_is_found_wherever_it_stands(tmp_path):
+def test_a_value_is_found_at_any_place_of_a_list(tmp_path):
     tags = ["cat", "cat,dog", "hot dog, cat", "dog", "catfish", 7, 'a "b"\\,[1]', ""]
     records = [
         Record(f"{number}", None, 0, "", "digest", {"tags": text})

@@ -105,7 +105,7 @@ def test_hog_is_scikit_images():
     np.testing.assert_allclose(found[0, :18], recorded, atol=1e-6)
 
 
-def test_hog_is_of_one_size_whatever_the_images_and_zero_for_an_even_one():
+def test_hog_has_one_size_for_all_images_and_is_zero_for_an_even_one():
     images = np.full((1, 50, 70), 99, np.uint8)
     assert hog(images, 64).shape == (1, 1764)
     assert not hog(images).any()

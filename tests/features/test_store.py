@@ -31,7 +31,7 @@ def record(id_: str, split: str = "test", label: int = 0) -> Record:
         elements=st.floats(-1e6, 1e6, width=32),
     )
 )
-def test_what_is_written_is_read_bit_for_bit_in_order_of_id(tmp_path_factory, vectors):
+def test_stored_vectors_are_read_bit_for_bit_in_order_of_id(tmp_path_factory, vectors):
     path = tmp_path_factory.mktemp("store") / "features.db"
     ids = [f"{number:03d}" for number in range(len(vectors))]
     with FeatureStore.create(path, "model", ["ä", "b"]) as store:
@@ -85,7 +85,7 @@ def test_splits_are_read_apart(tmp_path):
         assert len(store.embeddings("validation")) == 0
 
 
-def test_vectors_are_read_as_of_one_moment_whatever_is_written_meanwhile(tmp_path):
+def test_vectors_are_read_from_one_state_despite_writes_meanwhile(tmp_path):
     path = tmp_path / "features.db"
     with FeatureStore.create(path, "model", ["a"]) as store:
         store.write([record("1"), record("2")], np.ones((2, 3)))

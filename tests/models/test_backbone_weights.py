@@ -209,7 +209,7 @@ def test_a_missing_empty_truncated_or_foreign_file_is_named(weights_file, tmp_pa
 
 
 @pytest.mark.slow
-def test_missing_or_damaged_imagenet_weights_are_one_line_with_a_remedy(tmp_path):
+def test_missing_or_damaged_imagenet_weights_are_a_one_line_error_with_a_remedy(tmp_path):
     half = "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_0.35_224_no_top.h5"
     program = f"""
 from pathlib import Path

@@ -179,7 +179,7 @@ def test_a_saved_model_file_comes_back_in_safe_mode_with_the_same_features(model
 # --- its weights --------------------------------------------------------------------------------
 
 
-def test_the_file_is_stored_as_it_is(model, weights):
+def test_the_file_is_stored_unchanged(model, weights):
     kernel = model.get_layer("block3.unit02.b.standardized_conv2d").kernel
     np.testing.assert_array_equal(kernel, weights[SOME_KERNEL])
 

@@ -124,7 +124,7 @@ def test_training_the_head_changes_the_head_alone():
     }
 
 
-def test_the_digest_of_frozen_batch_norms_tells_any_change():
+def test_the_digest_of_frozen_batch_norms_changes_with_any_value():
     embedder = build_embedder(model_config(batch_norm="frozen"))
     digest = frozen_batch_norm_digest(embedder)
     variable = embedder.get_layer("backbone").get_layer("stem_norm").moving_mean
@@ -141,7 +141,7 @@ def test_trained_batch_norm_updates_statistics_and_scales():
     assert frozen_batch_norm_digest(embedder) == digest  # of nothing
 
 
-def test_training_from_a_layer_up_leaves_what_is_below():
+def test_training_from_a_layer_up_freezes_the_layers_below():
     embedder = build_embedder(
         model_config("mobilenet_v2", trainable="block_15_expand", batch_norm="trained")
     )
@@ -184,7 +184,7 @@ def test_what_trains_survives_saving(tmp_path):
         ({"backbone": "mobilenet_v2", "weights": "imagenet21k"}, "give imagenet or a file or null"),
     ],
 )
-def test_a_mistake_is_one_line_with_key_and_remedy(changes, message):
+def test_a_mistake_is_a_one_line_error_with_key_and_remedy(changes, message):
     with pytest.raises(UserError) as error:
         build_embedder(model_config(**changes))
     assert message in str(error.value)

@@ -87,7 +87,7 @@ def test_an_uploaded_picture_finds_what_the_retriever_finds(page, folder, photo)
     assert "ms" in page.locator("#timings").inner_text()
 
 
-def test_what_is_like_nothing_is_no_match(page):
+def test_an_image_unlike_all_others_is_no_match(page):
     page.goto("/?id=red%2F01.jpg&label=blue")
     note = page.locator(".verdict.none")
     expect(note).to_have_text(re.compile(r"No match\. .* Of photos of something else, \d+ %"))
@@ -297,7 +297,7 @@ def test_on_a_phone_the_map_and_errors_come_into_view(opened, browser, address, 
         expect(page.locator("#problem")).to_be_in_viewport()
 
 
-def test_a_picture_has_its_place_on_the_map(page, photo):
+def test_a_query_has_a_point_on_the_map(page, photo):
     page.goto("/?map")
     expect(page.locator("#map .heading")).to_contain_text("PCA of 36 images")
     with page.expect_response("**/search") as answer:

@@ -38,7 +38,7 @@ def test_rows_are_true_and_columns_predicted_classes():
     assert axes.get_ylim()[0] > axes.get_ylim()[1]
 
 
-def test_the_summary_counts_what_is_on_the_diagonal():
+def test_the_summary_counts_the_diagonal():
     texts = [each.get_text() for each in _figure(MATRIX, NAMES, "Test split").texts]
     assert texts == ["Test split", "14 images, 78.6% of them on the diagonal"]
 

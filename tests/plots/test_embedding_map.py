@@ -112,7 +112,7 @@ def test_a_thumbnail_is_a_small_jpeg_of_the_same_proportions(shape, expected):
         assert picture.size == expected
 
 
-def test_what_is_transparent_becomes_white_in_a_thumbnail():
+def test_transparent_pixels_become_white_in_a_thumbnail():
     with Image.open(io.BytesIO(thumbnail(np.zeros((16, 16, 4), np.uint8)))) as picture:
         assert picture.getextrema() == ((255, 255),) * 3
 
@@ -235,7 +235,7 @@ def test_five_thousand_points_make_a_file_under_25_megabytes(tmp_path):
     assert path.stat().st_size < 25e6
 
 
-def test_what_is_not_a_picture_is_refused_as_a_thumbnail(tmp_path):
+def test_bytes_that_are_not_an_image_are_refused_as_a_thumbnail(tmp_path):
     with pytest.raises(ValueError, match="JPEG or PNG"):
         embedding_map_html(tmp_path / "a.html", POINTS[:1], LABELS[:1], NAMES, ["a"], [b"<svg/>"])
     assert not list(tmp_path.iterdir())

@@ -79,7 +79,7 @@ def test_right_and_wrong_have_signs_besides_colours():
     assert texts.count("✗") == 2
 
 
-def test_what_is_not_known_has_neither_frame_nor_sign(tmp_path):
+def test_an_image_of_unknown_class_has_neither_frame_nor_sign(tmp_path):
     rows = [_neighbours([None, None])]
     pixels = _pixels(query_grid(tmp_path / "grid.png", rows))
     assert not len(_places(pixels, RIGHT))

@@ -43,7 +43,7 @@ def test_shares_of_any_vectors_rise_to_one(vectors):
     assert shares[-1] == pytest.approx(1)
 
 
-def test_the_curve_tells_how_many_components_are_needed():
+def test_the_curve_marks_the_number_of_components_needed():
     (axes,) = _figure(np.array([0.5, 0.8, 0.95, 1.0]), "four").axes
     assert list(axes.lines[0].get_xdata()) == [1, 2, 3, 4]
     assert list(axes.lines[0].get_ydata()) == [0.5, 0.8, 0.95, 1.0]

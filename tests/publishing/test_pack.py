@@ -45,7 +45,7 @@ def release(tmp_path, packed) -> Path:
     return Path(shutil.copytree(packed, tmp_path / packed.name))
 
 
-def test_what_is_in_it(packed, evaluated, photos):
+def test_the_files_of_a_release(packed, evaluated, photos):
     assert packed.name == "colours-1.0.0-rc.1"
     names = set(check_files(packed))
     assert names >= {"README.md", "model.keras", "model.weights.h5", "config.yaml", "labels.json"}
@@ -142,7 +142,7 @@ def test_a_refused_release_is_a_one_line_error_and_leaves_no_folder(run_folder, 
         ("release.json", b'{"format": 2}', "format 2 is not supported"),
     ],
 )
-def test_verify_tells_what_does_not_fit(release, name, content, said):
+def test_verify_reports_files_that_do_not_fit_the_release(release, name, content, said):
     if not (release / name).exists():
         pytest.skip("ONNX Runtime is not installed")
     (release / name).write_bytes(content)

@@ -99,7 +99,7 @@ def test_a_changed_file_there_is_refused_and_leaves_nothing(shelf, served):
     assert cached(shelf) == []
 
 
-def test_what_is_not_there_is_refused_and_leaves_nothing(shelf, served):
+def test_a_missing_release_is_refused_and_leaves_no_files(shelf, served):
     (shelf.folder / "labels.json").unlink()
     for address in (f"{served}/digits-1.0.0", "digits-1.0.0"):
         shelf.file.write_text(shelf.file.read_text().replace("digits-1.0.0", address, 1))

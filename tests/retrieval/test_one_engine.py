@@ -133,7 +133,7 @@ def test_eight_threads_of_one_retriever_agree_with_one(run_folder):
             assert all(threads.map(search, range(8 * 50)))
 
 
-def test_a_snapshot_goes_on_as_it_was_when_images_come_and_go(run_folder):
+def test_a_snapshot_is_unchanged_when_images_are_added_and_removed(run_folder):
     with Retriever(Run.open(run_folder)) as retriever:
         before, ids = retriever.engine(), retriever.embeddings.ids
         batch = retriever.gallery.stored_queries(ids[:3])

@@ -34,7 +34,7 @@ def nearest(queries: np.ndarray, vectors: np.ndarray, wanted: int) -> np.ndarray
     st.sampled_from([0.0, 1e3]),
     st.integers(0, 9),
 )
-def test_what_is_answered_is_exact(count, wanted, dimension, clusters, spread, away, seed):
+def test_answers_are_exact(count, wanted, dimension, clusters, spread, away, seed):
     vectors = clustered(count + 30, dimension, clusters, spread, seed) + np.float32(away)
     queries, vectors = vectors[:30], vectors[30:]
     wanted = min(wanted, count)

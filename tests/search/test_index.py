@@ -134,7 +134,7 @@ def test_agrees_with_scipy(name, metric, scale):
     scale=st.sampled_from([1e-30, 1, 1e10, 1e37]),
     beyond=st.sampled_from([1, 1e4]),
 )
-def test_powers_that_no_number_holds_leave_the_order_as_it_is(gallery, order, scale, beyond):
+def test_overflowing_powers_do_not_change_the_order(gallery, order, scale, beyond):
     metric = f"minkowski-{order}"
     gallery = embeddings(gallery.ids, gallery.vectors * np.float32(scale / beyond))
     queries = gallery.vectors * np.float32(beyond)

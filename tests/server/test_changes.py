@@ -91,7 +91,7 @@ def test_what_an_extraction_has_taken_out_meanwhile_can_be_removed(serving, fold
         assert "green/03.jpg" not in ids(everything)
 
 
-def test_removed_images_are_not_found_again_and_files_of_others_stay(serving, folder, photos):
+def test_removed_images_are_not_found_and_other_files_stay(serving, folder, photos):
     with serving(folder) as client:
         added = client.post("/images", files={"file": painted(1)}).json()
         for address in (added["image"], "/images/green%2F03.jpg"):
@@ -161,7 +161,7 @@ def test_added_pictures_outlive_an_extraction_and_even_the_store(serving, folder
     retriever.close()
 
 
-def test_what_cannot_be_stored_is_not_there(serving, folder):
+def test_an_image_that_cannot_be_stored_is_not_added(serving, folder):
     (folder / "added").write_text("in the way")
     with serving(folder) as client:
         answer = client.post("/images", files={"file": painted(1)})

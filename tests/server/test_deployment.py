@@ -74,7 +74,7 @@ def test_the_service_is_published_on_loopback_only_and_drains():
 
 
 @pytest.mark.parametrize("name", ["Containerfile", "lambda/Containerfile"])
-def test_container_files_copy_what_is_there(name):
+def test_container_files_copy_existing_files(name):
     text = (DEPLOY / name).read_text(encoding="utf-8")
     for line in re.findall(r"^COPY (.+)$", text, re.MULTILINE):
         for source in line.split()[:-1]:

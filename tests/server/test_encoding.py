@@ -14,9 +14,7 @@ from cbir_tf.server.pipeline.queries import Steps
 from cbir_tf.server.pipeline.service import Service
 
 
-def test_each_picture_of_a_batch_has_its_own_answer_and_only_a_bad_one_fails(
-    served_folder, photos: Path
-):
+def test_each_image_of_a_batch_is_answered_and_only_a_bad_one_fails(served_folder, photos: Path):
     run = Run.open(served_folder)
     pictures = [each.read_bytes() for each in sorted(photos.glob("*/0[0-3].jpg"))]
     service = Service(run, Config.load(run.config_file))

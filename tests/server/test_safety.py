@@ -72,7 +72,9 @@ SVG = b'<svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>'
     ],
 )
 @pytest.mark.parametrize("address", ["/search", "/images", "/explain"])
-def test_what_is_no_picture_is_refused_in_words(client, address, picture, status, words):
+def test_a_body_that_is_not_an_image_is_refused_with_a_reason(
+    client, address, picture, status, words
+):
     about = {"match": "red/00.jpg"} if address == "/explain" else {}
     answer = client.post(address, files={"file": ("a.jpg", picture)}, data=about)
     assert answer.status_code == status and words in answer.json()["error"]

@@ -130,7 +130,7 @@ def test_saved_and_loaded_objectives_give_the_same_outputs(tmp_path):
     np.testing.assert_array_equal(again.predict_on_batch(pixels), expected)
 
 
-def test_noise_is_on_what_goes_in_and_not_on_what_is_to_come_out():
+def test_noise_is_on_the_input_and_not_on_the_target():
     trained = objective({"name": "reconstruction", "noise": 0.1})
     gray = np.full((4, 64, 64, 3), 128, np.uint8)
     data = tf.data.Dataset.from_tensors((gray, np.zeros(4)))

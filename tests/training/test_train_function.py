@@ -70,7 +70,7 @@ def test_a_run_holds_its_files_and_is_what_run_open_opens(trained):
     assert embeddings.shape == (2, 128)
 
 
-def test_nothing_is_printed_and_a_trained_run_is_returned_as_it_is(trained, capfd):
+def test_nothing_is_printed_and_a_trained_run_is_returned_unchanged(trained, capfd):
     before = trained.model.read_bytes()
     capfd.readouterr()
     assert cbir_tf.train(SETTINGS, run=trained.folder) == trained

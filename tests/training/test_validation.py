@@ -140,7 +140,7 @@ def test_the_validation_pass_measures_averages_and_hands_on_labelled_embeddings(
     assert seen.latest().labels.tolist() == labels[labels != 2].tolist()
 
 
-def test_the_averaged_weights_are_what_is_measured() -> None:
+def test_the_averaged_weights_are_validated() -> None:
     model = build_model(
         keras.optimizers.SGD(0.5, use_ema=True, ema_momentum=0.9), TripletSemiHardLoss(0.2)
     )

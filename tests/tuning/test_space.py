@@ -56,7 +56,7 @@ def test_whether_numbers_are_whole_is_for_the_key_to_say(load):
     assert space[2].examples() == ["32", "64", "96", "128", "160", "192", "224", "256"]
 
 
-def test_choices_are_whatever_may_stand_in_the_file(load, tmp_path):
+def test_choices_are_any_values_of_the_configuration_file(load, tmp_path):
     file = tmp_path / "space.yaml"
     file.write_text(
         "loss.margin: 0.1 | 0.2 | 0.5\n"
@@ -73,7 +73,7 @@ def test_choices_are_whatever_may_stand_in_the_file(load, tmp_path):
     ]
 
 
-def test_what_is_no_range_and_no_choice_sets_one_value():
+def test_a_plain_value_is_set_for_all_trials():
     searched, fixed = split_overrides(
         ["a=1..2", "data.path=../photos", "b=x|y", "c=-1e-3..2. log", "d=1..", "e=.5"]
     )

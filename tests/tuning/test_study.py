@@ -165,7 +165,7 @@ def test_another_search_is_refused(tmp_path, config):
         open_study(tmp_path, other, SPACE, True)
 
 
-def test_a_damaged_study_is_one_line_with_the_option_to_begin_again(tmp_path, config):
+def test_a_damaged_study_is_a_one_line_error_with_the_option_to_begin_again(tmp_path, config):
     (tmp_path / "study.db").write_bytes(b"no database" * 500)
     with pytest.raises(UserError, match="damaged") as error, reporting_storage_errors(tmp_path):
         open_study(tmp_path, config, SPACE, True)
