@@ -179,7 +179,7 @@ def test_a_saved_index_is_reused_only_with_its_whitening(projected, fits):
     configure(projected, whiten=True)
     other = Retriever.open(projected)
     other.gallery.whitening.save(projected / "index")
-    assert len(other.index) == 36
+    assert len(other.gallery) == 36
     assert fits.pop() == 36
     configure(projected, whiten=False)
     assert Retriever.open(projected).search(QUERY, 5).ids.tolist() == expected.ids.tolist()

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cbir_tf.release import export, export_report
 
 from cbir_tf import Run
 from cbir_tf.commands.cli import main
@@ -15,6 +14,7 @@ from cbir_tf.data.batches import inference_batches
 from cbir_tf.errors import UserError
 from cbir_tf.features.runtime import open_encoder
 from cbir_tf.models import load_embedder
+from cbir_tf.publishing import export, export_report
 from cbir_tf.publishing.export import FORMATS, Format, Source
 from cbir_tf.publishing.export_report import _compare, export_all, format_exports
 from cbir_tf.retrieval.extraction import split_images

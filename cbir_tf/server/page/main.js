@@ -64,7 +64,7 @@ function fail(problem, again) {
     );
   }
   if (problem.message.startsWith("where ")) {
-    const none = problem.message.includes("no image meets it");
+    const none = problem.message.includes("no image meets the conditions");
     const text = none ? "No image meets these filters." : sentence(problem.message);
     return refuse(
       text,
