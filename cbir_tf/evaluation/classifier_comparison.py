@@ -107,7 +107,7 @@ def _folds(training: Embeddings, test: Embeddings) -> int:
             "classify: the test split has a class that the training split has not; split by image, "
             "with data.split.by: stratified"
         )
-    return int(min(FOLDS, counts.min()))
+    return min(FOLDS, int(counts.min()))
 
 
 def _measure(

@@ -249,12 +249,12 @@ def _interactive(
     items = _draw_classes(plot, points, labels, class_names, ids, thumbnails)
     columns = -(-len(items) // _LEGEND_ROWS)
     legend = Legend(
-        items=items,
         click_policy="hide",
         ncols=max(columns, 1),
         border_line_color=None,
         background_fill_alpha=0,
     )
+    legend.items = items
     plot.add_layout(legend, "right")
     plot.add_tools(HoverTool(tooltips=_TOOLTIP, limit=1, point_policy="follow_mouse"))
     plot.toolbar.logo = None

@@ -52,8 +52,10 @@ def explained_variance(vectors: np.ndarray) -> np.ndarray:
         centred = vectors - mean
         product = centred @ centred.T
     else:
-        centred_blocks = (vectors[rows] - mean for rows in blocks(len(vectors), 1, _BLOCK))
-        product = sum(block.T @ block for block in centred_blocks)
+        product = np.zeros((vectors.shape[1], vectors.shape[1]))
+        for rows in blocks(len(vectors), 1, _BLOCK):
+            block = vectors[rows] - mean
+            product += block.T @ block
     variances = np.linalg.eigvalsh(product)[::-1].clip(min=0)
     shares: np.ndarray = np.cumsum(variances) / variances.sum()
     return shares
