@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from itertools import chain
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from cbir_tf.errors import UserError
@@ -112,6 +113,7 @@ class _Mirror:
 
     def __init__(self, system: Any, table: sqlite3.Connection) -> None:
         self._system, self._table = system, table
+        self._lock = Lock()  # SQLite's connection is for one thread at a time
 
     @classmethod
     @contextmanager
@@ -267,10 +269,12 @@ class _Mirror:
 
     def _note(self, place: Path, now: Object, here: Stat) -> None:
         row = (key_of(place), *now, here[1])
-        self._table.execute("INSERT OR REPLACE INTO objects VALUES (?, ?, ?, ?)", row)
+        with self._lock:
+            self._table.execute("INSERT OR REPLACE INTO objects VALUES (?, ?, ?, ?)", row)
 
     def _forget(self, place: Path) -> None:
-        self._table.execute("DELETE FROM objects WHERE path = ?", (key_of(place),))
+        with self._lock:
+            self._table.execute("DELETE FROM objects WHERE path = ?", (key_of(place),))
 
 
 def _stat(path: Path) -> Stat | None:
