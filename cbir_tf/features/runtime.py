@@ -173,11 +173,6 @@ class OnnxEncoder:
         for each in others:
             each.result()
 
-    def one(self, picture: np.ndarray) -> np.ndarray:
-        """Encode one uint8 (H, W, 3) picture on the core of the calling thread; thread-safe."""
-        vector: np.ndarray = _run(self._shared, picture[np.newaxis])[0]
-        return vector
-
     @cached_property
     def _shared(self) -> Any:
         """A session that runs in the calling thread."""

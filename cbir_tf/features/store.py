@@ -364,7 +364,7 @@ def fingerprint_mismatch(path: Path, stored: str, wanted: str) -> UserError:
     if model == our_model:
         what = f"with test-time augmentation {theirs or 'none'}, and {ours or 'none'} is configured"
     return UserError(
-        f"{path}: made {what}; delete the file and run cbir extract --run {path.parent}"
+        f"{path}: made {what}; move the file away and run cbir extract --run {path.parent}"
     )
 
 

@@ -232,7 +232,7 @@ def test_classes_are_added_to_the_end(tmp_path):
 def test_vectors_of_other_views_are_refused_as_those_of_another_model_are(tmp_path):
     path = tmp_path / "features.db"
     FeatureStore.create(path, "digest", ["a"]).close()
-    expected = r"test-time augmentation none, and flip is configured; delete.*cbir extract --run"
+    expected = r"test-time augmentation none, and flip is configured.*cbir extract --run"
     with pytest.raises(UserError, match=expected):
         FeatureStore.create(path, "digest flip", ["a"])
     with pytest.raises(UserError, match="another model"):

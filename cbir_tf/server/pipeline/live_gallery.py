@@ -13,7 +13,6 @@ import numpy as np
 from cbir_tf.config.search import Search
 from cbir_tf.data.added import forget_picture, id_of, save_picture
 from cbir_tf.errors import UserError
-from cbir_tf.features.runtime import PIECE_PIXELS, OnnxEncoder
 from cbir_tf.features.store import FeatureStore, Record
 from cbir_tf.features.views import encoder_fingerprint, viewed
 from cbir_tf.retrieval.calibration import Calibration
@@ -49,12 +48,8 @@ class LiveGallery:
         self.splits = self.store.splits
         self._candidates: dict[tuple[str, ...], np.ndarray] = {}
         height, width = viewed(run.config.data, search).image_size
-        self._is_large = 2 * height * width > PIECE_PIXELS
         # The first batch takes longer, and is not to be someone's query.
-        picture = np.zeros((height, width, 3), np.uint8)
-        self.encode([picture])
-        if self.side_by_side is not None:
-            self.side_by_side.one(picture)
+        self.encode([np.zeros((height, width, 3), np.uint8)])
 
     def __len__(self) -> int:
         return len(self.retriever.gallery)
@@ -84,15 +79,6 @@ class LiveGallery:
     def encode(self, pixels: Sequence[np.ndarray]) -> np.ndarray:
         """(B, D) vectors of B pictures, as the embedder makes them."""
         return self.retriever.encoder.of_pixels(np.stack(pixels))
-
-    @property
-    def side_by_side(self) -> OnnxEncoder | None:
-        """The encoder, where each core takes one picture after another.
-
-        None where several at once take less time.
-        """
-        encoder = self.retriever.encoder.of_pixels
-        return encoder if isinstance(encoder, OnnxEncoder) and self._is_large else None
 
     # --- searching ------------------------------------------------------------------------------
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-
 
 @dataclass(frozen=True)
 class Steps:
@@ -30,13 +28,11 @@ class Query:
 
     Attributes:
         steps: how.
-        pixels: (H, W, 3) uint8, as the encoder takes them; None for a stored image.
         picture: the same, encoded.
         id: of a stored image, which is left out of its own neighbours.
     """
 
     steps: Steps
-    pixels: np.ndarray | None = None
     picture: bytes = b""
     id: str | None = None
 
@@ -46,13 +42,11 @@ class Addition:
     """A picture to be added to the gallery.
 
     Attributes:
-        pixels: (H, W, 3) uint8, as the encoder takes them.
         picture: the same, encoded.
         label: name of its class; None: unlabelled.
         metadata: further columns, text or numbers by name.
     """
 
-    pixels: np.ndarray
     picture: bytes
     label: str | None
     metadata: dict[str, str | float]

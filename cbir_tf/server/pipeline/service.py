@@ -114,14 +114,14 @@ class Service:
         seconds = {"read": 0.0, "wait": 0.0, "encode": 0.0, "search": 0.0}
         if steps.k is not None and steps.k > self.settings.max_neighbours:
             raise InvalidQueryError(f"k: at most {self.settings.max_neighbours} neighbours")
-        pixels = vector = None
+        vector = None
         if picture is None:
             self._check_id(str(id_))
         else:
             pixels = await self._decode(picture)
             seconds["read"] = time.perf_counter() - start
             vector, seconds["encode"] = await self._encoding.submit(pixels)
-        query = Query(steps, pixels, picture or b"", id_)
+        query = Query(steps, picture or b"", id_)
         try:
             results, seconds["search"] = await self._searching.submit((query, vector))
         except UserError as error:
@@ -150,7 +150,7 @@ class Service:
             )
         pixels = await self._decode(picture)
         vector, _ = await self._encoding.submit(pixels)
-        addition = Addition(pixels, picture, label, metadata)
+        addition = Addition(picture, label, metadata)
         try:
             id_, is_new = await self._in(self._engine, self.gallery.add, addition, vector)
         except UserError as error:
