@@ -73,6 +73,8 @@ conformance: .venv/development $(ADDONS)/ready $(TRANSFORMERS)/ready
 	PYTHONPATH=. $(RUN) conformance/bit/check.py build/bit.npz
 	$(TRANSFORMERS)/bin/python conformance/residual/reference.py build/residual.npz 64x64 224x224 97x131
 	PYTHONPATH=. $(RUN) conformance/residual/check.py build/residual.npz
+	$(TRANSFORMERS)/bin/python conformance/efficientnet_lite/reference.py build/lite.npz 224x224 260x260 97x131
+	PYTHONPATH=. $(RUN) conformance/efficientnet_lite/check.py build/lite.npz
 
 benchmark: .venv/runtime $(ADDONS)/ready
 	PYTHONPATH=. $(RUN) benchmarks/triplet_loss.py --addons $(ADDONS)/bin/python

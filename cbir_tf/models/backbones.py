@@ -31,6 +31,12 @@ from cbir_tf.models.deep_ranking import (
     load_deep_ranking_imagenet,
     load_deep_ranking_weights,
 )
+from cbir_tf.models.efficientnet_lite import ARCHITECTURES as LITE_ARCHITECTURES
+from cbir_tf.models.efficientnet_lite import (
+    build_efficientnet_lite,
+    load_efficientnet_lite_imagenet,
+    load_efficientnet_lite_weights,
+)
 from cbir_tf.models.kerashub import TRANSFORMERS, build_transformer, options_of
 from cbir_tf.models.mini_densenet import build_mini_densenet
 from cbir_tf.models.preprocessing import Preprocessing
@@ -173,6 +179,15 @@ BACKBONES: dict[str, Backbone] = {
             load_file=_keras_file_or(load_pytorch_weights),
         )
         for name, architecture in ARCHITECTURES.items()
+    },
+    **{
+        name: Backbone(
+            partial(build_efficientnet_lite, architecture),
+            "centered",
+            pretrained={"imagenet": partial(load_efficientnet_lite_imagenet, architecture)},
+            load_file=_keras_file_or(partial(load_efficientnet_lite_weights, architecture)),
+        )
+        for name, architecture in LITE_ARCHITECTURES.items()
     },
     **{
         kind: Backbone(

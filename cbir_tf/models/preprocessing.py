@@ -7,10 +7,10 @@ from typing import Literal
 import keras
 from keras import layers, ops
 
-Preprocessing = Literal["signed", "unit", "caffe", "imagenet", "none"]
-"""signed: x / 127.5 - 1. unit: x / 255. caffe: BGR minus the ImageNet mean. imagenet: RGB / 255
-minus ImageNet's mean, divided by its deviation. none: 0 to 255, for backbones that rescale
-themselves."""
+Preprocessing = Literal["signed", "centered", "unit", "caffe", "imagenet", "none"]
+"""signed: x / 127.5 - 1. centered: (x - 127) / 128. unit: x / 255. caffe: BGR minus the ImageNet
+mean. imagenet: RGB / 255 minus ImageNet's mean, divided by its deviation. none: 0 to 255, for
+backbones that rescale themselves."""
 
 # As in keras.applications.imagenet_utils: RGB in 0..1, and BGR in 0..255 for Caffe.
 _MEAN = (0.485, 0.456, 0.406)
@@ -26,6 +26,8 @@ def preprocess(image: keras.KerasTensor, kind: Preprocessing) -> keras.KerasTens
     """
     if kind == "signed":
         return _rescaling(1 / 127.5, -1.0)(image)
+    if kind == "centered":
+        return _rescaling(1 / 128, -127 / 128)(image)
     if kind == "unit":
         return _rescaling(1 / 255, 0.0)(image)
     if kind == "caffe":

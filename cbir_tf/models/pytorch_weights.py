@@ -1,15 +1,15 @@
-"""PyTorch's weights: .safetensors files in the layout of torchvision and timm."""
+"""PyTorch's weights: .safetensors files and pickles of state dictionaries."""
 
 from __future__ import annotations
 
-import json
-import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import keras
+import numpy as np
 
 from cbir_tf.errors import UserError, first_line
+from cbir_tf.models.pytorch_pickle import read_state_dict
 
 # PyTorch's names of the variables of Keras' convolutions and batch normalisations.
 TENSORS = {
@@ -19,109 +19,110 @@ TENSORS = {
     "moving_mean": "running_mean",
     "moving_variance": "running_var",
 }
-CLASSIFIER = ("fc.weight", "fc.bias")
-FLOATS = ("F16", "BF16", "F32", "F64")
-PICKLES = (".pth", ".pt", ".bin", ".ckpt", ".pkl", ".tar")
+CLASSIFIER = ("fc.weight", "fc.bias", "classifier.weight", "classifier.bias")
+FLOATS = ("float16", "bfloat16", "float32", "float64")
+PICKLES = (".pth", ".pt", ".bin")
 NOT_THESE = "are these the weights of this backbone, as torchvision and timm name them?"
 
 
-def load_pytorch_weights(model: keras.Model, source: str | Path) -> None:
-    """Give a model the tensors of a .safetensors file; all of them, or none and an error.
+def load_pytorch_weights(
+    model: keras.Model, source: str | Path, renamed: Callable[[str], str] = str
+) -> None:
+    """Give a model the tensors of a file; all of them, or none and an error.
 
     A layer `layer1.0.conv1` gets `layer1.0.conv1.weight`, and so on. Of the file's tensors only
     the classifier's, and the counts of batches that batch normalisation keeps, may be left over.
 
     Args:
         model: whose layers with weights are convolutions without bias and batch normalisations.
-        source: path of the file; float16 and bfloat16 become the model's float32.
+        source: path of a .safetensors file, or of what `torch.save(model.state_dict(), ...)` wrote;
+            float16 and bfloat16 become the model's float32.
+        renamed: gives the name by this model's layers of a tensor of the file.
 
     Raises:
-        UserError: the file is missing, damaged or a pickle, lacks a tensor, has one too many or
-            one of another shape; or the package safetensors is not installed.
+        UserError: the file is missing or damaged, holds something else than tensors, lacks one,
+            has one too many or one of another shape; or the package safetensors is not installed.
     """
     path = Path(source)
-    _check_kind(path)
+    stored = {renamed(name): (name, array) for name, array in _read(path).items()}
+    variables = _variables(model)
+    missing = [name for name in variables if name not in stored]
+    over = [was for name, (was, _) in stored.items() if name not in variables and _is_used(name)]
+    if missing or over:
+        lacks = [f"lacks {_some(missing)}"] if missing else []
+        has = [f"has unknown {_some(over)}"] if over else []
+        raise UserError(f"{path}: {' and '.join(lacks + has)}; {NOT_THESE}")
+    arrays = {
+        name: _in_keras_layout(path, *stored[name], variable, is_depthwise)
+        for name, (variable, is_depthwise) in variables.items()
+    }
+    for name, (variable, _) in variables.items():
+        variable.assign(arrays[name])
+
+
+def _read(path: Path) -> Mapping[str, np.ndarray]:
+    if not path.is_file():
+        raise UserError(
+            f"model.weights: no file {str(path)!r}; give the path of a .safetensors, .pth or "
+            ".weights.h5 file, or null for random weights"
+        )
+    if path.suffix in PICKLES:
+        return read_state_dict(path)
+    if path.suffix != ".safetensors":
+        raise UserError(
+            f"{path}: weights of this backbone are read from .safetensors, .pth, .weights.h5, .h5 "
+            "and .keras files"
+        )
     try:
-        from safetensors import SafetensorError, safe_open
+        from safetensors import SafetensorError
+        from safetensors.numpy import load_file
     except ImportError:
         raise UserError(
             f"{path}: safetensors is not installed; pip install 'cbir-tf[safetensors]'"
         ) from None
-    variables = _variables(model)
     try:
-        with safe_open(path, framework="numpy") as file:
-            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
-            found = {name: (each.get_dtype(), each.get_shape()) for name, each in slices.items()}
-            _check_tensors(found, variables, path)
-            arrays = {name: file.get_tensor(name) for name in variables}
-    except (SafetensorError, OSError) as error:
+        return load_file(path)
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"{path}: not a .safetensors file, or damaged ({first_line(error)}); fetch it again"
         ) from None
-    for name, variable in variables.items():
-        array = arrays[name].astype(variable.dtype)
-        variable.assign(array.transpose(2, 3, 1, 0) if array.ndim == 4 else array)
 
 
-def _check_kind(path: Path) -> None:
-    if not path.is_file():
-        raise UserError(
-            f"model.weights: no file {str(path)!r}; give the path of a .safetensors or "
-            ".weights.h5 file, or null for random weights"
-        )
-    if path.suffix in PICKLES:
-        names = json.dumps(str(path)), json.dumps(str(path.with_suffix(".safetensors")))
-        program = (
-            "import torch; from safetensors.torch import save_file; "
-            f"save_file(torch.load({names[0]}, weights_only=True), {names[1]})"
-        )
-        raise UserError(
-            f"{path}: PyTorch's pickles are not read, as they can run any program; convert it "
-            f"where torch and safetensors are installed: python -c {shlex.quote(program)}"
-        )
-    if path.suffix != ".safetensors":
-        raise UserError(
-            f"{path}: weights of this backbone are read from .safetensors, .weights.h5, .h5 and "
-            ".keras files"
-        )
+def _variables(model: keras.Model) -> dict[str, tuple[keras.Variable, bool]]:
+    """The model's variables by the names of PyTorch's tensors; whether of depthwise convolutions.
 
-
-def _variables(model: keras.Model) -> dict[str, keras.Variable]:
-    """The model's variables by the names of PyTorch's tensors."""
+    (In Keras their kernels are (height, width, channels, 1).)
+    """
+    depthwise = keras.layers.DepthwiseConv2D
     return {
-        f"{layer.name}.{TENSORS[variable.name]}": variable
+        f"{layer.name}.{TENSORS[variable.name]}": (variable, isinstance(layer, depthwise))
         for layer in model.layers
         for variable in layer.weights
     }
 
 
-def _check_tensors(
-    found: Mapping[str, tuple[str, list[int]]], variables: Mapping[str, keras.Variable], path: Path
-) -> None:
-    """Each variable has its tensor, of its shape, and no tensor is left over."""
-    missing = [name for name in variables if name not in found]
-    over = [name for name in found if name not in variables and not _is_left_out(name)]
-    if missing or over:
-        lacks = [f"lacks {_some(missing)}"] if missing else []
-        has = [f"has unknown {_some(over)}"] if over else []
-        raise UserError(f"{path}: {' and '.join(lacks + has)}; {NOT_THESE}")
-    for name, variable in variables.items():
-        expected = _pytorch_shape(variable.shape)
-        dtype, shape = found[name]
-        if tuple(shape) != expected or dtype not in FLOATS:
-            raise UserError(
-                f"{path}: {name!r}: expected floats of shape {expected}, found {dtype} of shape "
-                f"{tuple(shape)}; {NOT_THESE}"
-            )
+def _in_keras_layout(
+    path: Path, name: str, array: np.ndarray, variable: keras.Variable, is_depthwise: bool
+) -> np.ndarray:
+    """A kernel (outputs, inputs, height, width) as (height, width, inputs, outputs).
+
+    Raises:
+        UserError: not floats of the variable's shape.
+    """
+    axes = (2, 3, 0, 1) if is_depthwise else (2, 3, 1, 0)
+    shape = tuple(variable.shape)
+    turned = array.transpose(axes) if array.ndim == 4 else array
+    if turned.shape != shape or array.dtype.name not in FLOATS:
+        expected = tuple(shape[axes.index(axis)] for axis in range(4)) if len(shape) == 4 else shape
+        raise UserError(
+            f"{path}: {name!r}: expected floats of shape {expected}, found {array.dtype} of shape "
+            f"{array.shape}; {NOT_THESE}"
+        )
+    return turned.astype(variable.dtype)
 
 
-def _is_left_out(name: str) -> bool:
-    return name in CLASSIFIER or name.endswith(".num_batches_tracked")
-
-
-def _pytorch_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Of a kernel (height, width, inputs, outputs) PyTorch's (outputs, inputs, height, width)."""
-    return (shape[3], shape[2], *shape[:2]) if len(shape) == 4 else tuple(shape)
+def _is_used(name: str) -> bool:
+    return name not in CLASSIFIER and not name.endswith(".num_batches_tracked")
 
 
 def _some(names: Iterable[str]) -> str:

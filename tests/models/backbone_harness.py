@@ -28,6 +28,7 @@ Size = tuple[int, int]
 MEAN, DEVIATION = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
 PREPARED = {
     "signed": lambda pixels: pixels / 127.5 - 1,
+    "centered": lambda pixels: (pixels - 127) / 128,
     "caffe": lambda pixels: pixels[..., ::-1] - np.array([103.939, 116.779, 123.68]),
     "imagenet": lambda pixels: (pixels / 255 - MEAN) / DEVIATION,
     "none": lambda pixels: pixels,

@@ -110,6 +110,10 @@ class TestEfficientNet(BackboneHarness):
     case = Case("efficientnet_b0", {(64, 64): (2, 2, 1280), (96, 72): (3, 2, 1280)}, 4_049_564)
 
 
+class TestEfficientNetLite(BackboneHarness):
+    case = Case("efficientnet_lite0", {(64, 64): (2, 2, 1280), (96, 72): (3, 3, 1280)}, 3_413_024)
+
+
 @pytest.mark.slow
 class TestConvNeXt(BackboneHarness):
     case = Case("convnext_tiny", {(64, 64): (2, 2, 768), (96, 72): (3, 2, 768)}, 27_820_128)
