@@ -24,6 +24,7 @@ VERBS = {
     "serve": "search over HTTP, with a web page",
     "calibrate": "set the distance threshold beyond which a query counts as out of the gallery",
     "evaluate": "measure retrieval: recall, precision, mAP, MAP@R with intervals; draw mistakes",
+    "inspect": "list likely wrong labels, pictures under two labels, outliers, classes too small",
     "duplicates": "list duplicate images: identical files, scaled or compressed copies",
     "classify": "fit classifiers to the run's vectors and measure them on the test split",
     "compare": "compare runs in one table: quality with intervals, size, speed, differences",
@@ -32,7 +33,7 @@ VERBS = {
 
 # Arguments that name runs, and arguments that name files a command writes.
 RUNS = ("run", "runs")
-OUTPUTS = ("grid", "out", "trec", "to")
+OUTPUTS = ("grid", "page", "out", "trec", "to")
 
 
 def script() -> None:
