@@ -16,6 +16,7 @@ from pydantic import (
 
 from cbir_tf.config.data import Data
 from cbir_tf.config.descriptors import Descriptor
+from cbir_tf.config.losses import CrossEntropy, Loss, Proxies, SemiHardTriplets
 from cbir_tf.config.model import Model
 from cbir_tf.config.parsing import (
     apply_override,
@@ -31,15 +32,7 @@ from cbir_tf.config.renamed import rename_keys, rename_override
 from cbir_tf.config.search import Evaluation, Plots, Search
 from cbir_tf.config.section import Section
 from cbir_tf.config.server import Server
-from cbir_tf.config.training import (
-    WITHOUT_CLASSES,
-    Constant,
-    Loss,
-    Optimizer,
-    Schedule,
-    SemiHardTriplets,
-    Training,
-)
+from cbir_tf.config.training import WITHOUT_CLASSES, Constant, Optimizer, Schedule, Training
 from cbir_tf.errors import UserError
 from cbir_tf.storage.remote import local
 
@@ -56,11 +49,13 @@ class Config(Section):
     loss, optimizer, schedule and training do not apply to them."""
     model: Model = Model()
     loss: Loss = SemiHardTriplets()
-    """triplet_semi_hard, triplet_hard, cross_entropy or reconstruction; a name or {name: ...}.
-    triplet_semi_hard: each anchor and positive with the nearest negative that is farther than the
-    positive; triplet_hard: each anchor with its farthest positive and its nearest negative;
-    cross_entropy: a classifier on the embedding, before model.normalize; reconstruction: a decoder
-    from the same embedding back to the pixels."""
+    """A name or {name: ...}. Of triplets: triplet_semi_hard, each anchor and positive with the
+    nearest negative that is farther than the positive; triplet_hard, each anchor with its farthest
+    positive and its nearest negative. Of pairs: contrastive, multi_similarity,
+    supervised_contrastive, circle. Of rankings: smooth_ap. Beside learnt proxies of the classes,
+    with any batches: proxy_anchor, proxy_nca, arcface. Others: cross_entropy, a classifier on the
+    embedding, before model.normalize; reconstruction, a decoder from the same embedding back to the
+    pixels."""
     optimizer: Optimizer = Optimizer()
     """Not used with schedule: bit_hyperrule, which has its own optimizer."""
     schedule: Schedule = Constant()
@@ -117,11 +112,12 @@ class Config(Section):
             raise ValueError(
                 "training.monitor: val_accuracy needs loss: cross_entropy; choose another"
             )
-        unseen = kind == "cross_entropy" and self.data.split.by == "class"
+        by_training_class = isinstance(self.loss, CrossEntropy | Proxies)
+        unseen = by_training_class and self.data.split.by == "class"
         if unseen and monitor in ("val_accuracy", "val_loss"):
             raise ValueError(
                 f"training.monitor: {monitor} is not available with data.split.by: class, as the "
-                "classifier is not trained on the validation classes; choose val_recall@1 or "
+                "loss knows the training classes alone; choose val_recall@1 or "
                 "val_map_at_r"
             )
         if kind == "reconstruction" and any(

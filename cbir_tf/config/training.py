@@ -1,64 +1,13 @@
-"""The sections `loss`, `optimizer`, `schedule` and `training` of the configuration."""
+"""The sections `optimizer`, `schedule` and `training` of the configuration."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
 from cbir_tf.config.parsing import named
 from cbir_tf.config.section import Fraction, Section
-
-
-class Triplets(Section):
-    name: str
-    margin: float = Field(0.2, ge=0)
-    """Margin: by how much the negative must be farther from the anchor than the positive."""
-    distance: Literal["L2", "squared-L2", "angular"] = "L2"
-    """Distance between embeddings, by its name in TensorFlow Addons."""
-
-
-class SemiHardTriplets(Triplets):
-    name: Literal["triplet_semi_hard"] = "triplet_semi_hard"
-
-
-class HardTriplets(Triplets):
-    name: Literal["triplet_hard"] = "triplet_hard"
-    soft: bool = False
-    """Soft margin: log(1 + exp(x)) in place of max(0, x + margin)."""
-
-
-class CrossEntropy(Section):
-    name: Literal["cross_entropy"] = "cross_entropy"
-    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Share of each target that is distributed evenly over all classes."""
-
-
-class Reconstruction(Section):
-    name: Literal["reconstruction"] = "reconstruction"
-    noise: Fraction = 0.0
-    """Standard deviation of the Gaussian noise on the encoder's input in training, for pixels of
-    0..1; the target has no noise."""
-
-
-def _loss(value: Any) -> Any:
-    """Semi-hard triplets are the default; older runs have `soft: false` with them too."""
-    value = named(value)
-    if not isinstance(value, dict):
-        return value
-    value = {"name": "triplet_semi_hard"} | value
-    if value["name"] == "triplet_semi_hard" and value.get("soft") is False:
-        del value["soft"]
-    return value
-
-
-Loss = Annotated[
-    Annotated[
-        SemiHardTriplets | HardTriplets | CrossEntropy | Reconstruction,
-        Field(discriminator="name"),
-    ],
-    BeforeValidator(_loss),
-]
 
 # An auto-encoder needs no classes, and its images may have none.
 WITHOUT_CLASSES = {

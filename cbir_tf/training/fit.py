@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from cbir_tf.config import Config
-from cbir_tf.config.training import Triplets
+from cbir_tf.config.losses import Triplets
 from cbir_tf.data.batches import inference_batches, training_batches
 from cbir_tf.models import frozen_batch_norm_digest
 from cbir_tf.progress import logger
@@ -146,8 +146,8 @@ def _validation_callbacks(
     """What measures the validation split after every epoch."""
     order = np.random.default_rng(config.seed).permutation(len(validation))
     validation = validation.take(order)
-    # A classifier has neither loss nor accuracy over classes that it is not trained on.
-    unseen = config.loss.name == "cross_entropy" and config.data.split.by == "class"
+    # There is neither loss nor accuracy over classes that the outputs do not count.
+    unseen = objective.has_class_outputs and config.data.split.by == "class"
     validation_pass = ValidationPass(
         objective.validation_model,
         validation,

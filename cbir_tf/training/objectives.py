@@ -13,10 +13,11 @@ import tensorflow as tf
 from keras import layers, ops
 
 from cbir_tf.config import Config
-from cbir_tf.config.training import CrossEntropy, Reconstruction, Triplets
+from cbir_tf.config.losses import CrossEntropy, Pairs, Proxies, Reconstruction, Triplets
 from cbir_tf.losses import build_loss
 from cbir_tf.models import initial_weights_from, unnormalized
 from cbir_tf.models.decoder import build_decoder
+from cbir_tf.models.proxies import ProxySimilarities
 
 Tensor = Any
 
@@ -33,9 +34,12 @@ class Objective:
         loss: of (targets, outputs).
         targets: (uint8 images, integer labels) -> targets of the loss.
         saved_model: saved beside the embedder, under its own name: `classifier`, from images to
-            the probability of each class, or `autoencoder`, to pixels in 0..1; None for triplets.
+            the probability of each class, or `autoencoder`, to pixels in 0..1; None for any other
+            loss.
         noise: standard deviation of the Gaussian noise on the training images, of pixels in 0..1.
         is_classifier: whether the outputs are the logits of the classes.
+        has_class_outputs: whether the outputs count into the training classes, so that there is no
+            loss of others.
     """
 
     model: keras.Model
@@ -45,6 +49,7 @@ class Objective:
     saved_model: keras.Model | None = None
     noise: float = 0.0
     is_classifier: bool = False
+    has_class_outputs: bool = False
 
     @cached_property
     def validation_model(self) -> keras.Model:
@@ -137,10 +142,24 @@ def as_pixels(images: Tensor) -> Tensor:
     return ops.cast(images, "float32") / 255
 
 
-def _triplets(embedder: keras.Model, settings: Config, classes: int) -> Objective:
-    assert isinstance(settings.loss, Triplets)
+def _pairs(embedder: keras.Model, settings: Config, classes: int) -> Objective:
+    assert isinstance(settings.loss, Triplets | Pairs)
     model = keras.Model(embedder.inputs, embedder.outputs[0])
     return Objective(model, embedder, build_loss(settings.loss))
+
+
+def _proxies(embedder: keras.Model, settings: Config, classes: int) -> Objective:
+    loss = settings.loss
+    assert isinstance(loss, Proxies)
+    # Plain SGD's step grows with the square of the factor, that of the others with the factor.
+    factor = loss.proxy_rate**0.5 if settings.optimizer.name == "sgd" else loss.proxy_rate
+    layer = ProxySimilarities(classes, loss.proxies_per_class, factor, name="proxies")
+    return Objective(
+        keras.Model(embedder.inputs, layer(embedder.outputs[0])),
+        embedder,
+        build_loss(loss),
+        has_class_outputs=True,
+    )
 
 
 def _classification(embedder: keras.Model, settings: Config, classes: int) -> Objective:
@@ -156,6 +175,7 @@ def _classification(embedder: keras.Model, settings: Config, classes: int) -> Ob
         lambda images, labels: ops.one_hot(labels, classes, dtype="float32"),
         keras.Model(embedder.inputs, probabilities, name="classifier"),
         is_classifier=True,
+        has_class_outputs=True,
     )
 
 
@@ -174,8 +194,16 @@ def _reconstruction(embedder: keras.Model, settings: Config, classes: int) -> Ob
 
 
 OBJECTIVES: dict[str, Callable[[keras.Model, Config, int], Objective]] = {
-    "triplet_semi_hard": _triplets,
-    "triplet_hard": _triplets,
+    "triplet_semi_hard": _pairs,
+    "triplet_hard": _pairs,
+    "contrastive": _pairs,
+    "multi_similarity": _pairs,
+    "supervised_contrastive": _pairs,
+    "circle": _pairs,
+    "smooth_ap": _pairs,
+    "proxy_anchor": _proxies,
+    "proxy_nca": _proxies,
+    "arcface": _proxies,
     "cross_entropy": _classification,
     "reconstruction": _reconstruction,
 }

@@ -20,7 +20,6 @@ SAMPLES = 20
 AUGMENTED_IMAGES = 4
 AUGMENTED_VARIANTS = 6
 RECONSTRUCTIONS = 8
-LOSSES = {"cross_entropy": "cross-entropy", "reconstruction": "mean squared error"}
 
 
 def draw_classes(run: Run, images: ImageSet) -> None:
@@ -56,7 +55,8 @@ def draw_curves(
 ) -> None:
     """Loss, validation metrics and learning rate over the epochs."""
     columns = {name: [row[name] for row in history] for name in history[0]}
-    loss = LOSSES.get(run.config.loss.name, "triplet loss")
+    name = run.config.loss.name
+    loss = "mean squared error" if name == "reconstruction" else name.replace("_", " ") + " loss"
     loss_curves(run.plots / "loss.png", columns, run.config.training.monitor, loss)
     steps = range(len(history) * steps_per_epoch)
     if schedule is None:

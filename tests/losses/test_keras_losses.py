@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from cbir_tf.config.training import HardTriplets, SemiHardTriplets
+from cbir_tf.config.losses import HardTriplets, SemiHardTriplets
 from cbir_tf.errors import UserError
 from cbir_tf.losses import (
     TripletHardLoss,

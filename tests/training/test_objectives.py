@@ -203,3 +203,84 @@ def test_a_decoder_makes_images_of_any_size_from_a_small_map(size):
     _, rows, columns, channels = decoder.get_layer("start").output.shape
     assert max(rows, columns) <= 7
     assert channels <= 256
+
+
+# --- proxies ------------------------------------------------------------------------------------
+
+PROXIES = ["proxy_anchor", "proxy_nca", "arcface"]
+PAIRS = ["contrastive", "multi_similarity", "supervised_contrastive", "circle", "smooth_ap"]
+
+
+@pytest.mark.parametrize("name", [*PROXIES, *PAIRS])
+def test_a_few_steps_bring_every_loss_down(name):
+    tested = objective({"name": name})
+    keras.utils.set_random_seed(0)
+    tested.model.compile(keras.optimizers.Adam(1e-3), tested.loss)
+    history = tested.model.fit(tested.batches(batches(30), 0), epochs=1, verbose=0).history
+    before = objective({"name": name})
+    pixels, labels = images(8)
+    assert np.isfinite(history["loss"]).all()
+    losses = [
+        float(each.loss(labels, each.model.predict_on_batch(pixels))) for each in (tested, before)
+    ]
+    assert losses[0] < 0.9 * losses[1]
+
+
+@pytest.mark.parametrize("name", PROXIES)
+def test_proxies_are_trained_and_stay_out_of_the_embedder(name):
+    tested = objective({"name": name, "proxies_per_class": 2})
+    proxies = tested.model.get_layer("proxies")
+    assert proxies.directions.shape == (2 * CLASSES, 5)
+    assert any(each is proxies.directions for each in tested.model.trainable_variables)
+    assert all(each is not proxies.directions for each in tested.embedder.variables)
+    before = np.array(proxies.directions)
+    tested.model.compile(keras.optimizers.Adam(1e-3), tested.loss)
+    tested.model.fit(tested.batches(batches(1), 0), epochs=1, verbose=0)
+    assert (np.array(proxies.directions) != before).any()
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
+def test_proxies_move_at_a_rate_of_their_own(optimizer):
+    """The first step of the proxies themselves grows with the rate."""
+    steps = []
+    for rate in (1.0, 100.0):
+        config = settings({"name": "proxy_anchor", "proxy_rate": rate})
+        config = config.model_copy(
+            update={"optimizer": config.optimizer.model_copy(update={"name": optimizer})}
+        )
+        embedder = build_embedder(config.model, 0)
+        tested = build_objective(embedder, config, CLASSES, 0)
+        layer = tested.model.get_layer("proxies")
+        start = np.random.default_rng(0).standard_normal(layer.directions.shape)
+        layer.directions.assign(start / layer.factor)
+        makers = {
+            "adam": keras.optimizers.Adam,
+            "adamw": keras.optimizers.AdamW,
+            "sgd": keras.optimizers.SGD,
+        }
+        options = {"weight_decay": 0.0} if optimizer == "adamw" else {}
+        tested.model.compile(makers[optimizer](1e-5, **options), tested.loss)
+        tested.model.train_on_batch(*images(6))
+        steps.append(np.abs(layer.factor * np.array(layer.directions) - start).max())
+    assert steps[1] / steps[0] == pytest.approx(100.0, rel=0.1)
+
+
+def test_a_loss_of_the_training_classes_has_no_value_over_others():
+    with pytest.raises(Exception, match="training classes alone"):
+        Config.check(
+            {
+                "data": {"source": "digits", "split": {"by": "class"}},
+                "loss": "proxy_anchor",
+                "training": {"monitor": "val_loss"},
+            }
+        )
+
+
+def test_the_nearest_of_a_classs_proxies_counts():
+    from cbir_tf.models.proxies import ProxySimilarities
+
+    layer = ProxySimilarities(classes=2, per_class=2, factor=10.0)
+    layer.build((None, 2))
+    layer.directions.assign([[0.1, 0.0], [0.0, 0.2], [-0.3, 0.0], [0.0, -0.1]])
+    found = np.asarray(layer(np.array([[0.0, 5.0], [3.0, 0.0], [-1.0, 0.0]], np.float32)))
+    np.testing.assert_allclose(found, [[1, 0], [1, 0], [0, 1]], atol=1e-6)
