@@ -18,6 +18,7 @@ import numpy as np
 
 from cbir_tf.data.decode import media_type
 from cbir_tf.storage.files import read_json, replacing, sha256
+from cbir_tf.text import nfc
 from cbir_tf.types import UNLABELLED, ImageSet
 
 DIGITS = 32  # of the SHA-256, in hexadecimal
@@ -67,12 +68,13 @@ def added_images(folder: Path) -> ImageSet:
     """The images that were added and not removed since, without splits."""
     abouts = [read_json(each) for each in sorted(folder.glob(f"[!.]*{_SUFFIX}"))]
     paths = [folder / Path(each["picture"]).name for each in abouts]
-    names = sorted({each["label"] for each in abouts if each["label"]})
+    labels = [nfc(each["label"] or "") for each in abouts]
+    names = sorted({*labels} - {""})
     return ImageSet(
         ids=np.array([f"added/{each.stem}" for each in paths], dtype=np.str_),
         sources=tuple(paths),
         labels=np.array(
-            [names.index(each["label"]) if each["label"] else UNLABELLED for each in abouts],
+            [names.index(each) if each else UNLABELLED for each in labels],
             dtype=np.int64,
         ),
         split=np.full(len(paths), ""),

@@ -1,35 +1,71 @@
-"""Conditions on stored images, compiled to SQL with parameters.
+"""Conditions on stored images.
 
 A condition is one comparison; with several conditions, an image must meet all of them:
 
     label=rose,tulip     any of several; quote a value with a comma: label="lily, day",rose
-    label!=rose          none of them
-    year>=2020           numbers are compared as numbers, text as text
+    label!=rose          none of them; an image without a value meets this too
+    label=               no value: unlabelled
+    year>=2020           an order: of numbers in a column of numbers, otherwise of text
     tags~cat,dog         any of several among the comma-separated values of a metadata column:
                          `tags=cat` matches cat only, `tags~cat` also cat,sofa
     split=test, id=..., path=..., and every metadata column by its name
+
+A metadata column is one of numbers if each of its values is a number or written as one
+(`cbir_tf.text.number_of`); numbers are compared exactly, whatever their length. Any other column is
+text, and 0012 is not 12. Text is compared in Unicode NFC.
 """
 
 from __future__ import annotations
 
 import csv
+import operator
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
 
 from cbir_tf.errors import UserError, nearest
+from cbir_tf.text import nfc, number_of, text_of
+from cbir_tf.types import UNLABELLED
 
 COLUMNS = ("id", "path", "label", "split")
+Value = str | float
+
 _CONDITION = re.compile(
     r"(?P<name>[^=<>!~]+?)\s*(?P<operator>!=|>=|<=|=|>|<|~)\s*(?P<values>.*)", re.S
 )
+_ORDERS: dict[str, Callable[[Any, Any], bool]] = {
+    ">=": operator.ge,
+    "<=": operator.le,
+    ">": operator.gt,
+    "<": operator.lt,
+}
+_DATE = re.compile(r"[0-9]{4}([-/][0-9]{2}([-/][0-9]{2}([T ].*)?)?)?", re.S)
 
-Value = str | float
+
+@dataclass(frozen=True)
+class Condition:
+    """One comparison, of a column that the store has.
+
+    Attributes:
+        text: as the user wrote it.
+        name: of the column.
+        operator: =, !=, >=, <=, >, < or ~.
+        values: in NFC; one for an order, one or several otherwise.
+    """
+
+    text: str
+    name: str
+    operator: str
+    values: tuple[str, ...]
 
 
-def compile_conditions(
+def parse_conditions(
     conditions: Sequence[str], class_names: Sequence[str], metadata_names: Collection[str]
-) -> tuple[str, list[Value]]:
-    """An SQL expression over the table of features, and its parameters.
+) -> list[Condition]:
+    """Conditions as the user writes them, checked.
 
     Args:
         conditions: as above.
@@ -40,96 +76,141 @@ def compile_conditions(
         UserError: not a comparison, an unknown column or class, or an order comparison of labels.
 
     Example:
-        >>> compile_conditions(["label=b,c", "year>=2020"], "abc", ["year"])[1]
-        [1, 2, 'year', 'year', 2020.0]
+        >>> parse_conditions(["label=b,c", "year>=2020"], "abc", ["year"])[0].values
+        ('b', 'c')
     """
-    parts: list[str] = []
-    parameters: list[Value] = []
-    for condition in conditions:
-        expression, values = _compile(condition, class_names, metadata_names)
-        parts.append(f"({expression})")
-        parameters += values
-    return " AND ".join(parts) or "1", parameters
+    known = [*COLUMNS, *sorted(map(nfc, metadata_names))]
+    names = set(map(nfc, class_names))
+    return [_parse(each, names, known) for each in conditions]
 
 
-def _compile(
-    condition: str, class_names: Sequence[str], metadata_names: Collection[str]
-) -> tuple[str, list[Value]]:
-    match = _CONDITION.fullmatch(condition.strip())
+def _parse(text: str, class_names: Collection[str], columns: Sequence[str]) -> Condition:
+    match = _CONDITION.fullmatch(text.strip())
     if match is None:
         raise UserError(
-            f"where {condition!r}: not a comparison; write it as label=rose,tulip or year>=2020"
+            f"where {text!r}: not a comparison; write it as label=rose,tulip or year>=2020"
         )
-    name, operator, text = match["name"].strip(), match["operator"], match["values"]
-    if name not in COLUMNS and name not in metadata_names:
-        known = [*COLUMNS, *sorted(metadata_names)]
-        raise UserError(f"where {condition!r}: no column {name!r}; {nearest(name, known)}")
-    values = _values(condition, text) if operator in ("=", "!=") else [text]
-    if operator == "~" and name in COLUMNS:
-        raise UserError(f"where {condition!r}: an image has one {name}; use =")
+    name, sign = nfc(match["name"].strip()), match["operator"]
+    if name not in columns:
+        raise UserError(f"where {text!r}: no column {name!r}; {nearest(name, columns)}")
+    if sign == "~" and name in COLUMNS:
+        raise UserError(f"where {text!r}: an image has one {name}; use =")
+    if sign == "~":
+        values = tuple(listed(match["values"]))
+    elif sign in _ORDERS and not match["values"].startswith('"'):
+        values = (nfc(match["values"]),)
+    else:
+        values = _values(text, match["values"])
+    if name == "label" and sign not in ("=", "!="):
+        raise UserError(f"where {text!r}: labels have no order; use = or !=")
+    if sign in _ORDERS and len(values) != 1:
+        raise UserError(f"where {text!r}: {sign} compares with one value; give one")
     if name == "label":
-        return _labels(condition, operator, values, class_names)
-    if name in COLUMNS:
-        return _comparison(name, [], operator, list(values))
-    # Not json_extract: in its paths a name cannot hold a quotation mark.
-    column = "(SELECT value FROM json_each(metadata) WHERE key = ?)"
-    if operator == "~":
-        return _any_of(column, name, listed(text))
-    return _comparison(column, [name], operator, list(map(_number, values)))
+        for value in values:
+            if value and value not in class_names:
+                advice = nearest(value, sorted(class_names))
+                raise UserError(f"where {text!r}: no class {value!r}; {advice}")
+    return Condition(text, name, sign, values)
 
 
-def _values(condition: str, text: str) -> list[str]:
+def _values(condition: str, text: str) -> tuple[str, ...]:
     """The comma-separated values; quotation marks protect a comma, as in a CSV file."""
     try:
         (values,) = csv.reader([text], skipinitialspace=True, strict=True) if text else [[""]]
     except csv.Error as error:
         raise UserError(f"where {condition!r}: {error}; close the quotation marks") from None
-    return [each.strip() for each in values]
+    return tuple(nfc(each.strip()) for each in values)
 
 
 def listed(value: Value) -> list[str]:
-    """The comma-separated values of a column, without surrounding spaces and empty values."""
-    return [each.strip(" ") for each in str(value).split(",") if each.strip(" ")]
+    """The comma-separated values of a column, without surrounding spaces and empty values.
+
+    Example:
+        >>> listed("cat, sofa,"), listed(7)
+        (['cat', 'sofa'], ['7'])
+    """
+    return [nfc(each.strip(" ")) for each in text_of(value).split(",") if each.strip(" ")]
 
 
-def _any_of(column: str, name: str, values: Sequence[str]) -> tuple[str, list[Value]]:
-    # The text as a JSON array, whose items its commas separate.
-    items = f"""'[' || replace(json_quote(CAST({column} AS TEXT)), ',', '","') || ']'"""
-    marks = ", ".join("?" * len(values))
-    expression = f"EXISTS (SELECT 1 FROM json_each({items}) WHERE trim(value) IN ({marks}))"
-    return expression, [name, *values]
+def labels_meeting(condition: Condition, class_names: Sequence[str]) -> list[int]:
+    """The labels that meet a condition on label; -1 is the unlabelled images'."""
+    names = [*map(nfc, class_names), ""]
+    named = [each in condition.values for each in names]
+    labels = [*range(len(class_names)), UNLABELLED]
+    return [
+        label
+        for label, is_named in zip(labels, named, strict=True)
+        if is_named is (condition.operator == "=")
+    ]
 
 
-def _labels(
-    condition: str, operator: str, values: Sequence[str], class_names: Sequence[str]
-) -> tuple[str, list[Value]]:
-    if operator not in ("=", "!="):
-        raise UserError(f"where {condition!r}: labels have no order; use = or !=")
-    for value in values:
-        if value not in class_names:
-            advice = nearest(value, list(class_names))
-            raise UserError(f"where {condition!r}: no class {value!r}; {advice}")
-    return _comparison("label", [], operator, [list(class_names).index(each) for each in values])
+def meeting(condition: Condition, cells: Sequence[Value | None]) -> np.ndarray:
+    """Which images meet a condition on any other column.
+
+    Args:
+        condition: a parsed one.
+        cells: (N,) values of the column in all N images; None or empty text where there is none.
+
+    Returns:
+        (N,) bool.
+
+    Raises:
+        UserError: an order of numbers in a column of text, or of text in a column of numbers.
+
+    Example:
+        >>> (year,) = parse_conditions(["year!=2020"], [], ["year"])
+        >>> meeting(year, [2020, 2021, None]).tolist()
+        [False, True, True]
+    """
+    distinct, met = set(cells), set[Value | None]()
+    present = [cell for cell in distinct if cell is not None and cell != ""]
+    if condition.operator == "~":
+        wanted = set(condition.values)
+        met = {cell for cell in present if not wanted.isdisjoint(listed(cell))}
+    elif condition.operator in _ORDERS:
+        met = _ordered(condition, present)
+    else:
+        met = _equal(condition, present)
+        met |= {cell for cell in (None, "") if "" in condition.values}
+        if condition.operator == "!=":
+            met = distinct - met
+    return np.fromiter((cell in met for cell in cells), dtype=bool, count=len(cells))
 
 
-def _comparison(
-    column: str, of_column: list[Value], operator: str, values: list[Value]
-) -> tuple[str, list[Value]]:
-    if operator in ("=", "!="):
-        marks = ", ".join("?" * len(values))
-        if operator == "=":
-            return f"{column} IN ({marks})", [*of_column, *values]
-        # An image without a value in the column meets != too.
-        absent = f"{column} IS NULL OR {column} NOT IN ({marks})"
-        return absent, [*of_column, *of_column, *values]
-    # SQLite orders every number before every text, so only values of one type are compared.
-    kinds = "('text')" if isinstance(values[0], str) else "('integer', 'real')"
-    expression = f"typeof({column}) IN {kinds} AND {column} {operator} ?"
-    return expression, [*of_column, *of_column, *values]
+def _equal(condition: Condition, present: Sequence[Value]) -> set[Value | None]:
+    """The values that are one of the condition's."""
+    numbers = _numbers(condition, present)
+    if numbers is None:
+        return {cell for cell in present if nfc(text_of(cell)) in condition.values}
+    wanted = {number_of(each) for each in condition.values} - {None}
+    return {cell for cell, number in zip(present, numbers, strict=True) if number in wanted}
 
 
-def _number(text: str) -> Value:
-    try:
-        return float(text)
-    except ValueError:
-        return text
+def _ordered(condition: Condition, present: Sequence[Value]) -> set[Value | None]:
+    """The values on the condition's side of its value."""
+    (value,), holds = condition.values, _ORDERS[condition.operator]
+    numbers, asked = _numbers(condition, present), number_of(value)
+    where = f"where {condition.text!r}:"
+    if numbers is not None:
+        if asked is None:
+            raise UserError(f"{where} {condition.name} is a column of numbers; give a number")
+        pairs = zip(present, numbers, strict=True)
+        return {cell for cell, number in pairs if holds(number, asked)}
+    texts = {cell: nfc(text_of(cell)) for cell in present}
+    # Text in order of its characters puts 9 after 10; only dates are written for that order.
+    is_name = condition.name in COLUMNS
+    if asked is not None and not is_name and not all(map(_DATE.fullmatch, texts.values())):
+        text = min(text for text in texts.values() if number_of(text) is None)
+        raise UserError(
+            f"{where} {condition.name} is a column of text, as {text[:80]!r} is not written as a "
+            "number; correct the column, or compare with = or !="
+        )
+    return {cell for cell, text in texts.items() if holds(text, value)}
+
+
+def _numbers(condition: Condition, present: Sequence[Value]) -> list[Any] | None:
+    """The number of each value if the column is one of numbers."""
+    if condition.name in COLUMNS:
+        return None
+    numbers = [number_of(cell) for cell in present]
+    return None if None in numbers else numbers

@@ -10,6 +10,7 @@ import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import compress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -17,7 +18,12 @@ from typing import Any
 import numpy as np
 
 from cbir_tf.errors import UserError
-from cbir_tf.features.filters import compile_conditions
+from cbir_tf.features.filters import (
+    COLUMNS,
+    labels_meeting,
+    meeting,
+    parse_conditions,
+)
 from cbir_tf.features.store_file import (
     MIGRATIONS,
     SCHEMA,
@@ -28,6 +34,7 @@ from cbir_tf.features.store_file import (
 )
 from cbir_tf.storage.addresses import address_of, path_of
 from cbir_tf.storage.files import replacing
+from cbir_tf.text import nfc
 from cbir_tf.types import Embeddings
 
 READ_AT_ONCE = 4096
@@ -177,8 +184,8 @@ class FeatureStore:
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """Names the labels count into."""
-        return tuple(json.loads(self._about("class_names")))
+        """Names the labels count into, in NFC."""
+        return tuple(nfc(name) for name in json.loads(self._about("class_names")))
 
     @property
     def version(self) -> str:
@@ -193,9 +200,12 @@ class FeatureStore:
 
     @property
     def metadata_names(self) -> list[str]:
-        """Columns of metadata that any image has."""
+        """Columns of metadata that any image has, in NFC."""
+        return sorted(set(map(nfc, self._metadata_keys())))
+
+    def _metadata_keys(self) -> list[str]:
         rows = self._connection.execute(
-            "SELECT DISTINCT json_each.key FROM features, json_each(metadata) ORDER BY 1"
+            "SELECT DISTINCT json_each.key FROM features, json_each(metadata)"
         )
         return [name for (name,) in rows]
 
@@ -238,7 +248,7 @@ class FeatureStore:
     def extend_classes(self, names: Sequence[str]) -> tuple[str, ...]:
         """Add class names that are not yet there to the end; returns all."""
         known = self.class_names
-        new = [name for name in names if name not in known]
+        new = [name for name in dict.fromkeys(map(nfc, names)) if name not in known]
         if new:
             with reporting(self.path), self._connection:
                 self._set("class_names", json.dumps([*known, *new], ensure_ascii=False))
@@ -250,16 +260,40 @@ class FeatureStore:
         Raises:
             UserError: a malformed condition, or an unknown column or class.
         """
-        expression, parameters = compile_conditions(
-            conditions, self.class_names, self.metadata_names if conditions else ()
-        )
         where, values = _where(split)
-        with reporting(self.path):
+        with reporting(self.path), self._unchanging():
             rows = self._connection.execute(
-                f"SELECT id FROM features {where} AND {expression} ORDER BY id",
-                [*values, *parameters],
+                f"SELECT id FROM features {where} ORDER BY id", values
             ).fetchall()
-        return np.array([id_ for (id_,) in rows], dtype=np.str_)
+            met = self._meeting(conditions) if conditions else None
+        ids = [id_ for (id_,) in rows if met is None or id_ in met]
+        return np.array(ids, dtype=np.str_)
+
+    def _meeting(self, conditions: Sequence[str]) -> set[str]:
+        """Ids of the images that meet all conditions, whatever their split.
+
+        All images are read, as the values of all tell a column of numbers from one of text.
+        """
+        names = self.class_names
+        ids = self._cells("id")
+        kept = np.ones(len(ids), dtype=bool)
+        for each in parse_conditions(conditions, names, self.metadata_names):
+            cells = self._cells(each.name)
+            if each.name == "label":
+                kept &= np.isin(cells, labels_meeting(each, names))
+            else:
+                kept &= meeting(each, cells)
+        return set(compress(ids, kept.tolist()))
+
+    def _cells(self, column: str) -> list[Any]:
+        """The values of a column in all images, in order of id; None where there is none."""
+        if column in COLUMNS:
+            rows = self._connection.execute(f"SELECT {column} FROM features ORDER BY id")
+            return [value for (value,) in rows]
+        names = [name for name in self._metadata_keys() if nfc(name) == column]
+        documents = self._connection.execute("SELECT metadata FROM features ORDER BY id")
+        values = (json.loads(text) for (text,) in documents)
+        return [next((each[name] for name in names if name in each), None) for each in values]
 
     def record(self, id_: str) -> Record | None:
         """One image, None where there is none of that id."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import operator
+from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from hypothesis import strategies as st
 from cbir_tf.errors import UserError
 from cbir_tf.features.filters import listed
 from cbir_tf.features.store import FeatureStore, Record
+from cbir_tf.text import column_values
 
 CLASSES = ["rose", "tulip", 'it\'s; a -- "daisy"']
 OPERATORS = {
@@ -40,8 +43,6 @@ def garden(tmp_path_factory):
             metadata["year"] = int(random.integers(2015, 2026))
         if number % 3:
             metadata['who\'s "eye"'] = str(random.choice(["Ada", "Bo", "Cyd"]))
-        if number % 10 == 0:
-            metadata["year"] = "unknown"
         split = ["train", "test"][number % 2]
         records.append(Record(f"{number:02d}", None, number % 4 - 1, split, "digest", metadata))
     with store_of(tmp_path_factory.mktemp("garden") / "features.db", records) as store:
@@ -55,8 +56,6 @@ def holds(record: Record, name: str, sign: str, value) -> bool:
     own = record.metadata.get(name)
     if own is None:
         return sign == "!="
-    if isinstance(own, str) != isinstance(value, str):
-        return sign == "!="
     return OPERATORS[sign](own, value)
 
 
@@ -64,7 +63,6 @@ def holds(record: Record, name: str, sign: str, value) -> bool:
     st.lists(
         st.one_of(
             st.tuples(st.just("year"), st.sampled_from(list(OPERATORS)), st.integers(2014, 2027)),
-            st.tuples(st.just("year"), st.sampled_from(list(OPERATORS)), st.just("unknown")),
             st.tuples(
                 st.just('who\'s "eye"'), st.sampled_from(list(OPERATORS)), st.sampled_from("ABCb")
             ),
@@ -80,6 +78,163 @@ def test_selects_what_the_same_conditions_in_python_select(garden, conditions):
         each.id for each in records if all(holds(each, *condition) for condition in conditions)
     ]
     assert found.tolist() == expected
+
+
+# --- numbers ------------------------------------------------------------------------------------
+
+DIGITS = st.text(st.sampled_from("0123456789"), min_size=1, max_size=3)
+INTEGERS = st.one_of(
+    st.integers(-30, 30), st.integers(2**53 - 2, 2**53 + 3), st.integers(10**30, 10**30 + 3)
+)
+WRITTEN = st.one_of(
+    INTEGERS.map(lambda number: (str(number), Fraction(number))),
+    st.tuples(st.integers(-3, 3).filter(bool), DIGITS).map(
+        lambda parts: (f"{parts[0]}.{parts[1]}", Fraction(f"{parts[0]}.{parts[1]}"))
+    ),
+    st.sampled_from([("1e-05", Fraction(1, 100_000)), ("2.5E+03", Fraction(2500))]),
+)
+"""Text written as a number would be, and the number."""
+CODES = st.sampled_from(
+    [
+        "0012",
+        "00",
+        "5E3",
+        "1e5",
+        "1_000",
+        "+5",
+        ".5",
+        "5.",
+        "0x10",
+        "nan",
+        "inf",
+        "1,5",
+        "\uff11\uff12",
+        "-",
+    ]
+).map(lambda text: (text, None))
+
+
+def in_python(column, sign: str, asked) -> list[bool]:
+    """What a comparison with a column means: column and asked are pairs of text and number."""
+    is_number = all(number is not None for _, number in column)
+    if not is_number:
+        return [OPERATORS[sign](text, asked[0]) for text, _ in column]
+    if asked[1] is None:
+        return [sign == "!="] * len(column)
+    return [OPERATORS[sign](number, asked[1]) for _, number in column]
+
+
+@settings(max_examples=150)
+@given(
+    st.one_of(
+        st.lists(WRITTEN, min_size=1, max_size=6),
+        st.lists(st.one_of(WRITTEN, CODES), min_size=1, max_size=6),
+    ),
+    st.sampled_from(["=", "!="]),
+    st.data(),
+)
+def test_a_column_is_numeric_only_if_every_cell_is_written_as_a_number(
+    tmp_path_factory, column, sign, data
+):
+    asked = data.draw(st.one_of(WRITTEN, CODES, st.sampled_from(column)))
+    cells = [text for text, _ in column]
+    with store_of_column(tmp_path_factory, column_values(cells)) as store:
+        found = store.select([f'code{sign}"{asked[0]}"']).tolist()
+    expected = in_python(column, sign, asked)
+    assert found == [str(row) for row, met in enumerate(expected) if met]
+
+
+@settings(max_examples=80)
+@given(st.lists(WRITTEN, min_size=1, max_size=6), st.sampled_from(list(OPERATORS)), WRITTEN)
+def test_numbers_of_any_length_are_compared_exactly(tmp_path_factory, column, sign, asked):
+    with store_of_column(tmp_path_factory, column_values([text for text, _ in column])) as store:
+        found = store.select([f"code{sign}{asked[0]}"]).tolist()
+    expected = in_python(column, sign, asked)
+    assert found == [str(row) for row, met in enumerate(expected) if met]
+
+
+def store_of_column(tmp_path_factory, values) -> FeatureStore:
+    records = [
+        Record(f"{row}", None, 0, "", "digest", {"code": value}) for row, value in enumerate(values)
+    ]
+    return store_of(tmp_path_factory.mktemp("column") / "features.db", records)
+
+
+def test_values_of_several_sources_are_one_column(tmp_path):
+    """A manifest of 12 and 13 beside one of 0012: the column is text, and 12 is still found."""
+    values = [12, 13.0, "0012", 2**60, "9007199254740993"]
+    records = [
+        Record(f"{row}", None, 0, "", "digest", {"sku": value}) for row, value in enumerate(values)
+    ]
+    with store_of(tmp_path / "features.db", records) as store:
+        assert store.select(["sku=12"]).tolist() == ["0"]
+        assert store.select(["sku=0012"]).tolist() == ["2"]
+        assert store.select(["sku=13"]).tolist() == ["1"]
+        assert store.select(["sku!=12"]).tolist() == ["1", "2", "3", "4"]
+        with pytest.raises(UserError, match=r"column of text.*'0012'"):
+            store.select(["sku>=12"])
+        store.remove(["2"])
+        assert store.select([f"sku={2**60}"]).tolist() == ["3"]
+        assert store.select(["sku=9007199254740992"]).tolist() == []
+        assert store.select(["sku>=9007199254740993"]).tolist() == ["3", "4"]
+        assert store.select(["sku=0012"]).tolist() == []
+        with pytest.raises(UserError, match="column of numbers"):
+            store.select(["sku<0012"])
+
+
+def test_dates_have_the_order_of_their_text(tmp_path):
+    days = ["2023-12-31", "2024-01-01", "2024-06-30T12:00", "2025"]
+    records = [
+        Record(f"{row}", None, 0, "", "digest", {"day": day}) for row, day in enumerate(days)
+    ]
+    with store_of(tmp_path / "features.db", records) as store:
+        assert store.select(["day>=2024"]).tolist() == ["1", "2", "3"]
+        assert store.select(['day<"2024-06-30"']).tolist() == ["0", "1"]
+
+
+def test_an_empty_value_is_that_of_images_without_one(garden):
+    store, records = garden
+    assert store.select(["year="]).tolist() == [e.id for e in records if "year" not in e.metadata]
+    assert store.select(["year!="]).tolist() == [e.id for e in records if "year" in e.metadata]
+    assert store.select(["label="]).tolist() == [e.id for e in records if e.label == -1]
+    assert store.select(['label="",rose']).tolist() == [e.id for e in records if e.label < 1]
+    assert store.select(["label!="]).tolist() == [e.id for e in records if e.label != -1]
+
+
+# --- names --------------------------------------------------------------------------------------
+
+COMPOSED, DECOMPOSED = "Caf\u00e9", "Cafe\u0301"
+
+
+@pytest.mark.parametrize("stored", [COMPOSED, DECOMPOSED])
+@pytest.mark.parametrize("asked", [COMPOSED, DECOMPOSED])
+def test_text_is_found_in_either_unicode_form(tmp_path, stored, asked):
+    path = tmp_path / "features.db"
+    with FeatureStore.create(path, "model", ["bar", stored]) as store:
+        columns = {stored: "x", "place": stored, "places": f"bar, {stored}"}
+        records = [
+            Record(f"{stored}/1.jpg", Path(f"/{stored}/1.jpg"), 1, "", "digest", columns),
+            Record("bar/1.jpg", None, 0, "", "digest", {"place": "Bar"}),
+        ]
+        store.write(records, np.zeros((2, 2)))
+        name = f"{stored}/1.jpg"
+        for condition in (
+            f"label={asked}",
+            f"place={asked}",
+            f"place>{asked[:3]}",
+            f"places~{asked}",
+            f"{asked}=x",
+            f"id={asked}/1.jpg",
+            f"path=/{asked}/1.jpg",
+        ):
+            assert store.select([condition]).tolist() == [name], condition
+        assert store.select([f"label!={asked}"]).tolist() == ["bar/1.jpg"]
+        assert store.select([f"place!={asked}"]).tolist() == ["bar/1.jpg"]
+        assert store.class_names == ("bar", COMPOSED)
+        assert store.extend_classes([asked, "new"]) == ("bar", COMPOSED, "new")
+
+
+# --- labels and lists ---------------------------------------------------------------------------
 
 
 def test_labels_are_matched_by_name_with_any_characters(garden):

@@ -224,3 +224,25 @@ def test_answered_additions_survive_kill_9_and_ctrl_c_lets_running_requests_end(
         == sum(line.get("route") == "/search" and line["status"] == 200 for line in lines) - 1
     )
     shutil.rmtree(folder)
+
+
+def test_numbers_and_names_added_are_found_as_they_were_written(serving, folder):
+    """2**53 + 1 is not 2**53, 0012 is not 12, and a name has two Unicode forms."""
+    with serving(folder) as client:
+
+        def add(number: int, label: str, metadata: str) -> str:
+            about = {"label": label, "metadata": metadata}
+            return client.post("/images", files={"file": painted(number)}, data=about).json()["id"]
+
+        first = add(1, "Caf\u00e9", '{"serial": 9007199254740992, "sku": "12"}')
+        second = add(2, "Cafe\u0301", '{"serial": 9007199254740993, "sku": "0012"}')
+
+        def found(where: str) -> list[str]:
+            answer = client.post("/search", json={"id": "green/00.jpg", "k": 2, "where": where})
+            return sorted(ids(answer))
+
+        assert found("serial=9007199254740993") == [second]
+        assert found("serial<9007199254740993") == [first]
+        assert found("sku=12") == [first]
+        assert found("sku=0012") == [second]
+        assert found("label=Caf\u00e9") == found("label=Cafe\u0301") == sorted([first, second])

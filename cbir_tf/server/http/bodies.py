@@ -12,6 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSche
 
 from cbir_tf.server.http.errors import RequestError
 from cbir_tf.server.pipeline.queries import Steps
+from cbir_tf.text import nfc
 
 _DATA_ADDRESS = re.compile(r"data:image/[\w.+-]+;base64,")
 
@@ -108,7 +109,7 @@ class AdditionBody(PictureBody):
 
     label: str | None = Field(None, min_length=1, max_length=200)
     """Name of its class, which may be new."""
-    metadata: dict[str, str | float] = Field({}, max_length=64)
+    metadata: dict[str, str | int | float] = Field({}, max_length=64)
     """Further columns to filter by: text or numbers by name."""
 
     @field_validator("metadata", mode="before")
@@ -123,7 +124,7 @@ class AdditionBody(PictureBody):
 
     @field_validator("metadata")
     @classmethod
-    def _columns(cls, value: dict[str, str | float]) -> dict[str, str | float]:
+    def _columns(cls, value: dict[str, str | int | float]) -> dict[str, str | int | float]:
         for name, each in value.items():
             if not re.fullmatch(r"\w[\w .-]{0,63}", name) or name != name.strip():
                 raise ValueError(f"metadata: no column can be called {name!r}")
@@ -131,7 +132,7 @@ class AdditionBody(PictureBody):
                 raise ValueError(f"metadata: {name} is a column of its own; choose another name")
             if len(str(each)) > 1000:
                 raise ValueError(f"metadata: {name} is longer than 1000 characters")
-        return value
+        return {nfc(name): each for name, each in value.items()}
 
 
 def documented(kind: type[Body]) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from cbir_tf.retrieval.retriever import Retriever
 from cbir_tf.run import Run
 from cbir_tf.server.pipeline.queries import Addition, Query, Steps
 from cbir_tf.storage.files import read_json, sha256
+from cbir_tf.text import nfc
 from cbir_tf.types import UNLABELLED, Embeddings, QueryBatch, Results
 
 REMEMBERED = 64  # filters
@@ -147,7 +148,7 @@ class LiveGallery:
             label, names = UNLABELLED, []
             if addition.label is not None:
                 names = [addition.label]
-                label = self.store.extend_classes(names).index(addition.label)
+                label = self.store.extend_classes(names).index(nfc(addition.label))
             digest = sha256(addition.picture)
             record = Record(id_, path.resolve(), label, "", digest, addition.metadata)
             self.retriever.add([record], vector[np.newaxis], names)
