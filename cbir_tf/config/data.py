@@ -152,6 +152,12 @@ class Data(Section):
     otherwise not stated."""
     dataset: str | None = None
     """tfds: name of the data set, for example tf_flowers or cifar10."""
+    label_depth: int | None = Field(None, ge=1)
+    """folder: levels of class folders that make a label: with 2 that of animal/cat/1.jpg is
+    animal/cat. null: 1, with a line on what lies below."""
+    max_missing: Fraction = 0.5
+    """Manifest: largest share of the listed files that may be missing; they are listed and left
+    out."""
     split: Split = Split()
     image_size: tuple[Annotated[int, Field(ge=8)], Annotated[int, Field(ge=8)]] = (224, 224)
     """Height and width in pixels of the model's input; one number for a square."""

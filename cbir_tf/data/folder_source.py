@@ -2,108 +2,87 @@
 
 from __future__ import annotations
 
-import csv
 import logging
-import math
 import os
-import posixpath
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import numpy as np
-
 from cbir_tf.config.data import Data
-from cbir_tf.errors import UserError
+from cbir_tf.data.csv_table import NotATableError
+from cbir_tf.data.entries import SPLIT_NAMES, Entry, image_set
+from cbir_tf.data.manifest_source import read_manifest
+from cbir_tf.errors import LISTED, UserError
 from cbir_tf.storage.remote import local
-from cbir_tf.types import UNLABELLED, ImageSet
+from cbir_tf.text import nfc
+from cbir_tf.types import ImageSet
 
 log = logging.getLogger(__name__)
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif"})
-SPLIT_NAMES = {
-    "train": "train",
-    "validation": "validation",
-    "val": "validation",
-    "valid": "validation",
-    "test": "test",
-}
+TABLE_SUFFIXES = frozenset({".csv", ".tsv", ".tab", ".txt", ".xlsx", ".xls", ".ods"})
+_SPLIT_LIKE = re.compile(
+    r"(train|training|val|valid|validation|test|testing)([ _-]?(set|data|images|split|[0-9]+))?",
+    re.I,
+)
 CLASS_LAYOUT = "expected class sub-folders with images, or a manifest.csv with path,label"
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One image.
-
-    Attributes:
-        path: below the root.
-        label: name of its class, empty where it has none.
-        split: train, validation, test, or empty.
-        metadata: further columns, text or numbers by name.
-    """
-
-    path: str
-    label: str
-    split: str
-    metadata: Mapping[str, str | float] = field(default_factory=dict)
 
 
 def folder(data: Data) -> ImageSet:
     """Images of a folder, in one of four layouts.
 
-    - `manifest.csv` (in the folder, or the path itself): columns path, label and optionally split;
-      paths relative to the file; an empty label means unlabelled. Further columns are metadata for
-      conditions; cells that are numbers are stored as numbers, empty cells are ignored.
+    - `manifest.csv` (in the folder, or the path itself, which may have another name): a line for
+      each image, with its path and perhaps label, split and metadata
+      (`cbir_tf.data.manifest_source.read_manifest`); an empty label means unlabelled.
     - split folders with class folders, `train/cat/1.jpg`, if all top-level folders are named
       train, validation (val, valid) or test.
-    - class folders, `cat/1.jpg`.
+    - class folders, `cat/1.jpg`; with `data.label_depth: 2`, `animal/cat/1.jpg` is of the class
+      animal/cat.
     - no class folder that contains an image, `1.jpg` or `train/1.jpg`: all images are unlabelled.
 
-    An id is the path below the root, with forward slashes. Files without a known image suffix are
-    left out and counted in the log; hidden files and folders are ignored.
+    An id is the path below the root, with forward slashes, in NFC. Files without a known image
+    suffix are left out and counted in the log; hidden files and folders are ignored.
 
     Raises:
-        UserError: the folder or manifest is missing, empty or malformed.
+        UserError: the folder or manifest is missing, empty or malformed, or split folders and
+            others lie side by side.
     """
     assert data.path is not None  # checked by the configuration
     root = data.path.expanduser()
-    if root.suffix.lower() == ".csv":
+    if root.suffix.lower() in TABLE_SUFFIXES and not root.is_dir():
         local(root.parent)
-        return image_set(root.parent, _read_manifest(root))
+        return image_set(root.parent, read_manifest(root, data.max_missing))
     local(root)
     check_folder(root, "check data.path")
     manifest = root / "manifest.csv"
-    return image_set(root, _read_manifest(manifest) if manifest.is_file() else _walk_classes(root))
+    if manifest.is_file():
+        return image_set(root, read_manifest(manifest, data.max_missing))
+    return image_set(root, _walk_classes(root, data.label_depth))
 
 
 def images_in_folder(path: Path) -> ImageSet:
     """Every image below a folder, at any depth, unlabelled; or the images of its manifest.csv.
 
+    Args:
+        path: the folder, or a manifest.
+
     Raises:
         UserError: the folder was not found, or contains no image.
     """
+    if path.suffix.lower() in TABLE_SUFFIXES and not path.is_dir():
+        root = local(path.parent).expanduser()
+        return image_set(root, read_manifest(root / path.name))
     root = local(path).expanduser()
     check_folder(root, "check --images")
     if (root / "manifest.csv").is_file():
-        return image_set(root, _read_manifest(root / "manifest.csv"))
+        try:
+            return image_set(root, read_manifest(root / "manifest.csv"))
+        except NotATableError as error:  # there are other things of that name
+            log.warning("%s; the images of the folder are taken without it", error)
     paths = _image_paths(root)
     if not paths:
         raise UserError(f"{root}: no images found; known suffixes are {_suffixes()}")
     return image_set(root, [Entry(each, "", "") for each in paths])
-
-
-def image_set(root: Path, entries: list[Entry]) -> ImageSet:
-    """Files below a folder; ids are their paths, classes are sorted by name."""
-    class_names = tuple(sorted({each.label for each in entries} - {""}))
-    numbers = {name: number for number, name in enumerate(class_names)} | {"": UNLABELLED}
-    return ImageSet(
-        ids=np.array([each.path for each in entries]),
-        sources=tuple(root / each.path for each in entries),
-        labels=np.array([numbers[each.label] for each in entries]),
-        split=np.array([each.split for each in entries]),
-        class_names=class_names,
-        metadata=tuple(each.metadata for each in entries),
-    )
 
 
 def _suffixes() -> str:
@@ -121,29 +100,84 @@ def check_folder(root: Path, advice: str) -> None:
 # --- class folders ------------------------------------------------------------------------------
 
 
-def _walk_classes(root: Path) -> list[Entry]:
-    tops = _class_folders(root)
-    by_split = all(each.lower() in SPLIT_NAMES for each in tops)
-    entries, strays = [], []
-    for path in _image_paths(root):
-        parts = path.split("/")
-        split = SPLIT_NAMES[parts.pop(0).lower()] if by_split and len(parts) > 1 else ""
-        if len(parts) > 1:
-            entries.append(Entry(path, parts[0], split))
-        else:
-            strays.append(Entry(path, "", split))
-    if not (entries or strays or tops):
+def _walk_classes(root: Path, label_depth: int | None) -> list[Entry]:
+    paths = _image_paths(root)
+    if not (paths or _class_folders(root)):
         raise UserError(f"{root}: no images and no sub-folders; {CLASS_LAYOUT}")
-    if not (entries or strays):
+    if not paths:
         raise UserError(
             f"{root}: no images found in class sub-folders; known suffixes are {_suffixes()}"
         )
-    if entries and strays:
-        first = strays[0].path
-        log.warning(
-            "%s: %d images outside class folders left out, the first %s", root, len(strays), first
+    folders_of = {path: path.split("/")[:-1] for path in paths}
+    split_of = dict.fromkeys(paths, "")
+    if _is_by_split(root, list(folders_of.values()), label_depth):
+        for path, folders in folders_of.items():
+            split_of[path] = SPLIT_NAMES[folders.pop(0).lower()] if folders else ""
+    depth = label_depth or 1
+    inside = [path for path in paths if len(folders_of[path]) >= depth]
+    if label_depth and not inside:
+        raise UserError(
+            f"data.label_depth: {root} has no image in {depth} levels of class folders, the first "
+            f"is {paths[0]}; lower it"
         )
-    return entries or strays
+    if not label_depth:
+        _report_levels(root, [folders_of[path] for path in inside])
+    strays = len(paths) - len(inside) if inside else 0
+    if strays:
+        first = next(path for path in paths if len(folders_of[path]) < depth)
+        log.warning(
+            "%s: %d images outside class folders left out, the first %s", root, strays, first
+        )
+    return [
+        Entry(path, nfc("/".join(folders_of[path][:depth])), split_of[path])
+        for path in inside or paths
+    ]
+
+
+def _is_by_split(root: Path, folders_of: Sequence[list[str]], label_depth: int | None) -> bool:
+    """Whether the folders at the top are splits.
+
+    Raises:
+        UserError: some of them seem to be, and others not.
+    """
+    tops = sorted({folders[0] for folders in folders_of if folders})
+    if all(each.lower() in SPLIT_NAMES for each in tops):
+        return True
+    if label_depth:  # the user has looked at them
+        return False
+    splits = [each for each in tops if _SPLIT_LIKE.fullmatch(each)]
+    kinds = {each.lower()[:3] for each in splits}
+    # A class may be called train, for instance of pictures of trains; it has them in it.
+    with_pictures = {folders[0] for folders in folders_of if len(folders) == 1}
+    if len(kinds) > 1 or not with_pictures.issuperset(splits):
+        others = [each for each in tops if each not in splits]
+        beside = f", and beside them is {_some(others)}" if others else ""
+        raise UserError(
+            f"{root}: the folders {_some(splits)} are named like splits{beside}; name them "
+            "train, validation and test and move anything else away, or set data.label_depth=1 if "
+            "all of them are classes"
+        )
+    return False
+
+
+def _report_levels(root: Path, folders_of: Sequence[list[str]]) -> None:
+    """Say which folders are the classes where there are more below them."""
+    classes = sorted({folders[0] for folders in folders_of})
+    below = {tuple(folders[:2]) for folders in folders_of if len(folders) > 1}
+    if below:
+        log.warning(
+            "%s: %d classes, the first level of folders: %s; below are %d folders of images: with "
+            "data.label_depth=2 each of them is a class",
+            root,
+            len(classes),
+            _some(classes),
+            len(below),
+        )
+
+
+def _some(names: Sequence[str]) -> str:
+    more = [f"... ({len(names)} in all)"] if len(names) > LISTED else []
+    return ", ".join([*names[:LISTED], *more])
 
 
 def _class_folders(root: Path) -> list[str]:
@@ -190,80 +224,3 @@ def is_unicode(path: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-# --- manifest -----------------------------------------------------------------------------------
-
-
-def _read_manifest(manifest: Path) -> list[Entry]:
-    entries = []
-    try:
-        with manifest.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, skipinitialspace=True)
-            columns = reader.fieldnames or []
-            if not {"path", "label"} <= set(columns):
-                raise UserError(
-                    f"{manifest}: the first line must name the columns path,label[,split]; "
-                    f"it is {','.join(columns)!r}"
-                )
-            for row in reader:
-                entries.append(_manifest_entry(row, f"{manifest} line {reader.line_num}"))
-    except FileNotFoundError:
-        raise UserError(f"{manifest}: no such manifest; check data.path") from None
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(
-            f"{manifest}: cannot be read as CSV in UTF-8: {error}; save it as CSV in UTF-8"
-        ) from None
-    if not entries:
-        raise UserError(f"{manifest}: lists no images; add a line for each image")
-    _check_listed(manifest, entries)
-    return entries
-
-
-def _manifest_entry(row: dict[str, str | None], where: str) -> Entry:
-    path = posixpath.normpath(row["path"] or "")
-    label = (row["label"] or "").strip()
-    split = (row.get("split") or "").strip()
-    if path == ".":
-        raise UserError(f"{where}: the path is empty; write one, or remove the line")
-    if path.startswith(("/", "../")):
-        raise UserError(
-            f"{where}: {row['path']!r} is not below the manifest's folder; write paths relative to "
-            "it (a link to a file elsewhere is allowed)"
-        )
-    if split and split.lower() not in SPLIT_NAMES:
-        raise UserError(
-            f"{where}: no split {split!r}; write train, validation or test, or leave it empty"
-        )
-    metadata = {
-        name: _number(value.strip())
-        for name, value in row.items()
-        if name and name not in ("path", "label", "split") and value and value.strip()
-    }
-    return Entry(path, label, SPLIT_NAMES.get(split.lower(), ""), metadata)
-
-
-def _number(text: str) -> str | float:
-    """The number if the text is a finite number, otherwise the text."""
-    for kind in (int, float):
-        try:
-            number = kind(text)
-        except ValueError:
-            continue
-        return number if math.isfinite(number) else text
-    return text
-
-
-def _check_listed(manifest: Path, entries: list[Entry]) -> None:
-    seen = set()
-    for each in entries:
-        if each.path in seen:
-            raise UserError(f"{manifest}: {each.path!r} is listed twice; keep one of the lines")
-        seen.add(each.path)
-    # os.path, as pathlib raises an error if a name is too long for the file system.
-    missing = [each.path for each in entries if not os.path.isfile(manifest.parent / each.path)]
-    if missing:
-        raise UserError(
-            f"{manifest}: {len(missing)} of {len(entries)} files were not found, "
-            f"the first {missing[0]!r}; write paths relative to {manifest.parent}"
-        )

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from cbir_tf.config.data import Data
-from cbir_tf.data.folder_source import SPLIT_NAMES
+from cbir_tf.data.entries import SPLIT_NAMES
 from cbir_tf.errors import UserError
 from cbir_tf.storage.remote import local
 from cbir_tf.types import ImageSet

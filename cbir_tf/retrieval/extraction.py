@@ -6,6 +6,7 @@ it was, and a folder that grows costs what is new.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -24,6 +25,7 @@ from cbir_tf.retrieval.retriever import Retriever
 from cbir_tf.run import Run
 from cbir_tf.storage.addresses import address_of, path_of
 from cbir_tf.storage.files import read_json
+from cbir_tf.text import nfc
 from cbir_tf.types import SPLITS, UNLABELLED, ImageSet
 
 SplitOrAll = Literal["train", "validation", "test", "all"]
@@ -156,7 +158,9 @@ def folder_images(run: Run, folder: Path) -> ImageSet:
 
     images = images_in_folder(folder)
     root = folder.expanduser().resolve()
-    ids = [address_of(root / id_) for id_ in images.ids]
+    root = root.parent if root.is_file() else root  # of a manifest
+    places = [Path(os.path.normpath(root / id_)) for id_ in images.ids]
+    ids = [nfc(address_of(place)) for place in places]
     labels, split = images.labels.copy(), images.split.copy().astype("U10")
     names, metadata = list(images.class_names), list(images.metadata)
     of_run = _images_of_run(run, root)
@@ -190,7 +194,7 @@ def _images_of_run(
     images = split_images(run, "all")
     names = (*images.class_names, "")
     return {
-        address_of(source): (id_, names[label], split, columns)
+        nfc(address_of(source)): (id_, names[label], split, columns)
         for id_, source, label, split, columns in zip(
             images.ids.tolist(),
             images.sources,

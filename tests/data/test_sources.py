@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import logging
 import os
 import socketserver
-import tarfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from PIL import Image
 
 from cbir_tf.config.data import Data
@@ -192,80 +188,6 @@ def test_folder_mistakes_are_a_one_line_error(tmp_path):
         images_in_folder(tmp_path / "texts")
     with pytest.raises(UserError, match="no such folder"):
         images_in_folder(tmp_path / "missing")
-
-
-# --- manifests ----------------------------------------------------------------------------------
-
-
-def test_a_manifest_names_label_and_split(tmp_path):
-    text = "\ufeffpath,label,split\nx/1.png,dog,train\n./2.png, cat ,val\n3.png,,\n4.png,cat,test\n"
-    manifest(tmp_path, text, "x/1.png", "2.png", "3.png", "4.png", "not listed.png")
-    for path in (tmp_path, tmp_path / "manifest.csv"):
-        images = folder(Data(path=path))
-        assert images.ids.tolist() == ["x/1.png", "2.png", "3.png", "4.png"]
-        assert images.class_names == ("cat", "dog")
-        assert images.labels.tolist() == [1, 0, UNLABELLED, 0]
-        assert images.split.tolist() == ["train", "validation", "", "test"]
-        assert images.sources[0] == tmp_path / "x/1.png"
-
-
-def test_a_manifest_may_have_no_split_column_and_more_columns(tmp_path):
-    text = 'label,note,path\na,"one, two",1.png\nb,,2.png\n'
-    images = folder(Data(path=manifest(tmp_path, text, "1.png", "2.png")))
-    assert images.ids.tolist() == ["1.png", "2.png"]
-    assert images.split.tolist() == ["", ""]
-
-
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        ("", ["path,label"]),
-        ("path,label\n", ["lists no images"]),
-        ("file;class\n1.png;a\n", ["path,label", "file;class"]),
-        ("path,label\n1.png,a\n8.png,b\n9.png,b\n", ["2 of 3", "8.png"]),
-        ("path,label,split\n1.png,a,training\n", ["line 2", "'training'", "validation"]),
-        ("path,label\n1.png,a\n./1.png,b\n", ["'1.png'", "twice"]),
-        ("path,label\n../1.png,a\n", ["line 2", "'../1.png'", "not below"]),
-        ("path,label\n/etc/1.png,a\n", ["'/etc/1.png'", "not below"]),
-        ("path,label\n" + "x" * 300 + ".png,a\n", ["1 of 1"]),
-        ("path,label\n,a\n", ["line 2", "path is empty"]),
-        ("path,label\n1.png\n2.png,\n", ["none of the 2 images has a label"]),
-        ("path,label\n1.png,a\n2.png,a\n", ["at least two classes"]),
-    ],
-)
-def test_manifest_mistakes_are_a_one_line_error(tmp_path, text, words):
-    line = error_line(Data(path=manifest(tmp_path, text, "1.png", "2.png")))
-    for word in words:
-        assert word in line
-
-
-def test_a_missing_or_binary_manifest_is_a_one_line_error(tmp_path):
-    assert "no such manifest" in error_line(Data(path=tmp_path / "other.csv"))
-    (tmp_path / "bad.csv").write_bytes(b"path,label\n\xff\xfe,a\n")
-    assert "UTF-8" in error_line(Data(path=tmp_path / "bad.csv"))
-
-
-@settings(max_examples=50)
-@given(content=st.binary(max_size=200))
-def test_no_manifest_content_gives_anything_but_a_clear_line(tmp_path_factory, content):
-    path = tmp_path_factory.mktemp("manifest") / "manifest.csv"
-    path.write_bytes(b"path,label,split\n" + content)
-    error_line(Data(path=path))
-
-
-def test_the_clothing_manifest_has_its_published_sizes(shared_data, tmp_path):
-    with tarfile.open(shared_data / "clothing224.tar") as archive:
-        member = next(each for each in archive if each.name.endswith("manifest.csv"))
-        text = archive.extractfile(member).read().decode()
-    listed = [row["path"] for row in csv.DictReader(io.StringIO(text))]
-    for each in {Path(path).parent for path in listed}:
-        (tmp_path / each).mkdir(parents=True)
-    for path in listed:
-        (tmp_path / path).touch()
-    images = load_images(Data(path=manifest(tmp_path, text)), 0)
-    counts = [int((images.split == name).sum()) for name in ("train", "validation", "test")]
-    assert counts == [3068, 341, 372]
-    assert len(images.class_names) == 10
 
 
 # --- TensorFlow Datasets ------------------------------------------------------------------------
