@@ -17,6 +17,7 @@ from typing import Any
 
 from cbir_tf.data.folder_source import is_unicode
 from cbir_tf.errors import UserError
+from cbir_tf.text import nfc
 
 _KEPT = frozenset(
     {"images", "annotations", "categories", "id", "file_name", "image_id", "category_id", "area"}
@@ -137,8 +138,8 @@ def _categories(content: dict[str, Any], path: Path) -> dict[int, Category]:
 
 
 def plain(name: str) -> str:
-    """A category's name for use in comma-separated lists: commas become semicolons."""
-    return " ".join(name.replace(",", ";").split())
+    """A category's name for use in comma-separated lists, in NFC: commas become semicolons."""
+    return nfc(" ".join(name.replace(",", ";").split()))
 
 
 def _file_names(content: dict[str, Any], path: Path) -> dict[int | str, str]:

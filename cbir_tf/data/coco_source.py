@@ -15,6 +15,7 @@ from cbir_tf.data.entries import SPLIT_NAMES, Entry, image_set
 from cbir_tf.data.folder_source import check_folder, files_below, is_unicode
 from cbir_tf.errors import UserError, nearest
 from cbir_tf.storage.remote import local
+from cbir_tf.text import nfc
 from cbir_tf.types import ImageSet
 
 log = logging.getLogger(__name__)
@@ -209,13 +210,13 @@ def _paths(root: Path, images: Sequence[_Image]) -> list[str]:
     Raises:
         UserError: all are missing, a name fits several files, or several images are one file.
     """
-    same_name: dict[str, list[str]] = {_last(each.name): [] for each in images}
+    same_name: dict[str, list[str]] = {nfc(_last(each.name)): [] for each in images}
     for path in files_below(root):
-        if _last(path) in same_name and is_unicode(path):
-            same_name[_last(path)].append(path)
+        if is_unicode(path) and nfc(_last(path)) in same_name:
+            same_name[nfc(_last(path))].append(path)
     paths, missing = [], []
     for each in images:
-        found = [path for path in same_name[_last(each.name)] if _ends(path, each.name)]
+        found = [path for path in same_name[nfc(_last(each.name))] if _ends(path, each.name)]
         if not found:
             missing.append(each.name)
         paths.append(_only(root, each, found) if found else each.name)
@@ -232,8 +233,9 @@ def _paths(root: Path, images: Sequence[_Image]) -> list[str]:
 
 def _only(root: Path, image: _Image, found: list[str]) -> str:
     """The file of an image, out of those with its name."""
-    if image.name in found:
-        return image.name
+    same = [path for path in found if nfc(path) == nfc(image.name)]
+    if same:
+        return min(same, key=lambda path: path != image.name)
     if len(found) > 1:
         # If the files of each split are numbered from 1, only their folders differ.
         parts = {path: path.split("/")[:-1] for path in found}
@@ -252,4 +254,4 @@ def _last(path: str) -> str:
 
 
 def _ends(path: str, name: str) -> bool:
-    return f"/{path}".endswith(f"/{name}")
+    return f"/{nfc(path)}".endswith(f"/{nfc(name)}")

@@ -32,6 +32,13 @@ _DOUBTFUL = re.compile(
 )
 
 
+class _Strict(csv.excel):
+    """A quotation mark that is never closed is an error, and does not swallow the rest."""
+
+    skipinitialspace = True
+    strict = True
+
+
 class NotATableError(UserError):
     """The file is not a table, or not one with the wanted columns."""
 
@@ -96,7 +103,7 @@ def read_table(path: Path, names: Collection[str]) -> Table:
     skipped = 1 if separator else 0
     rows: list[Row] = []
     columns: tuple[str, ...] = ()
-    reader = _reader(text, delimiter)
+    reader = csv.reader(io.StringIO(text, newline=""), _Strict, delimiter=delimiter)
     try:
         for cells in reader:
             stripped = [each.strip() for each in cells]
@@ -188,7 +195,8 @@ def _delimiter(text: str, names: Collection[str]) -> str:
 
     def known_and_all(delimiter: str) -> tuple[int, int]:
         try:
-            cells = next(filter(any, _reader(text, delimiter)), [])
+            lines = csv.reader(io.StringIO(text, newline=""), _Strict, delimiter=delimiter)
+            cells = next(filter(any, lines), [])
         except csv.Error:
             return 0, 0
         return sum(plain_name(each) in names for each in cells), len(cells)
@@ -196,9 +204,3 @@ def _delimiter(text: str, names: Collection[str]) -> str:
     best = max(_DELIMITERS, key=known_and_all)  # the first of those alike
     # In a table of one column a comma is part of a path.
     return best if known_and_all(best)[1] > 1 else _NO_DELIMITER
-
-
-def _reader(text: str, delimiter: str) -> csv.Reader:  # type: ignore[name-defined]
-    return csv.reader(
-        io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True, strict=True
-    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from cbir_tf.parallel import in_parallel
 from cbir_tf.progress import progress
 from cbir_tf.storage.addresses import address_of
 from cbir_tf.storage.files import replacing, sha256
+from cbir_tf.text import nfc
 from cbir_tf.types import UNLABELLED, ImageSet
 
 log = logging.getLogger(__name__)
@@ -169,6 +171,7 @@ def read_image_table(path: Path, images: ImageSet) -> Inspection:
         UserError: the table is missing or damaged, or has other images, labels or splits.
     """
     rows = _read_rows(path)
+    images = _as_recorded(images, rows)
     changed = _first_change(images, rows)
     if changed is not None:
         raise UserError(f"{path}: {changed} since; restore the data, or {_RESTART}")
@@ -198,6 +201,7 @@ def recorded_images(path: Path, images: ImageSet) -> ImageSet:
         UserError: the table is missing or damaged, or none of its images was found.
     """
     rows = _read_rows(path)
+    images = _as_recorded(images, rows)
     ids = images.ids.tolist()
     new = sorted(set(ids) - rows.keys())
     gone = sorted(name for name, row in rows.items() if not row["damage"] and name not in set(ids))
@@ -208,11 +212,11 @@ def recorded_images(path: Path, images: ImageSet) -> ImageSet:
     if not len(kept):
         raise UserError(f"{path}: none of its {len(rows)} images was found; {_RESTART}")
     found = [rows[name] for name in kept.ids.tolist()]
-    names = sorted({row["label"] for row in rows.values()} - {""} | set(images.class_names))
+    names = sorted({nfc(row["label"]) for row in rows.values()} - {""} | set(images.class_names))
     numbers = {name: number for number, name in enumerate(names)} | {"": UNLABELLED}
     return replace(
         kept,
-        labels=np.array([numbers[row["label"]] for row in found]),
+        labels=np.array([numbers[nfc(row["label"])] for row in found]),
         split=np.array([row["split"] for row in found]),
         class_names=tuple(names),
     )
@@ -237,6 +241,14 @@ def _read_rows(path: Path) -> dict[str, dict[str, str]]:
     return rows
 
 
+def _as_recorded(images: ImageSet, rows: Mapping[str, Mapping[str, str]]) -> ImageSet:
+    """The images with the ids of the table, where these are in another Unicode form."""
+    ids = images.ids.tolist()
+    others = {nfc(name): name for name in rows.keys() - set(ids)}
+    recorded = [name if name in rows else others.pop(nfc(name), name) for name in ids]
+    return images if recorded == ids else replace(images, ids=np.array(recorded))
+
+
 def _first_change(images: ImageSet, rows: dict[str, dict[str, str]]) -> str | None:
     """The change of the first image that differs from its row; None: no change."""
     ids = images.ids.tolist()
@@ -250,6 +262,6 @@ def _first_change(images: ImageSet, rows: dict[str, dict[str, str]]) -> str | No
     names = (*images.class_names, "")
     for name, label, split in zip(ids, images.labels.tolist(), images.split.tolist(), strict=True):
         row = rows[name]
-        if not row["damage"] and (row["label"], row["split"]) != (names[label], split):
+        if not row["damage"] and (nfc(row["label"]), row["split"]) != (names[label], split):
             return f"{name!r} was given another label or split"
     return None

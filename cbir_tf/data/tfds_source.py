@@ -15,6 +15,7 @@ from cbir_tf.config.data import Data
 from cbir_tf.data.entries import SPLIT_NAMES
 from cbir_tf.errors import UserError
 from cbir_tf.storage.remote import local
+from cbir_tf.text import nfc
 from cbir_tf.types import ImageSet
 
 log = logging.getLogger(__name__)
@@ -59,7 +60,7 @@ def tensorflow_dataset(data: Data) -> ImageSet:
         sources=tuple(sources),
         labels=np.array(labels, dtype=np.int64),
         split=np.array(split, dtype=np.str_),
-        class_names=tuple(builder.info.features[label_key].names),
+        class_names=tuple(map(nfc, builder.info.features[label_key].names)),
     )
 
 

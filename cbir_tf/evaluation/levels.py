@@ -11,6 +11,7 @@ import numpy as np
 
 from cbir_tf.errors import UserError
 from cbir_tf.evaluation.metrics import evaluate
+from cbir_tf.text import nfc
 from cbir_tf.types import UNLABELLED, Embeddings
 
 Levels = Mapping[str, Mapping[str, str]]
@@ -100,7 +101,7 @@ def read_levels(path: Path) -> dict[str, dict[str, str]]:
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            header, *rows = [row for row in csv.reader(file) if row] or [[]]
+            header, *rows = [list(map(nfc, row)) for row in csv.reader(file) if row] or [[]]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path}: could not be read ({error}); check the file") from None
     if len(header) < 2 or len(set(header)) < len(header) or not rows:

@@ -31,6 +31,7 @@ from cbir_tf.retrieval.query_engine import QueryEngine, steps_of
 from cbir_tf.retrieval.retriever import Retriever
 from cbir_tf.run import Run
 from cbir_tf.storage.files import read_json, write_text
+from cbir_tf.text import nfc
 from cbir_tf.types import SPLITS, Embeddings, ImageSet, Results
 
 DEPTH = 10_000  # ranks that count where the search is more than distance
@@ -240,7 +241,7 @@ def _classifier_accuracy(task: EvaluationTask) -> dict[str, Any]:
 
     run, images = task.retriever.run, task.images.of_split(task.split)
     # By name: the source may have got classes since, which its labels count and the model's do not.
-    names = read_json(run.training)["class_names"]
+    names = [nfc(name) for name in read_json(run.training)["class_names"]]
     classifier = load_classifier(run.classifier, len(names))
     found = embed(partial(predict, classifier), images, run.config.data)
     right = [

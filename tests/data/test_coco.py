@@ -482,3 +482,12 @@ def test_the_configuration_reads_back_what_it_writes(tmp_path):
     assert config.data.annotations == (Path("a.json").resolve(),)
     (tmp_path / "again.yaml").write_text(config.dump())
     assert Config.load(tmp_path / "again.yaml") == config
+
+
+@pytest.mark.parametrize("on_disk", ["Caf\u00e9.png", "Cafe\u0301.png"])
+def test_a_file_is_found_in_either_unicode_form(tmp_path, on_disk):
+    photos = {"Cafe\u0301.png": [("dog", 1)], "b.png": [("cat", 1)]}
+    write(tmp_path, document(photos))
+    images = load(pictures(tmp_path, on_disk, "b.png"))
+    assert labels(images) == {"Caf\u00e9.png": "dog", "b.png": "cat"}
+    assert all(each.is_file() for each in images.sources)

@@ -284,3 +284,24 @@ def test_the_clothing_photos_are_all_whole(shared_data, tmp_path):
     inspection = inspect_images(images_in_folder(tmp_path))
     assert len(inspection.images) == 149
     assert inspection.damaged == ()
+
+
+COMPOSED, DECOMPOSED = "Caf\u00e9", "Cafe\u0301"
+
+
+def test_a_table_in_another_unicode_form_keeps_its_ids(tmp_path):
+    """A table of an older version, with names as they were on the disk."""
+
+    def of(name: str) -> ImageSet:
+        source = encoded(picture(0))
+        ids = [f"{name}/1.png", "bar/1.png"]
+        return ImageSet(np.array(ids), (source,) * 2, [1, 0], ["train", "test"], ("bar", name))
+
+    write_image_table(tmp_path / "images.csv", inspect_images(of(DECOMPOSED)))
+    for found in (
+        recorded_images(tmp_path / "images.csv", of(COMPOSED)),
+        read_image_table(tmp_path / "images.csv", of(COMPOSED)).images,
+    ):
+        assert found.ids.tolist() == [f"{DECOMPOSED}/1.png", "bar/1.png"]
+        assert found.split.tolist() == ["train", "test"]
+        assert [found.class_names[label] for label in found.labels] == [COMPOSED, "bar"]

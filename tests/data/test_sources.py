@@ -107,6 +107,50 @@ def test_a_class_named_like_a_split_stays_a_class_beside_others(tmp_path):
     assert folder(Data(path=tmp_path)).class_names == ("bus", "train")
 
 
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (("train/cat/1.png", "val/cat/2.png", "test/dog/3.png", "extra/dog/4.png"), ["extra"]),
+        (("train/1.png", "test/2.png", "unlabelled/3.png"), ["test, train", "unlabelled"]),
+        (("train/cat/1.png", "more/cat/2.png"), ["train", "more"]),
+        (("Training/cat/1.png", "Testing/dog/2.png"), ["Testing, Training", "name them train"]),
+        (("train2017/cat/1.png", "val2017/dog/2.png"), ["train2017, val2017"]),
+    ],
+)
+def test_splits_are_not_taken_for_classes(tmp_path, names, words):
+    root = write(tmp_path, *names)
+    line = error_line(Data(path=root, split=STRATIFIED))
+    for word in [*words, "data.label_depth=1"]:
+        assert word in line
+    tops = {name.split("/")[0] for name in names}
+    assert set(folder(Data(path=root, label_depth=1)).class_names) == tops
+
+
+def test_a_folder_without_images_beside_splits_changes_nothing(tmp_path):
+    write(tmp_path, "train/cat/1.png", "test/dog/2.png", "docs/readme.txt")
+    assert folder(Data(path=tmp_path)).split.tolist() == ["test", "train"]
+
+
+def test_the_depth_of_class_folders_can_be_chosen(tmp_path, caplog):
+    names = ("animal/cat/1.png", "animal/dog/x/2.png", "plant/cat/3.png", "plant/4.png")
+    root = write(tmp_path, *names)
+    assert folder(Data(path=root)).class_names == ("animal", "plant")
+    for word in ("2 classes", "animal, plant", "3 folders", "data.label_depth=2"):
+        assert word in caplog.text
+    caplog.clear()
+    images = folder(Data(path=root, label_depth=2))
+    assert images.class_names == ("animal/cat", "animal/dog", "plant/cat")
+    assert images.ids.tolist() == list(names[:3])
+    assert "1 images outside class folders left out, the first plant/4.png" in caplog.text
+    assert "label_depth" not in caplog.text
+    assert "no image in 4 levels" in error_line(Data(path=root, label_depth=4))
+    both = [f"{part}/{name}" for part in ("train", "val") for name in names]
+    split = write(tmp_path / "split", *both)
+    images = folder(Data(path=split, label_depth=2))
+    assert images.class_names == ("animal/cat", "animal/dog", "plant/cat")
+    assert set(images.split) == {"train", "validation"}
+
+
 def test_hidden_files_and_other_files_are_left_out(tmp_path, caplog):
     write(tmp_path, "a/1.png", "a/.2.png", "b/1.png", ".git/1.png", "a/notes.txt", "b/Thumbs.db")
     with caplog.at_level(logging.INFO):
