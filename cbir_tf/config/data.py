@@ -2,14 +2,32 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
 from cbir_tf.config.parsing import listed, named
 from cbir_tf.config.section import Fraction, Place, Section
 
-Share = Annotated[int, Field(ge=0)] | Annotated[float, Field(ge=0, lt=1)]
+
+def _share_or_number(value: Any) -> Any:
+    """A share below 1, or a number of images; 1.0 could be either, and is refused."""
+    try:
+        number = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if 0 <= number < 1:
+        return value if isinstance(value, int) else number
+    if number % 1 == 0 and number >= 1 and not (number == 1 and isinstance(value, float)):
+        return int(number)
+    raise PydanticCustomError(
+        "share", "should be a share below 1, as 0.15, or a whole number of images, as 184"
+    )
+
+
+Share = Annotated[int | float, BeforeValidator(_share_or_number)]
 
 
 class Split(Section):
@@ -22,6 +40,11 @@ class Split(Section):
     """As train. With by: given, taken from train, if the source has no validation split."""
     test: Share | None = 0.15
     """As train; null: the remainder."""
+    group: str | None = None
+    """Keep images that belong together in one split: a column of metadata, as of persons or
+    places, whose images of one value do; or duplicates: images that are the same picture. The
+    sizes are then approximate. With by: given or class, images whose group is also in a later
+    split are left out."""
 
 
 class Flip(Section):

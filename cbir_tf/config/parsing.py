@@ -104,6 +104,16 @@ def apply_override(values: dict[str, Any], override: str) -> None:
 
 # Pydantic's messages name types of Python; these name what stands in the file.
 _PLAIN = {
+    "int_from_float": "should be a whole number",
+    "int_parsing": "should be a whole number",
+    "int_type": "should be a whole number",
+    "float_parsing": "should be a number",
+    "float_type": "should be a number",
+    "bool_parsing": "should be true or false",
+    "bool_type": "should be true or false",
+    "string_type": "should be text",
+    "path_type": "should be a path",
+    "dict_type": "should be a section, {{key: value, ...}}",
     "tuple_type": "should be a list",
     "too_short": "should have at least {min_length} value(s)",
     "too_long": "should have at most {max_length} value(s)",

@@ -14,6 +14,7 @@ from scipy.sparse.csgraph import connected_components
 from cbir_tf.data.decode import picture_size
 from cbir_tf.data.duplicates import NEAR, is_telling, near_pairs
 from cbir_tf.data.inspection import Inspection
+from cbir_tf.types import UNLABELLED, ImageSet
 
 Kind = Literal["keep", "exact", "near", "similar"]
 
@@ -62,7 +63,7 @@ def duplicate_groups(
         ImageError, OSError: a file was removed since the inspection.
     """
     same_bytes = np.unique(inspection.digests, return_inverse=True)[1]
-    same_picture = _merged(same_bytes, _near_pairs(inspection.hashes, max_distance))
+    same_picture = picture_groups(inspection, max_distance)
     together = _merged(same_picture, further_pairs)
     order = np.argsort(together, kind="stable")
     groups = np.split(order, np.flatnonzero(np.diff(together[order])) + 1)
@@ -73,6 +74,55 @@ def duplicate_groups(
     ]
     ids = inspection.images.ids
     return sorted(found, key=lambda group: (-len(group), str(ids[group[0].position])))
+
+
+def picture_groups(inspection: Inspection, max_distance: int = NEAR) -> np.ndarray:
+    """(N,) group numbers: equal for images of one picture, directly or over other images.
+
+    Args:
+        inspection: N images.
+        max_distance: largest number of differing bits of duplicates.
+    """
+    same_bytes = np.unique(inspection.digests, return_inverse=True)[1]
+    return _merged(same_bytes, _near_pairs(inspection.hashes, max_distance))
+
+
+@dataclass(frozen=True)
+class Contradiction:
+    """Images of one picture that have not all the same label.
+
+    Attributes:
+        ids: of the labelled ones, ascending.
+        labels: name of the class of each.
+    """
+
+    ids: tuple[str, ...]
+    labels: tuple[str, ...]
+
+    def __str__(self) -> str:
+        pairs = zip(self.ids, self.labels, strict=True)
+        return ", ".join(f"{id_} ({label})" for id_, label in pairs)
+
+
+def contradictions(images: ImageSet, groups: np.ndarray) -> list[Contradiction]:
+    """The groups whose images have several labels, in order of their first id.
+
+    Args:
+        images: N images, in any split.
+        groups: (N,) of `picture_groups`.
+    """
+    labelled = np.flatnonzero(images.labels != UNLABELLED)
+    order = labelled[np.lexsort((images.ids[labelled], groups[labelled]))]
+    starts = np.flatnonzero(np.diff(groups[order])) + 1
+    found = [
+        Contradiction(
+            tuple(images.ids[members].tolist()),
+            tuple(images.class_names[label] for label in images.labels[members]),
+        )
+        for members in np.split(order, starts)
+        if len(set(images.labels[members].tolist())) > 1
+    ]
+    return sorted(found, key=lambda each: each.ids)
 
 
 def _near_pairs(hashes: np.ndarray, max_distance: int) -> Iterator[tuple[np.ndarray, ...]]:

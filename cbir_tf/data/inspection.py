@@ -160,18 +160,22 @@ def write_image_table(path: Path, inspection: Inspection) -> None:
         writer.writerows((name, *[""] * 5, reason) for name, reason in inspection.damaged)
 
 
-def read_image_table(path: Path, images: ImageSet) -> Inspection:
+def read_image_table(path: Path, images: ImageSet, has_split: bool = True) -> Inspection:
     """The inspection that `write_image_table` wrote, without reading the images again.
 
     Args:
         path: the table.
         images: the inspected images, loaded again; in any order.
+        has_split: compare the splits too; otherwise the images get those of the table.
 
     Raises:
         UserError: the table is missing or damaged, or has other images, labels or splits.
     """
     rows = _read_rows(path)
     images = _as_recorded(images, rows)
+    if not has_split:
+        recorded = [rows[name]["split"] if name in rows else "" for name in images.ids.tolist()]
+        images = replace(images, split=np.array(recorded))
     changed = _first_change(images, rows)
     if changed is not None:
         raise UserError(f"{path}: {changed} since; restore the data, or {_RESTART}")

@@ -12,9 +12,10 @@ from PIL import Image
 from cbir_tf.config.data import Data
 from cbir_tf.data.coco_source import coco
 from cbir_tf.data.folder_source import CLASS_LAYOUT, folder, images_in_folder
+from cbir_tf.data.grouped_split import DUPLICATES, groups_of_column
 from cbir_tf.data.splits import apply_split
 from cbir_tf.data.tfds_source import tensorflow_dataset
-from cbir_tf.errors import UserError
+from cbir_tf.errors import LISTED, UserError
 from cbir_tf.types import UNLABELLED, ImageSet
 
 __all__ = ["LICENCES", "SOURCES", "all_images", "digits", "images_in_folder", "load_images"]
@@ -70,6 +71,9 @@ def all_images(data: Data) -> ImageSet:
 def load_images(data: Data, seed: int, by_label: bool = True) -> ImageSet:
     """The images that the configuration names, each assigned to its split.
 
+    With `data.split.group: duplicates` they are not yet: the pictures are to be compared first
+    (`cbir_tf.training.run_files.inspect_for`).
+
     Args:
         data: source, path and split.
         seed: for the split; the same seed gives the same split.
@@ -83,7 +87,11 @@ def load_images(data: Data, seed: int, by_label: bool = True) -> ImageSet:
     images = all_images(data)
     if by_label:
         _check_classes(images, data)
-    return apply_split(images, data.split, seed, by_label)
+    column = data.split.group
+    if column == DUPLICATES:
+        return images
+    groups = None if column is None else groups_of_column(images, column)
+    return apply_split(images, data.split, seed, by_label, groups)
 
 
 def _check_classes(images: ImageSet, data: Data) -> None:
@@ -101,4 +109,11 @@ def _check_classes(images: ImageSet, data: Data) -> None:
         )
     single = [images.class_names[each] for each in np.flatnonzero(counts == 1)]
     if single:
-        log.warning("%s: only one image of: %s", where, ", ".join(single))
+        shown = [*single[:LISTED], *(["..."] if len(single) > LISTED else [])]
+        log.warning(
+            "%s: %d classes have a single image, without another to learn from or to find: %s; "
+            "give them a second one",
+            where,
+            len(single),
+            ", ".join(map(repr, shown)),
+        )

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from cbir_tf.config.data import Split
+from cbir_tf.data.grouped_split import split_groups
 from cbir_tf.errors import UserError
 from cbir_tf.types import SPLITS, UNLABELLED, ImageSet
 
@@ -17,10 +18,16 @@ _LEFT_OUT = ""
 _NAME = "U10"  # the longest is "validation"
 
 
-def apply_split(images: ImageSet, split: Split, seed: int, by_label: bool = True) -> ImageSet:
+def apply_split(
+    images: ImageSet,
+    split: Split,
+    seed: int,
+    by_label: bool = True,
+    groups: np.ndarray | None = None,
+) -> ImageSet:
     """The same images in the same order, each assigned to a split.
 
-    The outcome depends on the ids, the labels and the seed alone, never on the order of the
+    The outcome depends on ids, labels, groups and the seed alone, never on the order of the
     images. Images beyond the configured numbers get the empty split, and so do unlabelled ones
     with `by_label`.
 
@@ -30,6 +37,7 @@ def apply_split(images: ImageSet, split: Split, seed: int, by_label: bool = True
         seed: not negative.
         by_label: leave unlabelled images out; otherwise they are split like one more class, except
             with `by: class`.
+        groups: (N,) integers, equal for images that are to be in one split; None: each is alone.
 
     Raises:
         UserError: the source has no split of its own, or the numbers are impossible.
@@ -47,13 +55,17 @@ def apply_split(images: ImageSet, split: Split, seed: int, by_label: bool = True
         labels = labels - UNLABELLED  # from 0 on, and 0 is the class of the unlabelled
     labelled = labels != UNLABELLED
     generator = np.random.default_rng(seed)
+    group_of = None if groups is None else groups[by_id]
     if split.by == "given":
-        names = _given(images.split[by_id], labels, split, generator)
+        names = _given(images.split[by_id], labels, split, generator, group_of)
+        _report_left_out(images.ids[by_id][labelled & (names == _LEFT_OUT)])
     elif split.by == "stratified":
-        names = _stratified(labels, split, generator)
+        names = _stratified(labels, split, generator, group_of)
     else:
         names = _by_class(labels, split, generator)
     names = np.where(labelled, names, _LEFT_OUT)
+    if group_of is not None:
+        names = _without_divided(names, group_of, images.ids[by_id])
     if not (names == "train").any():
         raise UserError(
             f"data.split: none of the {labelled.sum()} images to split is for training; "
@@ -69,7 +81,11 @@ def apply_split(images: ImageSet, split: Split, seed: int, by_label: bool = True
 
 
 def _given(
-    names: np.ndarray, labels: np.ndarray, split: Split, generator: np.random.Generator
+    names: np.ndarray,
+    labels: np.ndarray,
+    split: Split,
+    generator: np.random.Generator,
+    group_of: np.ndarray | None,
 ) -> np.ndarray:
     """The source's own split; a missing validation split is cut from train."""
     if not (names != _LEFT_OUT).any():
@@ -84,12 +100,34 @@ def _given(
         return names
     whole = split.model_copy(update={"train": None, "test": 0})
     names = names.astype(_NAME)
-    names[train] = _stratified(labels[train], whole, generator)
+    groups = None if group_of is None else group_of[train]
+    names[train] = _stratified(labels[train], whole, generator, groups)
     return names
 
 
-def _stratified(labels: np.ndarray, split: Split, generator: np.random.Generator) -> np.ndarray:
+def _report_left_out(ids: np.ndarray) -> None:
+    if len(ids):
+        log.warning(
+            "%d images with a label have no split, and are used nowhere, the first %s; give them "
+            "one, or set data.split.by=stratified",
+            len(ids),
+            ids[0],
+        )
+
+
+def _stratified(
+    labels: np.ndarray,
+    split: Split,
+    generator: np.random.Generator,
+    group_of: np.ndarray | None,
+) -> np.ndarray:
     """Split by image: each class in proportion, and each in train if the numbers allow it."""
+    if group_of is not None:
+        labelled = np.flatnonzero(labels != UNLABELLED)
+        sizes = _sizes(split, len(labelled), "images")
+        names = np.full(len(labels), _LEFT_OUT, dtype=_NAME)
+        names[labelled] = split_groups(labels[labelled], group_of[labelled], sizes, generator)
+        return names
     shuffled = generator.permutation(np.flatnonzero(labels != UNLABELLED))
     sizes = _sizes(split, len(shuffled), "images")
     _, classes, left = np.unique(labels[shuffled], return_inverse=True, return_counts=True)
@@ -123,6 +161,23 @@ def _by_class(labels: np.ndarray, split: Split, generator: np.random.Generator) 
     for name, part in zip(SPLITS, np.split(classes, np.cumsum(sizes)), strict=False):
         names[np.isin(labels, part)] = name
     return names
+
+
+def _without_divided(names: np.ndarray, group_of: np.ndarray, ids: np.ndarray) -> np.ndarray:
+    """The splits without the images whose group is also in a later one: it is what is measured."""
+    place = np.array([(_LEFT_OUT, *SPLITS).index(name) for name in names.tolist()])
+    _, number = np.unique(group_of, return_inverse=True)
+    latest = np.zeros(number.max(initial=-1) + 1, dtype=place.dtype)
+    np.maximum.at(latest, number, place)
+    divided = (place > 0) & (place < latest[number])
+    if divided.any():
+        log.warning(
+            "data.split.group: %d images left out, as others of their group are in a later split, "
+            "the first %s",
+            divided.sum(),
+            ids[divided][0],
+        )
+    return np.where(divided, _LEFT_OUT, names)
 
 
 def _sizes(split: Split, available: int, what: str) -> tuple[int, int, int]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from cbir_tf.errors import UserError, nearest
+from cbir_tf.errors import LISTED, UserError, nearest
 from cbir_tf.evaluation.bootstrap import bootstrap_intervals
 from cbir_tf.progress import logger, progress
 from cbir_tf.types import UNLABELLED, Embeddings
@@ -40,40 +40,44 @@ def classify(
     names: Sequence[str] = tuple(CLASSIFIERS),
     bootstrap: int = 1000,
     seed: int = 0,
+    class_names: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Fit each classifier to training vectors and measure it on others.
 
     Every number is first brought to mean 0 and variance 1, as it is in the training vectors (of
     the fold). The parameters are those of the best accuracy in a stratified cross-validation of
     the training vectors, in 5 folds, or as many as the smallest class has images. Unlabelled
-    vectors are left out.
+    vectors are left out, and so are classes with fewer than two training images.
 
     Args:
         training: labelled.
-        test: labelled with classes of the training vectors.
+        test: labelled.
         names: of CLASSIFIERS.
         bootstrap: resamples of the test vectors behind the 95 % intervals; 0: none.
         seed: of folds, classifiers and resampling.
+        class_names: names by label, for those left out; none: the labels themselves.
 
     Returns:
-        {"training": images, "test": images, "dimensions", "folds", "most_frequent_class": share of
+        {"training": images, "test": images, "left_out": {class: [training images, test images]},
+        "dimensions", "folds", "most_frequent_class": share of
         the test images that the training images' most frequent class has, "classifiers": [{"name",
         "classifier", "accuracy", "interval": [low, high] or absent, "macro_f1",
         "cross_validation": mean accuracy over the folds, "parameters", "seconds"}, ...]}
 
     Raises:
-        UserError: no such classifier, too few images or classes to fit to, or test images of a
-            class that has no training image.
+        UserError: no such classifier, or too few images or classes to fit to.
     """
     check_names(names)
     training = training.take(training.labels != UNLABELLED)
     test = test.take(test.labels != UNLABELLED)
-    folds = _folds(training, test)
+    training, test, left_out = _comparable(training, test, class_names)
+    folds = min(FOLDS, int(np.unique(training.labels, return_counts=True)[1].min()))
     classes, counts = np.unique(training.labels, return_counts=True)
     shown = progress(names, description="classify", unit="classifiers")
     return {
         "training": len(training),
         "test": len(test),
+        "left_out": left_out,
         "dimensions": training.vectors.shape[1],
         "folds": folds,
         "most_frequent_class": float((test.labels == classes[counts.argmax()]).mean()),
@@ -92,22 +96,42 @@ def check_names(names: Sequence[str]) -> None:
             raise UserError(f"--classifiers: no {name!r}; {nearest(name, CLASSIFIERS)}")
 
 
-def _folds(training: Embeddings, test: Embeddings) -> int:
-    """In how many parts the training vectors can be cut so that each has every class."""
-    classes, counts = np.unique(training.labels, return_counts=True)
-    if len(classes) < 2 or counts.min() < 2:
-        raise UserError(
-            "classify: the training split needs two classes, and two images of each; give it more "
-            "with data.split.train"
-        )
+def _comparable(
+    training: Embeddings, test: Embeddings, class_names: Sequence[str]
+) -> tuple[Embeddings, Embeddings, dict[str, list[int]]]:
+    """What can be fitted and measured: classes with two training images; and those left out."""
     if not len(test):
         raise UserError("classify: the test split has no labelled image; give it some")
-    if not np.isin(test.labels, classes).all():
+    classes, counts = np.unique(training.labels, return_counts=True)
+    kept = classes[counts > 1]
+    if len(kept) < 2:
         raise UserError(
-            "classify: the test split has a class that the training split has not; split by image, "
-            "with data.split.by: stratified"
+            "classify: the training split needs two classes with two images each; give it more "
+            "with data.split.train"
         )
-    return min(FOLDS, int(counts.min()))
+    left_out = {}
+    for label in sorted({*training.labels.tolist(), *test.labels.tolist()} - {*kept.tolist()}):
+        name = class_names[label] if class_names else str(label)
+        left_out[name] = [int((each.labels == label).sum()) for each in (training, test)]
+    for name, (of_training, of_test) in list(left_out.items())[:LISTED]:
+        logger.warning(
+            "class left out: %s, with %d training images; its %d test images are left out too",
+            name,
+            of_training,
+            of_test,
+        )
+    if left_out:
+        logger.warning(
+            "%d classes have fewer than two training images and are left out", len(left_out)
+        )
+    training = training.take(np.isin(training.labels, kept))
+    test = test.take(np.isin(test.labels, kept))
+    if not len(test):
+        raise UserError(
+            "classify: no test image has a class with two training images; split by image, with "
+            "data.split.by: stratified"
+        )
+    return training, test, left_out
 
 
 def _measure(

@@ -7,6 +7,8 @@ from typing import Any
 
 from tabulate import tabulate
 
+from cbir_tf.errors import LISTED
+
 
 def format_table(result: dict[str, Any]) -> str:
     """The metrics over all queries, with their intervals if there are any.
@@ -86,6 +88,13 @@ def format_classifiers(result: dict[str, Any]) -> str:
         "cross-validation; accuracy of the most frequent class alone "
         f"{result['most_frequent_class']:.4f}"
     )
+    if result["left_out"]:
+        names, count = list(result["left_out"]), sum(of for _, of in result["left_out"].values())
+        more = f" and {len(names) - LISTED} others" if len(names) > LISTED else ""
+        title += (
+            f"; left out for want of two training images, with their {count} test images: "
+            f"{', '.join(names[:LISTED])}{more}"
+        )
     rows = []
     for each in result["classifiers"]:
         interval = each.get("interval")

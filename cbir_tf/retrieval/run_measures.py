@@ -76,7 +76,12 @@ def classify(run: Run, classifiers: Sequence[str]) -> dict[str, Any]:
     with task.retriever:
         settings = run.config.evaluation
         result = classify_embeddings(
-            task.searched, task.queries, classifiers, settings.bootstrap, run.config.seed
+            task.searched,
+            task.queries,
+            classifiers,
+            settings.bootstrap,
+            run.config.seed,
+            task.retriever.class_names,
         )
     write_text(run.classification, json.dumps(result, indent=2, ensure_ascii=False))
     return result

@@ -15,7 +15,13 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image
 
 from cbir_tf.data import duplicates
-from cbir_tf.data.duplicate_groups import Copy, duplicate_groups
+from cbir_tf.data.duplicate_groups import (
+    Contradiction,
+    Copy,
+    contradictions,
+    duplicate_groups,
+    picture_groups,
+)
 from cbir_tf.data.duplicates import (
     FEWEST_BITS,
     NEAR,
@@ -278,3 +284,36 @@ def scaled_and_recompressed(photo: Path) -> bytes:
         size = (round(0.7 * image.width), round(0.7 * image.height))
         image.convert("RGB").resize(size).save(buffer, format="JPEG", quality=60)
     return buffer.getvalue()
+
+
+# --- labels -------------------------------------------------------------------------------------
+
+
+def test_one_picture_with_several_labels_is_a_contradiction_in_whichever_split():
+    digests = ["same", "same", "same", "other", "other", "alone"]
+    found = inspection(digests, np.zeros((6, 4)), ["train", "train", "test", "", "test", "train"])
+    images = replace(found.images, labels=np.array([1, 0, -1, 0, 0, 1]), class_names=("cat", "dog"))
+    assert contradictions(images, picture_groups(found)) == [
+        Contradiction(("image 000", "image 001"), ("dog", "cat"))
+    ]
+    agreeing = replace(images, labels=np.array([1, 1, -1, 0, 0, 1]))
+    assert contradictions(agreeing, picture_groups(found)) == []
+
+
+@settings(max_examples=50, deadline=None)
+@given(inspections(), st.integers(0, 99))
+def test_contradictions_are_those_of_the_definition(found, seed):
+    count = len(found.images)
+    labels = np.random.default_rng(seed).integers(-1, 2, count)
+    images = replace(found.images, labels=labels, class_names=("a", "b"))
+    groups = picture_groups(found)
+    expected = set()
+    for one in range(count):
+        group = [
+            str(images.ids[other])
+            for other in range(count)
+            if groups[other] == groups[one] and labels[other] >= 0
+        ]
+        if len({labels[list(images.ids).index(id_)] for id_ in group}) > 1:
+            expected.add(tuple(sorted(group)))
+    assert {each.ids for each in contradictions(images, groups)} == expected

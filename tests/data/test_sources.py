@@ -211,8 +211,9 @@ def test_a_class_with_one_image_is_allowed_and_warned_of(tmp_path, caplog):
     write(tmp_path, "a/1.png", "a/2.png", "rare/1.png")
     images = load_images(Data(path=tmp_path, split=STRATIFIED), 0)
     assert len(images) == 3
-    assert "only one image" in caplog.text
-    assert "rare" in caplog.text
+    assert "1 classes have a single image" in caplog.text
+    assert "'rare'" in caplog.text
+    assert "second one" in caplog.text
 
 
 def test_folder_mistakes_are_a_one_line_error(tmp_path):

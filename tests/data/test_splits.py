@@ -11,6 +11,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from cbir_tf.config.data import Split
+from cbir_tf.data.grouped_split import groups_of_column
 from cbir_tf.data.splits import apply_split
 from cbir_tf.errors import UserError
 from cbir_tf.types import UNLABELLED, ImageSet
@@ -213,3 +214,96 @@ def test_impossible_splits_say_what_to_change(split, words):
     assert "\n" not in str(error.value)
     for word in words:
         assert word in str(error.value)
+
+
+# --- images in no split -------------------------------------------------------------------------
+
+
+def test_labelled_images_without_a_given_split_are_counted_and_named(caplog):
+    split = ["train", "train", "validation", "test", "", "", ""]
+    images = image_set([0, 1, 0, 1, 0, 1, UNLABELLED], split)
+    assert apply_split(images, Split(), 0).split.tolist() == split
+    first = min(images.ids[4:6])
+    assert f"2 images with a label have no split, and are used nowhere, the first {first}" in (
+        caplog.text
+    )
+
+
+# --- groups -------------------------------------------------------------------------------------
+
+
+@st.composite
+def grouped(draw) -> tuple[list[int], list[int]]:
+    """Labels, and groups of which some cross classes."""
+    labels = labels_of(draw(st.lists(st.integers(4, 30), min_size=2, max_size=6)))
+    most = draw(st.integers(1, 6))
+    groups = [number // most for number in range(len(labels))]
+    return labels, draw(st.permutations(groups))
+
+
+@given(grouped(), st.integers(0, 99), st.randoms())
+def test_no_group_is_in_two_splits_and_sizes_are_near(case, seed, random):
+    labels, groups = case
+    images, groups = image_set(labels), np.array(groups)
+    largest = np.bincount(groups).max()
+    assume(len(labels) * 0.15 > largest)
+    split = Split(by="stratified")
+    found = apply_split(images, split, seed, groups=groups)
+    for number in set(groups.tolist()):
+        assert len(set(found.split[groups == number].tolist())) == 1
+    assert sum(sizes(found)) == len(labels)
+    for got, share in zip(sizes(found), (0.7, 0.15, 0.15), strict=True):
+        assert abs(got - share * len(labels)) <= largest + 1
+    order = np.array(random.sample(range(len(labels)), len(labels)))
+    again = apply_split(images.take(order), split, seed, groups=groups[order])
+    assert dict(zip(found.ids.tolist(), found.split.tolist(), strict=True)) == dict(
+        zip(again.ids.tolist(), again.split.tolist(), strict=True)
+    )
+
+
+@given(st.lists(st.integers(10, 40), min_size=2, max_size=6), st.integers(0, 99))
+def test_groups_of_one_image_are_split_as_images_are(counts, seed):
+    labels = labels_of(counts)
+    groups = np.arange(len(labels))
+    alone = apply_split(image_set(labels), Split(by="stratified"), seed)
+    found = apply_split(image_set(labels), Split(by="stratified"), seed, groups=groups)
+    assert sizes(found) == sizes(alone)
+    assert set(found.labels[found.split == "train"]) == set(range(len(counts)))
+    for label, count in enumerate(counts):
+        share = ((found.labels == label) & (found.split == "train")).sum() / count
+        assert share == pytest.approx(0.7, abs=0.2)
+
+
+def test_a_given_split_keeps_the_test_images_of_a_divided_group(caplog):
+    split = ["train", "train", "train", "validation", "validation", "test", ""]
+    images = image_set([0, 1, 0, 1, 0, 1, 0], split)
+    found = apply_split(images, Split(), 0, groups=np.array([1, 2, 3, 3, 4, 1, 2]))
+    assert found.split.tolist() == ["", "train", "", "validation", "validation", "test", ""]
+    assert "2 images left out" in caplog.text
+
+
+def test_a_validation_split_cut_from_train_keeps_groups():
+    groups = np.repeat(np.arange(20), 5)
+    images = image_set([0, 1] * 50, ["train"] * 100)
+    found = apply_split(images, Split(validation=0.2), 3, groups=groups)
+    assert sizes(found) == (80, 20, 0)
+    validation = set(groups[found.split == "validation"].tolist())
+    assert len(validation) == 4
+    assert not validation & set(groups[found.split == "train"].tolist())
+
+
+def test_groups_too_large_for_a_split_are_an_error():
+    with pytest.raises(UserError, match=r"no group is left for test.* largest of 2 groups"):
+        split = Split(by="stratified", train=0.5, validation=0.25, test=0.25)
+        apply_split(image_set([0, 1] * 10), split, 0, groups=np.repeat([0, 1], 10))
+
+
+def test_a_column_groups_equal_values_and_leaves_the_others_alone():
+    images = image_set([0] * 6)
+    metadata = ({"n": 1}, {"n": 1.0}, {"n": "Caf\u00e9"}, {"n": "Cafe\u0301"}, {}, {})
+    images = ImageSet(
+        images.ids, images.sources, images.labels, images.split, images.class_names, metadata
+    )
+    assert groups_of_column(images, "n").tolist() == [0, 0, 1, 1, 2, 3]
+    with pytest.raises(UserError, match="no column 'nn'; did you mean 'n'"):
+        groups_of_column(images, "nn")

@@ -85,12 +85,27 @@ def test_unlabelled_images_are_left_out_and_small_classes_have_fewer_folds():
     assert result["classifiers"][0]["parameters"]["n_neighbors"] <= 6
 
 
+def test_classes_with_fewer_than_two_training_images_are_left_out_and_named(caplog):
+    training, test = blobs(30, 0), blobs(12, 1, classes=4)
+    extended = Embeddings(
+        [*training.ids, "x"], np.vstack([training.vectors, [[9, 9, 9, 9]]]), [*training.labels, 4]
+    )
+    names = ["a", "b", "c", "unseen", "single"]
+    result = classify(extended, test, ["knn"], bootstrap=0, class_names=names)
+    assert (result["training"], result["test"]) == (30, 9)
+    assert result["left_out"] == {"unseen": [0, 3], "single": [1, 0]}
+    alone = classify(training, test.take(test.labels < 3), ["knn"], bootstrap=0)
+    assert without_seconds(result) == without_seconds(alone) | {"left_out": result["left_out"]}
+    assert "single, with 1 training images" in caplog.text
+    assert "3 test images: unseen, single" in format_classifiers(result)
+
+
 @pytest.mark.parametrize(
     ("training", "test", "message"),
     [
-        (blobs(3, 0), blobs(9, 1), "two images of each"),
+        (blobs(3, 0), blobs(9, 1), "two images each"),
         (blobs(9, 0, classes=1), blobs(9, 1, classes=1), "two classes"),
-        (blobs(9, 0), blobs(12, 1, classes=4), "has a class that the training split has not"),
+        (blobs(9, 0), Embeddings(["a"], np.ones((1, 4)), [7]), "no test image has a class"),
         (blobs(9, 0), Embeddings(["a"], np.ones((1, 4)), [-1]), "no labelled image"),
     ],
 )
