@@ -160,9 +160,10 @@ class Coco(Section):
 
 
 class Data(Section):
-    source: Literal["digits", "folder", "tfds", "coco"] = "folder"
+    source: Literal["digits", "folder", "tfds", "coco", "none"] = "folder"
     """digits: the digits of scikit-learn; folder: a folder with one sub-folder for each class, or
-    with manifest.csv; tfds: TensorFlow Datasets; coco: images with annotations in COCO's format."""
+    with manifest.csv; tfds: TensorFlow Datasets; coco: images with annotations in COCO's format;
+    none: no images of its own, a pretrained embedder that searches other folders."""
     path: Place | None = None
     """folder: the folder, or its manifest.csv; tfds: folder where data sets are stored; coco:
     folder of the images, searched with its sub-folders."""

