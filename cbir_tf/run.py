@@ -149,6 +149,21 @@ class Run:
             raise UserError(f"{folder}: no run there; {hint}")
         return cls(folder, Config.load(folder / "config.yaml"))
 
+    @classmethod
+    def only(cls, folder: Path = Path("runs")) -> Run:
+        """The one run below a folder.
+
+        Raises:
+            UserError: there is none, or more than one.
+        """
+        found = sorted(each.parent for each in folder.glob("*/config.yaml"))
+        if len(found) == 1:
+            return cls.open(found[0])
+        if not found:
+            raise UserError(f"no run in {folder}; give --run DIR, or train one with cbir train")
+        some = ", ".join(map(str, found[:5])) + ", ..." * (len(found) > 5)
+        raise UserError(f"--run: which of {len(found)} runs: {some}? give --run DIR")
+
     @property
     def trained(self) -> bool:
         """Whether the training has finished: the model is written last."""

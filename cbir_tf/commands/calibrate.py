@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 
+from cbir_tf.commands.arguments import add_run
 from cbir_tf.startup import import_tensorflow
-from cbir_tf.storage.addresses import path_of
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The verb's arguments."""
-    parser.add_argument("--run", type=path_of, required=True, help="folder of a trained run")
+    add_run(parser)
     parser.add_argument(
         "--false-match-rate",
         type=float,

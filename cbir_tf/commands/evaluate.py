@@ -6,6 +6,7 @@ import argparse
 import json
 from typing import Any
 
+from cbir_tf.commands.arguments import add_run
 from cbir_tf.startup import import_tensorflow
 from cbir_tf.storage.addresses import path_of
 from cbir_tf.storage.remote import local
@@ -16,7 +17,7 @@ CLASS_FIGURES = ("recall@1", "map", "map_at_r")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The verb's arguments."""
-    parser.add_argument("--run", type=path_of, required=True, help="folder of a trained run")
+    add_run(parser)
     parser.add_argument(
         "--split", choices=SPLITS, help="split of the queries; default: evaluation.split"
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 
+from cbir_tf.commands.arguments import add_run
 from cbir_tf.errors import UserError
 from cbir_tf.startup import import_tensorflow
 from cbir_tf.storage.addresses import is_mirrored, path_of
@@ -13,7 +14,7 @@ from cbir_tf.types import SPLITS
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The verb's arguments."""
-    parser.add_argument("--run", type=path_of, required=True, help="folder of a trained run")
+    add_run(parser)
     which = parser.add_mutually_exclusive_group()
     which.add_argument(
         "--split",

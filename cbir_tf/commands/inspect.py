@@ -6,6 +6,7 @@ import argparse
 import json
 from typing import TYPE_CHECKING
 
+from cbir_tf.commands.arguments import add_run
 from cbir_tf.storage.addresses import path_of
 
 if TYPE_CHECKING:
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The verb's arguments."""
-    parser.add_argument("--run", type=path_of, required=True, help="folder of a trained run")
+    add_run(parser)
     parser.add_argument(
         "-k", type=int, default=10, help="neighbours that vote on an image's label; default: 10"
     )

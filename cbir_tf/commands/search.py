@@ -7,6 +7,7 @@ import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from cbir_tf.commands.arguments import add_run
 from cbir_tf.run import Run
 from cbir_tf.startup import import_tensorflow
 from cbir_tf.storage.addresses import address_of, path_of
@@ -22,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "queries", nargs="+", metavar="QUERY", help="an image file, or the id of a stored image"
     )
-    parser.add_argument("--run", type=path_of, required=True, help="folder of a trained run")
+    add_run(parser)
     parser.add_argument("-k", type=int, help="number of neighbours; default: the run's search.k")
     parser.add_argument(
         "--where",

@@ -6,6 +6,7 @@ import argparse
 import os
 from contextlib import nullcontext
 
+from cbir_tf.commands.arguments import add_run
 from cbir_tf.config import Config
 from cbir_tf.config.parsing import describe_keys
 from cbir_tf.config.search import Search
@@ -14,14 +15,13 @@ from cbir_tf.errors import UserError
 from cbir_tf.retrieval.opening import trained_run
 from cbir_tf.run import Run
 from cbir_tf.startup import import_tensorflow
-from cbir_tf.storage.addresses import path_of
 
 KEY = "CBIR_TF_API_KEY"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The verb's arguments."""
-    parser.add_argument("--run", type=path_of, required=True, help="folder of a trained run")
+    add_run(parser)
     parser.add_argument("--port", type=int, default=8000, help="default: 8000; 0: any free port")
     parser.add_argument(
         "--host",

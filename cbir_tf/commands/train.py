@@ -8,17 +8,29 @@ from typing import Any
 
 from cbir_tf.config import Config
 from cbir_tf.config.parsing import describe_keys
+from cbir_tf.errors import UserError
 from cbir_tf.storage.addresses import path_of
 from cbir_tf.storage.files import read_json
+from cbir_tf.storage.remote import local
 from cbir_tf.training.from_config import train
+from cbir_tf.training.recipe import recipe_for
 
 MONITORED = ("val_loss", "val_accuracy", "val_recall@1", "val_map_at_r")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The verb's arguments."""
-    parser.usage = "%(prog)s --config FILE [section.key=value ...] [--run DIR] [--resume]"
-    parser.add_argument("--config", type=path_of, required=True, metavar="FILE", help="a YAML file")
+    parser.usage = (
+        "%(prog)s (PHOTOS | --config FILE) [section.key=value ...] [--run DIR] [--resume]"
+    )
+    parser.add_argument(
+        "photos",
+        nargs="?",
+        metavar="PHOTOS",
+        help="a folder of class folders, or a manifest, to be trained on without a configuration "
+        "file; the one used is kept in the run",
+    )
+    parser.add_argument("--config", type=path_of, metavar="FILE", help="a YAML file")
     parser.add_argument("--run", type=path_of, metavar="DIR", help="default: runs/<config name>")
     again = parser.add_mutually_exclusive_group()
     again.add_argument(
@@ -38,9 +50,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(arguments: argparse.Namespace) -> None:
     """Train, save, draw the curves; print the best epoch and the files."""
+    photos, overrides = arguments.photos, arguments.overrides
+    if photos is not None and "=" in photos and not path_of(photos).exists():
+        photos, overrides = None, [photos, *overrides]
+    if (photos is None) == (arguments.config is None):
+        raise UserError("give either a folder of pictures or --config FILE")
     run = train(
-        arguments.config,
-        arguments.overrides,
+        arguments.config or recipe_for(local(photos)),
+        overrides,
         run=arguments.run,
         resume=arguments.resume,
         restart=arguments.restart,

@@ -63,7 +63,7 @@ class Backbone:
         pretrained: published weights by name: functions that give them to a model that was built
             with some options.
         load_file: gives a model the weights of a file.
-        image_size: side in pixels of the square images that its published weights were trained with.
+        image_size: side in pixels of the square images its published weights were trained with.
         takes_weights: whether the weights decide the architecture: build then takes `weights` and
             `image_size` too, and pretrained and load_file are unused.
     """

@@ -23,13 +23,17 @@ from cbir_tf.search.index_manifest import Manifest
 from cbir_tf.types import Embeddings
 
 
-def trained_run(run: Run | str | Path) -> Run:
+def trained_run(run: Run | str | Path | None) -> Run:
     """A run whose training has finished.
+
+    Args:
+        run: the run, or its folder; None: the only one in the folder `runs`.
 
     Raises:
         UserError: no run there, or not trained to the end.
     """
-    run = run if isinstance(run, Run) else Run.open(run)
+    if not isinstance(run, Run):
+        run = Run.only() if run is None else Run.open(run)
     if not run.trained:
         raise UserError(
             f"{run.folder}: not trained to the end; finish it with cbir train ... --resume"
