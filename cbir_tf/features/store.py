@@ -99,10 +99,10 @@ class FeatureStore:
             encoder_fingerprint: of the encoder that makes the vectors
                 (`cbir_tf.features.views.encoder_fingerprint`).
             class_names: names the labels count into.
-            dtype: of the stored vectors, float32 or float16; an existing store keeps its own.
+            dtype: of the stored vectors, float32 or float16.
 
         Raises:
-            UserError: the file is not a store, of a later version, or of another encoder.
+            UserError: the file is not a store, of a later version, or of another encoder or dtype.
         """
         if not path.exists():
             for left in ("-wal", "-shm"):  # of a killed process, whose store was deleted since
@@ -124,6 +124,10 @@ class FeatureStore:
         store = cls.open(path)
         if store.encoder_fingerprint != encoder_fingerprint:
             error = fingerprint_mismatch(path, store.encoder_fingerprint, encoder_fingerprint)
+            store.close()
+            raise error
+        if store.dtype != dtype:
+            error = dtype_mismatch(path, store.dtype, dtype)
             store.close()
             raise error
         return store
@@ -181,6 +185,11 @@ class FeatureStore:
     def encoder_fingerprint(self) -> str:
         """Which encoder made the vectors (`cbir_tf.features.views.encoder_fingerprint`)."""
         return self._about("model")
+
+    @property
+    def dtype(self) -> str:
+        """Number format of the stored vectors: float32 or float16."""
+        return self._about("dtype")
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -399,6 +408,20 @@ def fingerprint_mismatch(path: Path, stored: str, wanted: str) -> UserError:
         what = f"with test-time augmentation {theirs or 'none'}, and {ours or 'none'} is configured"
     return UserError(
         f"{path}: made {what}; move the file away and run cbir extract --run {path.parent}"
+    )
+
+
+def dtype_mismatch(path: Path, stored: str, wanted: str) -> UserError:
+    """The error for a store of another number format than is configured.
+
+    Args:
+        path: of the store.
+        stored: format of its vectors.
+        wanted: search.dtype.
+    """
+    return UserError(
+        f"{path}: holds {stored} vectors, and search.dtype is {wanted}; put search.dtype back, or "
+        f"move the file away and run cbir extract --run {path.parent}"
     )
 
 
