@@ -124,7 +124,12 @@ def format_trials(document: Mapping[str, Any]) -> str:
     order = {"complete": 0, "pruned": 1, "running": 2, "failed": 3}
     trials = sorted(
         document["trials"],
-        key=lambda row: (order[row["state"]], sign * (row["value"] or 0), row["number"]),
+        key=lambda row: (
+            order[row["state"]],
+            sign * (row["value"] or 0),
+            row["number"] != document["best"],
+            row["number"],
+        ),
     )
     counts = ", ".join(
         f"{count} {state}"

@@ -77,7 +77,7 @@ def fit(
     if frozen_batch_norm_digest(objective.embedder) != frozen:
         raise RuntimeError("frozen batch normalisation changed while training")
     checkpoint.write_history(run.history)
-    draw_curves(run, checkpoint.history, plan.schedule, plan.steps_per_epoch)
+    draw_curves(run, checkpoint.history, best_epoch, plan.schedule, plan.steps_per_epoch)
     if objective.saved_model is not None:
         with replacing(run.folder / f"{objective.saved_model.name}.keras") as temporary:
             objective.saved_model.save(temporary)

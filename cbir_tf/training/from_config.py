@@ -76,6 +76,8 @@ def train(
     if callbacks and config.descriptors:
         raise UserError("callbacks: descriptors are fitted without epochs; leave callbacks out")
     folder = _folder(run, config)
+    if not restart:
+        config = as_begun(config, folder)
     longer = resume and _only_more_epochs(folder, config)
     target = Run.at(folder, config, replace=restart or longer)
     if target.trained and not restart:
@@ -127,6 +129,18 @@ def load_config(
     for override in overrides:
         apply_override(values, override)
     return Config.check(values)
+
+
+def as_begun(config: Config, folder: Path) -> Config:
+    """A configuration with the defaults of the time at which the run in a folder, if any, began.
+
+    Raises:
+        UserError: the configuration of that run could not be read.
+    """
+    if not (folder / "config.yaml").is_file():
+        return config
+    former = config.former_defaults(Run.open(folder).config)
+    return load_config(config, former) if former else config
 
 
 def _folder(run: str | Path | None, config: Config) -> Path:

@@ -196,7 +196,7 @@ def test_reconstruction_needs_no_classes_by_default(file):
             ["data.split.by=class", "training.monitor=val_accuracy"],
             "not available with data.split.by: class",
         ),
-        (["data.split.by=class", "training.monitor=val_loss"], "choose val_recall@1"),
+        (["data.split.by=class", "training.monitor=val_loss"], "choose val_map_at_r"),
         (["loss=reconstruction", "data.augmentation=[{name: random_crop, size: 16}]"], "crop"),
     ],
 )

@@ -98,7 +98,7 @@ def test_few_combinations_are_each_tried_once(tmp_path, config):
         for pooling in ("average", "max")
         for epochs in (1, 2, 3)
     ]
-    assert best_number(study) == 5
+    assert best_number(study, MONITOR) == 5
 
 
 def test_what_was_tried_before_is_taken_over(tmp_path, config):
@@ -113,7 +113,7 @@ def test_what_was_tried_before_is_taken_over(tmp_path, config):
     first, second = trial_rows(study, FEW)
     assert second["value"] == first["value"] == 0.5
     assert (second["state"], second["repeats"]) == ("complete", 0)
-    assert best_number(study) == 0
+    assert best_number(study, MONITOR) == 0
 
 
 def test_a_trial_below_the_median_is_ended_and_stays_so(tmp_path, config):
@@ -143,13 +143,28 @@ def test_without_pruning_and_by_a_loss(tmp_path):
         trial = next_trial(study, SPACE, 0, 9)
         assert not should_prune(trial, 5, value, True)
         record_result(study, trial, report(0) | {"best": {"val_loss": value}}, "val_loss")
-    assert best_number(study) == 1
+    assert best_number(study, "val_loss") == 1
+
+
+def test_of_equal_trials_the_best_has_the_higher_map_at_r_then_the_lower_loss(tmp_path, config):
+    study = open_study(tmp_path, config, FEW, True)
+    expected = [0, 1, 1, 3, 3, 3]
+    found = [(0.9, 0.6, 0.1), (0.9, 0.7, 0.3), (0.9, 0.7, 0.3), (0.9, 0.7, 0.2), (0.8, 1.0, 0.0)]
+    for best, (recall, map_at_r, loss) in zip(expected, found, strict=False):
+        figures = {MONITOR: recall, "val_map_at_r": map_at_r, "val_loss": loss, "loss": 1.0}
+        record_result(study, next_trial(study, FEW, 0, 9), report(0) | {"best": figures}, MONITOR)
+        assert best_number(study, MONITOR) == best
+    # A trial of an earlier version has its value alone.
+    trial = next_trial(study, FEW, 0, 9)
+    study.tell(trial, 0.9)
+    assert best_number(study, MONITOR) == expected[-1]
+    assert trial_rows(study, FEW)[3]["figures"] == {"val_map_at_r": 0.7, "val_loss": 0.2}
 
 
 def test_a_failed_trial_is_reported_and_never_the_best(tmp_path, config):
     study = open_study(tmp_path, config, SPACE, True)
     record_failure(study, next_trial(study, SPACE, 0, 2), "diverged")
-    assert best_number(study) is None
+    assert best_number(study, MONITOR) is None
     assert trial_rows(study, SPACE)[0]["reason"] == "diverged"
     assert next_trial(study, SPACE, 0, 2).number == 1
 
