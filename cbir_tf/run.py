@@ -139,12 +139,14 @@ class Run:
         return cls(folder, config)
 
     @classmethod
-    def open(cls, folder: str | Path) -> Run:
-        """The run in a folder, or at an address of S3.
+    def open(cls, folder: str | Path | Run) -> Run:
+        """The run in a folder, or at an address of S3; a run is returned as it is.
 
         Raises:
             UserError: there is no run, or its configuration could not be read.
         """
+        if isinstance(folder, Run):
+            return folder
         folder = local(folder, missing_ok=True)
         if not (folder / "config.yaml").is_file():
             others = [str(each.parent) for each in sorted(folder.parent.glob("*/config.yaml"))]

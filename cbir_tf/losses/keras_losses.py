@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import keras
 from keras import ops
 
+from cbir_tf.arguments import flag, real_number
 from cbir_tf.errors import UserError
 from cbir_tf.losses.distances import DistanceMetric, Tensor, distance_function
 from cbir_tf.losses.mining import flat_labels
@@ -70,7 +71,7 @@ class TripletLoss(BatchLoss):
     ) -> None:
         super().__init__(name)
         distance_function(distance_metric)
-        self.margin = margin
+        self.margin = real_number(margin, "margin")
         self.distance_metric = distance_metric
 
     def get_config(self) -> dict[str, Any]:
@@ -131,7 +132,7 @@ class TripletHardLoss(TripletLoss):
         name: str | None = None,
     ) -> None:
         super().__init__(margin, distance_metric, name)
-        self.soft = soft
+        self.soft = flag(soft, "soft")
 
     def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         return _as_one_value(

@@ -32,8 +32,7 @@ def trained_run(run: Run | str | Path | None) -> Run:
     Raises:
         UserError: no run there, not trained to the end, or with a fixed key edited since.
     """
-    if not isinstance(run, Run):
-        run = Run.only() if run is None else Run.open(run)
+    run = Run.only() if run is None else Run.open(run)
     if not run.trained:
         raise UserError(
             f"{run.folder}: not trained to the end; finish it with cbir train ... --resume"

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from cbir_tf.arguments import texts
 from cbir_tf.config.search import Search, TwoStep
 from cbir_tf.errors import UserError, nearest
 from cbir_tf.features.runtime import Encoder
@@ -33,7 +34,7 @@ class Retriever:
     Safe to use from several threads at once.
 
     Args:
-        run: the run; its features must have been extracted.
+        run: the run, or its folder; its features must have been extracted.
         search: how to search; the run's own configuration when not given.
         may_be_empty: open a store without images too.
         encoder: the run's encoder of pixels, if it is open already.
@@ -49,12 +50,12 @@ class Retriever:
 
     def __init__(
         self,
-        run: Run,
+        run: Run | str | Path,
         search: Search | None = None,
         may_be_empty: bool = False,
         encoder: Encoder | None = None,
     ) -> None:
-        self.run = run
+        self.run = run = Run.open(run)
         self.search_config = search or run.config.search
         self.store = open_store(run, self.search_config)
         self.other: Retriever | None = None
@@ -73,7 +74,7 @@ class Retriever:
             raise
 
     @classmethod
-    def open(cls, folder: str | Path) -> Retriever:
+    def open(cls, folder: str | Path | Run) -> Retriever:
         """The retriever of a run's folder.
 
         Raises:
@@ -119,6 +120,7 @@ class Retriever:
                 that no image meets.
         """
         gallery = self.gallery  # one snapshot from the query to its answer
+        where = texts(where, "where")
         candidates = self.select(where, gallery) if where else None
         batch = self._query_batch(listed(queries), gallery, candidates)
         return self.described(QueryEngine(gallery).search(batch, k))
@@ -155,7 +157,7 @@ class Retriever:
         Raises:
             UserError: an invalid condition, or no image that meets all conditions.
         """
-        where = [where] if isinstance(where, str) else where
+        where = texts(where, "where")
         ids = self.store.select(where)
         stored = (gallery or self.gallery).embeddings.ids
         ids = ids[np.isin(ids, stored)]  # the store may have changed since the snapshot
@@ -258,6 +260,7 @@ class Retriever:
             UserError: the store cannot be written; nothing has changed then.
         """
         with self._changing:
+            ids = texts(ids, "ids")
             self.store.remove(ids)
             known = [id_ for id_ in ids if id_ in self.gallery]
             if known:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from cbir_tf.arguments import of_kind
 from cbir_tf.errors import UserError
 from cbir_tf.parallel import blocks, in_parallel
 from cbir_tf.search.back_end import BackEnd
@@ -69,7 +70,8 @@ class GalleryIndex:
 
     def fit(self, embeddings: Embeddings) -> GalleryIndex:
         """Make these the gallery, in place of any earlier one; nothing else is kept."""
-        self._gallery = _by_id(embeddings)
+        advice = "Embeddings(ids, vectors, labels)"
+        self._gallery = _by_id(of_kind(embeddings, Embeddings, "gallery", advice))
         if len(self):
             self.back_end.fit(self._gallery.vectors, self._metric)
         return self

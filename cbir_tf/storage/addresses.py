@@ -6,6 +6,7 @@ the mirror back into its address, which a run stores because it is valid on any 
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -27,8 +28,10 @@ def path_of(place: str | Path) -> Path:
     """The place of an address in the mirror; a path is returned unchanged.
 
     Raises:
-        UserError: an address of another kind, or not a valid one.
+        UserError: an address of another kind, or not a valid one; or neither text nor a path.
     """
+    if not isinstance(place, (str, os.PathLike)):
+        raise UserError(f"{place!r}: not a path; give text or a pathlib.Path")
     text = str(place)
     if not _SCHEME.match(text):
         return Path(place)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cbir_tf.arguments import flag, mapping, of_kind, texts
 from cbir_tf.config import Config
 from cbir_tf.config.parsing import apply_override
 from cbir_tf.errors import UserError
@@ -71,6 +72,8 @@ def train(
         (True, 0.1)
     """
     config = load_config(config, overrides)
+    resume, restart = flag(resume, "resume"), flag(restart, "restart")
+    callbacks = list(callbacks) if isinstance(callbacks, Iterable) else [callbacks]
     if resume and restart:
         raise UserError("resume and restart: an interrupted run is continued or replaced; give one")
     if callbacks and config.descriptors:
@@ -93,6 +96,10 @@ def train(
         logger.info("%s: no checkpoint to resume from; starting from the beginning", folder)
     import_tensorflow()
     with quitting_at_once():
+        import keras
+
+        for each in callbacks:
+            of_kind(each, keras.callbacks.Callback, "callbacks", "Keras callbacks")
         from cbir_tf.training.train_descriptors import train_descriptors
         from cbir_tf.training.train_embedder import train_embedder
     try:
@@ -119,12 +126,14 @@ def load_config(
         >>> load_config({"data": {"source": "digits"}}, ["loss.margin=0.1"]).loss.margin
         0.1
     """
+    overrides = texts(overrides, "overrides")
     if isinstance(config, (str, Path)):
         return Config.load(config, overrides)
     if isinstance(config, Config):
         if not overrides:
             return config
         config = config.model_dump(mode="json")
+    mapping(config, "config", "a Config, its sections, or the path of a YAML file")
     values = dict(config)
     for override in overrides:
         apply_override(values, override)
