@@ -143,9 +143,7 @@ def build_backbone(
     return model
 
 
-def _load_published(
-    backbone: Backbone, model: keras.Model, weights: str, options: Options
-) -> None:
+def _load_published(backbone: Backbone, model: keras.Model, weights: str, options: Options) -> None:
     try:
         backbone.pretrained[weights](model, options)
     except UserError as error:

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 from cbir_tf.config import Config
 from cbir_tf.config.ranges import Choices, Space
 from cbir_tf.errors import UserError, first_line
+from cbir_tf.interruption import advising, quitting_at_once
 from cbir_tf.progress import logger
 from cbir_tf.run import Run
-from cbir_tf.startup import import_tensorflow, quitting_at_once
+from cbir_tf.startup import import_tensorflow
 from cbir_tf.storage.files import read_json
 from cbir_tf.storage.remote import local
 from cbir_tf.training.from_config import load_config
@@ -133,19 +134,21 @@ def tune(
     written = written_space(tuned, fixed, None if space is None else local(space))
     setup = _Setup(folder, base, make_space(written, load), load, keep_models)
     check_folder(setup.folder)
-    with exclusive(setup.folder), reporting_storage_errors(setup.folder):
+    again = "without --restart, " if restart else ""
+    with (
+        advising(lambda: f"finished epochs and trials are kept; {again}the same command goes on"),
+        exclusive(setup.folder),
+        reporting_storage_errors(setup.folder),
+    ):
         if restart:
             clear(setup.folder, base)
         study = open_study(setup.folder, base, setup.space, prune)
         import_tensorflow()
         if not study.get_trials(deepcopy=False):
             _check_models(setup)
-        try:
-            while trial := next_trial(study, setup.space, base.seed, trials):
-                _train_trial(study, trial, setup)
-                _update_files(study, setup)
-        except KeyboardInterrupt:
-            raise KeyboardInterrupt("continue from here with the same command") from None
+        while trial := next_trial(study, setup.space, base.seed, trials):
+            _train_trial(study, trial, setup)
+            _update_files(study, setup)
         _update_files(study, setup)
         return _result(study, setup)
 
