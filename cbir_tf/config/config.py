@@ -133,6 +133,11 @@ class Config(Section):
                 f"training.monitor: {monitor} is not available with data.split.by: class, as the "
                 "loss knows the training classes alone; choose val_map_at_r or val_recall@1"
             )
+        if self.training.microbatch and self.model.batch_norm == "trained":
+            raise ValueError(
+                "training.microbatch: trained batch normalisation would see slices in place of the "
+                "batch; set model.batch_norm: frozen, or leave out microbatch"
+            )
         if kind == "reconstruction" and any(
             getattr(step, "size", None) for step in self.data.augmentation
         ):

@@ -97,5 +97,9 @@ class Training(Section):
     early_stopping: EarlyStopping = EarlyStopping()
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
     """Precision of the computation; weights, embeddings and loss stay float32."""
+    microbatch: int | None = Field(None, ge=1)
+    """Most images that pass the network at once, the loss being that of the whole batch: for
+    batches larger than the memory, at the cost of a second forward pass. It needs model.batch_norm:
+    frozen; null: the whole batch at once."""
     tensorboard: bool = False
     """Write TensorBoard logs into the run's folder."""
