@@ -125,6 +125,52 @@ class Retriever:
         batch = self._query_batch(listed(queries), gallery, candidates)
         return self.described(QueryEngine(gallery).search(batch, k))
 
+    def search_combined(
+        self,
+        plus: Query | Sequence[Query],
+        minus: Query | Sequence[Query] = (),
+        k: int | None = None,
+        where: str | Sequence[str] = (),
+    ) -> Results:
+        """The k nearest images of one query that several pictures make.
+
+        Its vector is the mean of the pictures wanted, less the mean of those not wanted, each of
+        unit length (Rocchio 1971, Relevance feedback in information retrieval). Stored images that
+        take part are left out of the results.
+
+        Args:
+            plus: the pictures wanted, one or several, as for `search`.
+            minus: those not wanted.
+            k: as for `search`.
+            where: as for `search`.
+
+        Returns:
+            One row.
+
+        Raises:
+            UserError: as `search`, or the pictures cancel each other out.
+        """
+        gallery = self.gallery
+        wanted, unwanted = listed(plus), listed(minus)
+        batch = self._query_batch([*wanted, *unwanted], gallery, None)
+        lengths = np.linalg.norm(batch.vectors, axis=1, keepdims=True)
+        unit = batch.vectors / np.maximum(lengths, np.finfo(np.float32).tiny)
+        vector = unit[: len(wanted)].mean(axis=0)
+        if len(unwanted):
+            vector = vector - unit[len(wanted) :].mean(axis=0)
+        length = float(np.linalg.norm(vector))
+        if length < 1e-6:
+            raise UserError("the pictures wanted and not wanted cancel each other out; change them")
+        where = texts(where, "where")
+        candidates = self.select(where, gallery) if where else gallery.embeddings.ids
+        candidates = candidates[~np.isin(candidates, batch.ids[batch.ids != ""])]
+        if not len(candidates):
+            raise UserError("no image is left to be found; give fewer pictures or conditions")
+        combined = QueryBatch((vector / length)[None], candidates=candidates)
+        if k is None:
+            k = min(self.search_config.k, len(candidates))
+        return self.described(QueryEngine(gallery).search(combined, k))
+
     def engine(self, settings: Search | None = None) -> QueryEngine:
         """The query engine over the present gallery.
 

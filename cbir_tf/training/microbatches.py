@@ -59,7 +59,8 @@ class MicrobatchedModel(keras.Model):  # type: ignore[misc]  # Keras has no type
         gradients = self._gradients(images, slopes, slices)
         self.optimizer.apply(gradients, self.trainable_variables)
         self._loss_tracker.update_state(loss, sample_weight=count)
-        return self.compute_metrics(images, targets, outputs)
+        metrics: dict[str, Tensor] = self.compute_metrics(images, targets, outputs)
+        return metrics
 
     def _gradients(self, images: Tensor, slopes: Tensor, slices: Tensor) -> Sequence[Tensor]:
         """The gradients by the trained variables, summed over the slices one after the other."""
@@ -73,10 +74,8 @@ class MicrobatchedModel(keras.Model):  # type: ignore[misc]  # Keras has no type
             return (number + 1, *(a + b for a, b in zip(sums, parts, strict=True)))
 
         start = (tf.constant(0), *(tf.zeros_like(each) for each in self.trainable_variables))
-        _, *sums = tf.while_loop(
-            lambda number, *_: number < slices, add, start, parallel_iterations=1
-        )
-        return sums
+        done = tf.while_loop(lambda number, *_: number < slices, add, start, parallel_iterations=1)
+        return list(done[1:])
 
     def _slice(self, values: Tensor, number: Tensor) -> Tensor:
         return values[number * self.microbatch : (number + 1) * self.microbatch]
