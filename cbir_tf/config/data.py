@@ -162,11 +162,12 @@ class Coco(Section):
 class Data(Section):
     source: Literal["digits", "folder", "tfds", "coco", "none"] = "folder"
     """digits: the digits of scikit-learn; folder: a folder with one sub-folder for each class, or
-    with manifest.csv; tfds: TensorFlow Datasets; coco: images with annotations in COCO's format;
-    none: no images of its own, a pretrained embedder that searches other folders."""
+    a manifest, a table with a line for each image; tfds: TensorFlow Datasets; coco: images with
+    annotations in COCO's format; none: no images of its own, a pretrained embedder that searches
+    other folders."""
     path: Place | None = None
-    """folder: the folder, or its manifest.csv; tfds: folder where data sets are stored; coco:
-    folder of the images, searched with its sub-folders."""
+    """folder: the folder, or a manifest (.csv, .tsv, .txt); tfds: folder where data sets are
+    stored; coco: folder of the images, searched with its sub-folders."""
     annotations: Annotated[tuple[Place, ...], BeforeValidator(listed)] = ()
     """coco: one or several instances files; empty: annotations/instances_*.json in path."""
     coco: Coco = Coco()

@@ -234,6 +234,9 @@ def _advice(manifest: Path, missing: str) -> str:
         return "download the images, and write the paths of the files"
     if PureWindowsPath(missing).drive and os.name != "nt":
         return f"it is a path of Windows; write paths relative to {manifest.parent}"
+    parent = manifest.parent.resolve().parent
+    if os.path.isfile(parent / missing):
+        return f"they are relative to {parent}: move the manifest there"
     return (
         f"write paths relative to {manifest.parent}, or absolute ones; the largest share that may "
         "be missing is data.max_missing"

@@ -18,12 +18,7 @@ from typing import Any
 import numpy as np
 
 from cbir_tf.errors import UserError
-from cbir_tf.features.filters import (
-    COLUMNS,
-    labels_meeting,
-    meeting,
-    parse_conditions,
-)
+from cbir_tf.features.filters import COLUMNS, rows_meeting
 from cbir_tf.features.store_file import (
     MIGRATIONS,
     SCHEMA,
@@ -274,25 +269,13 @@ class FeatureStore:
             rows = self._connection.execute(
                 f"SELECT id FROM features {where} ORDER BY id", values
             ).fetchall()
-            met = self._meeting(conditions) if conditions else None
-        ids = [id_ for (id_,) in rows if met is None or id_ in met]
-        return np.array(ids, dtype=np.str_)
-
-    def _meeting(self, conditions: Sequence[str]) -> set[str]:
-        """Ids of the images that meet all conditions, whatever their split.
-
-        All images are read, as the values of all tell a column of numbers from one of text.
-        """
-        names = self.class_names
-        ids = self._cells("id")
-        kept = np.ones(len(ids), dtype=bool)
-        for each in parse_conditions(conditions, names, self.metadata_names):
-            cells = self._cells(each.name)
-            if each.name == "label":
-                kept &= np.isin(cells, labels_meeting(each, names))
-            else:
-                kept &= meeting(each, cells)
-        return set(compress(ids, kept.tolist()))
+            ids = np.array([id_ for (id_,) in rows], dtype=np.str_)
+            if not conditions:
+                return ids
+            names = self.metadata_names
+            kept = rows_meeting(conditions, self.class_names, names, self._cells)
+            met = set(compress(self._cells("id"), kept.tolist()))
+        return ids[np.array([id_ in met for id_ in ids.tolist()], dtype=bool)]
 
     def _cells(self, column: str) -> list[Any]:
         """The values of a column in all images, in order of id; None where there is none."""

@@ -269,6 +269,11 @@ def test_a_column_beside_the_label_stays_metadata(tmp_path):
 # --- paths --------------------------------------------------------------------------------------
 
 
+def test_paths_relative_to_the_folder_above_are_named(tmp_path):
+    photos = manifest(tmp_path / "photos", "path,label\nphotos/1.png,a\n", "1.png")
+    assert f"relative to {tmp_path}: move the manifest there" in error_line(Data(path=photos))
+
+
 def test_files_elsewhere_have_stable_unique_ids(tmp_path):
     write(tmp_path, "other/1.png", "photos/1.png", "photos/sub/2.png")
     text = (
