@@ -275,7 +275,7 @@ class FeatureStore:
             names = self.metadata_names
             kept = rows_meeting(conditions, self.class_names, names, self._cells)
             met = set(compress(self._cells("id"), kept.tolist()))
-        return ids[np.array([id_ in met for id_ in ids.tolist()], dtype=bool)]
+        return np.array([id_ for id_ in ids.tolist() if id_ in met], dtype=np.str_)
 
     def _cells(self, column: str) -> list[Any]:
         """The values of a column in all images, in order of id; None where there is none."""
