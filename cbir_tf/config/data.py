@@ -209,6 +209,8 @@ class Data(Section):
             raise ValueError(f"data.path is needed with data.source: {self.source}")
         if self.source == "tfds" and self.dataset is None:
             raise ValueError("data.dataset is needed with data.source: tfds")
+        if self.source != "folder" and self.label_depth is not None:
+            raise ValueError("data.label_depth needs data.source: folder; leave it out")
         if self.source != "coco" and (self.annotations or self.coco != Coco()):
             key = "annotations" if self.annotations else "coco"
             raise ValueError(f"data.{key} needs data.source: coco; set that, or leave out {key}")

@@ -81,6 +81,7 @@ def test_a_schedule_is_a_name_or_a_section(file):
         ("data.split.test=half", ["data.split.test", "share below 1", "'half'"]),
         ("data.batch.classes=2.5", ["data.batch.classes: should be a whole number, got 2.5"]),
         ("training.epochs=many", ["training.epochs: should be a whole number, got 'many'"]),
+        ("data.label_depth=2", ["data.label_depth needs data.source: folder"]),
         ("data.path=[a]", ["data.path: should be a path"]),
         ("data=null", ["data"]),
         ("nonsense", ["section.key=value"]),

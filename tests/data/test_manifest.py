@@ -231,6 +231,8 @@ def test_a_written_table_is_read_back(
 def test_a_column_of_paths_alone_lists_unlabelled_images(tmp_path):
     images = read(tmp_path, "path\n1.png\na,b.png\n", "1.png", "a,b.png")
     assert labels(images) == {"1.png": None, "a,b.png": None}
+    images = read(tmp_path, "1.png\na,b.png\n", "1.png", "a,b.png")
+    assert labels(images) == {"1.png": None, "a,b.png": None}
 
 
 def test_a_column_is_numeric_only_if_every_cell_is(tmp_path):
