@@ -58,7 +58,10 @@ def folder(data: Data) -> ImageSet:
     if manifest.is_file():
         if data.label_depth:
             log.warning("%s gives the labels; data.label_depth is not used", manifest)
-        return image_set(root, read_manifest(manifest, data.max_missing))
+        try:
+            return image_set(root, read_manifest(manifest, data.max_missing))
+        except NotATableError as error:
+            raise UserError(f"{error}; if it is no list of images, give it another name") from None
     return image_set(root, _walk_classes(root, data.label_depth))
 
 

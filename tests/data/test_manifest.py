@@ -81,7 +81,7 @@ def test_a_manifest_may_have_no_split_column_and_more_columns(tmp_path):
     [
         ("", ["path,label"]),
         ("path,label\n", ["lists no images"]),
-        ("item,count\nnail,4\n", ["path,label", "item,count"]),
+        ("item,count\nnail,4\n", ["path,label", "item,count", "another name"]),
         ("1.png,a\n2.png,b\n", ["path,label", "1.png,a", "names above"]),
         ("path,label\n1.png,a\n8.png,b\n9.png,b\n", ["2 of 3", "8.png"]),
         ("path,label,split\n1.png,a,training\n", ["line 2", "'training'", "validation"]),
