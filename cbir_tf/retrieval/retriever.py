@@ -24,7 +24,7 @@ from cbir_tf.run import Run
 from cbir_tf.storage.addresses import path_of
 from cbir_tf.storage.files import sha256
 from cbir_tf.storage.remote import fetch_missing, local
-from cbir_tf.text import nfc
+from cbir_tf.text import forms
 from cbir_tf.types import Embeddings, QueryBatch, Results
 
 
@@ -236,7 +236,7 @@ class Retriever:
 
     def stored_id(self, query: str | Path) -> str | None:
         """The id under which an image is in the store, given as id or as path."""
-        for id_ in (str(query), nfc(str(query))):
+        for id_ in forms(str(query)):
             if self.store.record(id_) is not None:
                 return id_
         # A bare word is an id, or the name of a file; only what is there can be stored by path.

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from cbir_tf import Retriever, Run, UserError, evaluate, extract
+from cbir_tf.features.store import Record
 from cbir_tf.retrieval.run_comparison import compare
 from cbir_tf.retrieval.run_measures import calibrate
 
@@ -169,3 +170,13 @@ def test_one_id_is_removed_and_not_its_letters(run_folder):
         assert len(opened.gallery) == count - 1 and "red/00.jpg" not in opened.gallery
         with pytest.raises(UserError, match="ids"):
             opened.remove(5)
+
+
+@pytest.mark.parametrize("stored", ["Caf\u00e9", "Cafe\u0301"])
+def test_a_stored_id_is_found_in_either_unicode_form(run_folder, stored):
+    with Retriever.open(run_folder) as opened:
+        vector = opened.embeddings.vectors[:1]
+        opened.add([Record(stored, None, 0, "", "digest")], vector, [])
+        for asked in ("Caf\u00e9", "Cafe\u0301"):
+            assert opened.stored_id(asked) == stored
+            assert stored not in opened.search(asked, 3).ids  # it is the query itself
