@@ -80,8 +80,8 @@ def inspect_for(
         logger.warning("one picture with several labels: %s", each)
     if contradicting:
         logger.warning(
-            "%d pictures have several labels, of which at most one is right; they will be listed "
-            "in training.json",
+            "%d pictures are there under several labels, exactly or nearly; they will be listed in "
+            "training.json, and at most one label of each is right",
             len(contradicting),
         )
     return inspection, FoundDuplicates(tuple(duplicates), tuple(contradicting))
