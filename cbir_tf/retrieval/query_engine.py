@@ -64,6 +64,9 @@ class QueryEngine:
         settings: the steps of the search; the gallery's own when not given. They may differ from
             these in re_ranking and two_step, as the others are part of the snapshot.
 
+    Attributes:
+        router: the class router of the search; None where it has none.
+
     Raises:
         UserError: a class router is configured and cannot be fitted (`Gallery.router`).
 
@@ -79,7 +82,7 @@ class QueryEngine:
     def __init__(self, gallery: Gallery, settings: Search | None = None) -> None:
         self.gallery = of_kind(gallery, Gallery, "gallery", "a Gallery, such as retriever.gallery")
         self.settings = settings or gallery.settings
-        self._router = gallery.router(self.settings.two_step)
+        self.router = gallery.router(self.settings.two_step)
 
     def search(self, batch: QueryBatch, k: int | None = None) -> Results:
         """The k nearest of the gallery for every query, by (distance, id).
@@ -138,22 +141,22 @@ class QueryEngine:
             positions[rows], distances[rows] = self._rank_block(
                 queries[rows], k, self_positions[rows], candidates, probabilities
             )
-            if self._router is not None and probabilities is not None:
-                predictions += self._router.predictions(probabilities)
-        return positions, distances, None if self._router is None else tuple(predictions)
+            if self.router is not None and probabilities is not None:
+                predictions += self.router.predictions(probabilities)
+        return positions, distances, None if self.router is None else tuple(predictions)
 
     def _probabilities(
         self, batch: QueryBatch, queries: np.ndarray, rows: slice
     ) -> np.ndarray | None:
         """(B, C) probabilities of the class router's classes for a block of queries."""
-        if self._router is None:
+        if self.router is None:
             return None
         if batch.class_probabilities is not None:
             return batch.class_probabilities[rows]
-        return self._router.classifier.probabilities(queries[rows], batch.ids[rows])
+        return self.router.classifier.probabilities(queries[rows], batch.ids[rows])
 
     def _blocks(self, queries: int, k: int) -> Iterator[slice]:
-        classes = 1 if self._router is None else len(self._router.names)
+        classes = 1 if self.router is None else len(self.router.names)
         per_query = max(classes, min(len(self.gallery), k * classes))
         return blocks(queries, per_query, BLOCK_CANDIDATES)
 
@@ -170,15 +173,15 @@ class QueryEngine:
             first, _ = index.find(queries, EXPANSION, self_positions, candidates)
             queries = query_expansion(queries, first, index.gallery)
         wanted = max(k, self.settings.candidates) if re_ranking == "k_reciprocal" else k
-        if self._router is None or probabilities is None:
+        if self.router is None or probabilities is None:
             found, distances = index.find(queries, wanted, self_positions, candidates)
             tiers, factors = np.zeros_like(found), np.ones(found.shape)
         else:
-            found, distances = self._router.find(
+            found, distances = self.router.find(
                 index, queries, wanted, self_positions, candidates, probabilities
             )
-            tiers = self._router.tiers(found, probabilities)
-            factors = self._router.factors(found, probabilities)
+            tiers = self.router.tiers(found, probabilities)
+            factors = self.router.factors(found, probabilities)
         if re_ranking == "k_reciprocal":
             for row, query in enumerate(queries):
                 self._re_rank(query, found[row], distances[row], tiers[row], factors[row])

@@ -23,6 +23,7 @@ from cbir_tf.evaluation.trec import write_trec_qrels, write_trec_run
 from cbir_tf.features.encode import embed
 from cbir_tf.features.runtime import predict
 from cbir_tf.features.views import open_run_encoder
+from cbir_tf.parallel import blocks
 from cbir_tf.plots.confusion import confusion_matrix_png, mistakes_grid
 from cbir_tf.progress import logger
 from cbir_tf.retrieval.extraction import encode_into_store, fit_index, split_images
@@ -39,6 +40,7 @@ from cbir_tf.types import SPLITS, Embeddings, ImageSet, Results
 DEPTH = 10_000  # ranks that count where the search is more than distance
 MISTAKES = 12
 TREC_DEPTH = 1000
+BLOCK_NEIGHBOURS = 2**22
 
 
 @dataclass(frozen=True)
@@ -138,8 +140,17 @@ class EvaluationTask:
 
     def neighbours(self, k: int) -> Results:
         """At most k of the gallery for every query."""
-        batch = self.retriever.gallery.stored_queries(self.queries.ids)
-        return self.engine.search(batch, min(k, self.findable))
+        gallery, router = self.retriever.gallery, self.engine.router
+        k, classes = min(k, self.findable), 1 if router is None else len(router.names)
+        found = [
+            self.engine.search(gallery.stored_queries(self.queries.ids[rows]), k)
+            for rows in blocks(len(self.queries), max(k, classes), BLOCK_NEIGHBOURS)
+        ]
+        ids, distances, labels = (
+            np.concatenate([getattr(each, name) for each in found])
+            for name in ("ids", "distances", "labels")
+        )
+        return Results(ids, distances, labels, gallery.class_names)
 
 
 def evaluate(
