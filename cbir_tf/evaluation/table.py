@@ -60,13 +60,15 @@ def format_classes(
 
     Args:
         result: what `evaluate` returned.
-        names: metrics to show, by the last of which the classes are sorted; None: all, which makes
-            a wide table, sorted by MAP@R.
+        names: metrics to show, by the last of which the classes are sorted, equal ones by the
+            one before it; None: all, which makes a wide table, sorted by MAP@R.
         most: classes to show; None: all. Where there are more, a line above the table tells so.
     """
-    by = "map_at_r" if names is None else names[-1]
+    by = ["map_at_r"] if names is None else names[::-1]
     names = list(result["figures"]) if names is None else names
-    classes = sorted(result["per_class"].items(), key=lambda each: (each[1][by], each[0]))
+    classes = sorted(
+        result["per_class"].items(), key=lambda each: (*(each[1][name] for name in by), each[0])
+    )
     rows = [
         [name, str(figures["queries"]), *(f"{figures[each]:.4f}" for each in names)]
         for name, figures in classes[:most]
@@ -74,7 +76,7 @@ def format_classes(
     table = markdown(["class", "queries", *names], rows)
     if len(rows) == len(classes):
         return table
-    return f"the {len(rows)} worst of {len(classes):,} classes by {by}:\n\n{table}"
+    return f"the {len(rows)} worst of {len(classes):,} classes by {by[0]}:\n\n{table}"
 
 
 def format_accuracy(result: dict[str, Any], split: str) -> str:

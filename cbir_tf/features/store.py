@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from cbir_tf.arguments import texts
 from cbir_tf.errors import UserError
 from cbir_tf.features.filters import COLUMNS, rows_meeting
 from cbir_tf.features.store_file import (
@@ -264,6 +265,7 @@ class FeatureStore:
         Raises:
             UserError: a malformed condition, or an unknown column or class.
         """
+        conditions = texts(conditions, "where")
         where, values = _where(split)
         with reporting(self.path), self._unchanging():
             rows = self._connection.execute(

@@ -291,7 +291,7 @@ class Retriever:
             UserError: the store cannot be written; nothing has changed then.
         """
         with self._changing:
-            names = self.store.extend_classes(label_names)
+            names = self.store.extend_classes(texts(label_names, "label_names"))
             self.store.write(records, vectors)
             ids = [record.id for record in records]
             known = [id_ for id_ in ids if id_ in self.gallery]

@@ -24,6 +24,7 @@ from cbir_tf.search.distances import (
 from cbir_tf.search.index import check_search, known_positions, positions_of
 from cbir_tf.search.index_manifest import Manifest
 from cbir_tf.search.recall import SAMPLE_K
+from cbir_tf.storage.addresses import path_of
 from cbir_tf.types import UNLABELLED, Embeddings, Results
 
 CANDIDATES_BEYOND_K = 8
@@ -161,7 +162,7 @@ class GalleryIndex:
         Raises:
             UserError: the folder cannot be written.
         """
-        folder = Path(folder)
+        folder = path_of(folder)
         try:
             folder.mkdir(parents=True, exist_ok=True)
             if len(self):

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cbir_tf.arguments import texts, whole_number
 from cbir_tf.config import Config
 from cbir_tf.config.ranges import Choices, Space
 from cbir_tf.errors import UserError, first_line
@@ -86,7 +87,7 @@ class _Setup:
 
 def tune(
     config: Config | Mapping[str, Any] | str | Path,
-    overrides: Sequence[str],
+    overrides: Sequence[str] | str,
     *,
     space: str | Path | None = None,
     trials: int = 20,
@@ -124,7 +125,8 @@ def tune(
         {'loss.margin': 0.23, 'model.pooling': 'gem'}
     """
     check_installed()
-    tuned, fixed = split_overrides(overrides)
+    trials = whole_number(trials, "trials", 1)
+    tuned, fixed = split_overrides(texts(overrides, "overrides"))
     load = partial(_load, config, fixed)
     base = load([])
     folder = Path(run) if run is not None else Path("runs") / f"{base.name}-tune"

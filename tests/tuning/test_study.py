@@ -13,6 +13,7 @@ from cbir_tf.config import Config
 from cbir_tf.config.ranges import Choices, Range
 from cbir_tf.errors import UserError
 from cbir_tf.tuning.folder import exclusive
+from cbir_tf.tuning.from_config import _former_defaults
 from cbir_tf.tuning.study import (
     best_number,
     copy_repeated,
@@ -161,6 +162,18 @@ def test_of_equal_trials_the_best_has_the_higher_map_at_r_then_the_lower_loss(tm
     assert trial_rows(study, FEW)[3]["figures"] == {"val_map_at_r": 0.7, "val_loss": 0.2}
 
 
+def test_a_tuning_begun_with_a_former_default_goes_on_with_it(tmp_path, config):
+    assert _former_defaults(config, tmp_path) == []
+    begun = config.model_copy(
+        update={"training": config.training.model_copy(update={"monitor": MONITOR})}
+    )
+    (tmp_path / "trial-000").mkdir()
+    (tmp_path / "trial-000" / "config.yaml").write_text(begun.dump())
+    assert _former_defaults(config, tmp_path) == [f"training.monitor={MONITOR}"]
+    named = Config.check({"data": {"source": "digits"}, "training": {"monitor": "val_map_at_r"}})
+    assert _former_defaults(named, tmp_path) == []
+
+
 def test_a_failed_trial_is_reported_and_never_the_best(tmp_path, config):
     study = open_study(tmp_path, config, SPACE, True)
     record_failure(study, next_trial(study, SPACE, 0, 2), "diverged")
@@ -239,6 +252,7 @@ def test_one_process_searches_at_a_time_and_a_killed_one_is_none(tmp_path):
     program = f"""
 from pathlib import Path
 from cbir_tf.tuning.folder import exclusive
+from cbir_tf.tuning.from_config import _former_defaults
 with exclusive(Path({str(tmp_path)!r})):
     print("locked", flush=True)
     input()
