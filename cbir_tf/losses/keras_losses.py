@@ -12,7 +12,7 @@ from keras import ops
 from cbir_tf.arguments import flag, real_number
 from cbir_tf.errors import UserError
 from cbir_tf.losses.distances import DistanceMetric, Tensor, distance_function
-from cbir_tf.losses.mining import flat_labels
+from cbir_tf.losses.mining import comparable_labels, flat_labels
 from cbir_tf.losses.pairs import (
     circle_loss,
     contrastive_loss,
@@ -256,7 +256,7 @@ def _small_labels(labels: Tensor) -> Tensor:
     Raises:
         UserError: the labels are neither (N,) nor (N, 1).
     """
-    labels = flat_labels(labels)
+    labels = comparable_labels(labels)
     return ops.argmax(ops.cast(labels[:, None] == labels, "int32"), axis=1)
 
 

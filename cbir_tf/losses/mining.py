@@ -12,16 +12,11 @@ INFINITY = float("inf")
 
 
 def flat_labels(y_true: Tensor) -> Tensor:
-    """Labels of shape (N,) or (N, 1) as (N,): tensors unchanged, others numbered from 0.
-
-    Numbered, as a back end may have no 64-bit integers, which JAX would cut to 32 bits.
+    """Labels of shape (N,) or (N, 1) as (N,), in their own dtype.
 
     Raises:
         UserError: they have another shape.
     """
-    if isinstance(y_true, (np.ndarray, list, tuple)):
-        given = np.asarray(y_true)
-        y_true = np.unique(given, return_inverse=True)[1].astype(np.int32).reshape(given.shape)
     labels = ops.convert_to_tensor(y_true)
     if len(labels.shape) == 0 or tuple(labels.shape[1:]) not in ((), (1,)):
         raise UserError(
@@ -29,6 +24,20 @@ def flat_labels(y_true: Tensor) -> Tensor:
             "triplet losses take class numbers, not one-hot vectors"
         )
     return ops.reshape(labels, (-1,))
+
+
+def comparable_labels(y_true: Tensor) -> Tensor:
+    """Labels as (N,), equal where they were: tensors unchanged, others numbered from 0.
+
+    Numbered, as a back end may have no 64-bit integers: JAX cuts them to 32 bits.
+
+    Raises:
+        UserError: as `flat_labels`.
+    """
+    if isinstance(y_true, (np.ndarray, list, tuple)):
+        given = np.asarray(y_true)
+        y_true = np.unique(given, return_inverse=True)[1].astype(np.int32).reshape(given.shape)
+    return flat_labels(y_true)
 
 
 def labelled_pairs(
@@ -43,7 +52,7 @@ def labelled_pairs(
     Raises:
         UserError: the distance is unknown or the shapes do not fit.
     """
-    labels = flat_labels(y_true)
+    labels = comparable_labels(y_true)
     embeddings = precise(y_pred)
     if len(embeddings.shape) != 2:
         raise UserError(f"y_pred: embeddings must be (N, D), got {tuple(embeddings.shape)}")

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM in the cbir program: one line that says what is kept, and the shell's status."""
+"""Ctrl-C and SIGTERM in the cbir program: one line that says what is kept, and the status."""
 
 from __future__ import annotations
 
@@ -130,9 +130,12 @@ def test_a_signal_that_is_to_be_ignored_stays_ignored():
 
 def test_a_user_s_own_program_keeps_its_signals():
     before = [signal.getsignal(each) for each in interruption.STATUS]
-    with pytest.raises(KeyboardInterrupt, match="2 are kept"):
-        with interruption.advising(lambda: "2 are kept"), interruption.quitting_at_once():
-            signal.raise_signal(signal.SIGINT)
+    with (
+        pytest.raises(KeyboardInterrupt, match="2 are kept"),
+        interruption.advising(lambda: "2 are kept"),
+        interruption.quitting_at_once(),
+    ):
+        signal.raise_signal(signal.SIGINT)
     assert [signal.getsignal(each) for each in interruption.STATUS] == before
 
 
