@@ -115,7 +115,10 @@ def with_added(images: ImageSet, folder: Path) -> ImageSet:
 
 def _synchronize(folder: Path) -> None:
     """Write the folder's directory entries to disk."""
-    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except PermissionError:  # Windows opens no folders
+        return
     try:
         os.fsync(descriptor)
     finally:

@@ -51,7 +51,7 @@ def place_of(key: str) -> Path | None:
 
 def is_mirrored(path: Path) -> bool:
     """Whether a path is the place of an address."""
-    return str(path).startswith(f"{mirror()}/")
+    return path != mirror() and path.is_relative_to(mirror())
 
 
 def key_of(path: Path) -> str:
@@ -61,12 +61,12 @@ def key_of(path: Path) -> str:
 
 def address_of(path: Path) -> str:
     """The address of a place in the mirror; any other path as text."""
-    return as_addresses(str(path))
+    return f"s3://{key_of(path)}" if is_mirrored(path) else str(path)
 
 
 def as_addresses(text: str) -> str:
     """Replace every place of the mirror in a text by its address."""
-    return text.replace(f"{mirror()}/", "s3://")
+    return text.replace(f"{mirror()}{os.sep}", "s3://")
 
 
 def checked(value: object) -> object:

@@ -35,14 +35,11 @@ from cbir_tf import interruption
 from cbir_tf.commands import cli
 
 number = getattr(signal, sys.argv[1])
-needed = {
-    "train": ["--config", "c"], "tune": ["--config", "c"], "search": ["q", "--run", "r"],
-    "compare": ["r"], "duplicates": ["--images", "d"], "release": ["list"],
-}
 for verb in cli.VERBS:
     module = importlib.import_module(f"cbir_tf.commands.{verb}")
+    module.add_arguments = lambda parser: None
     module.main = lambda arguments: signal.raise_signal(number)
-    sys.argv[1:] = [verb, *needed.get(verb, ["--run", "r"])]
+    sys.argv[1:] = [verb]
     interruption._Signals.first = None
     print(verb, cli.program(), flush=True)
 
