@@ -194,6 +194,7 @@ class Hit:
         label: name of its class, None for an unlabelled image.
         metadata: further columns, text or numbers by name.
         path: of its file; None for an image that is not a file.
+        is_missing: whether the file was not there when the image was found.
     """
 
     id: str
@@ -201,6 +202,7 @@ class Hit:
     label: str | None
     metadata: Mapping[str, str | float]
     path: Path | None
+    is_missing: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -214,6 +216,7 @@ class Results:
         class_names: names by label.
         metadata: further columns of each image found, by id; empty if not looked up.
         paths: files of the images found, by id; likewise.
+        missing: ids of those found whose files are not there; likewise.
         prediction: predicted class of each query; None if the search has no class router.
         is_match: (Q,) bool, whether the nearest image is near enough to be a match; None where no
             threshold was calibrated for this search.
@@ -231,6 +234,7 @@ class Results:
     class_names: tuple[str, ...] = ()
     metadata: Mapping[str, Mapping[str, str | float]] = field(default_factory=dict)
     paths: Mapping[str, Path | None] = field(default_factory=dict)
+    missing: frozenset[str] = frozenset()
     prediction: tuple[Prediction, ...] | None = None
     is_match: np.ndarray | None = None
     vectors: np.ndarray = field(default_factory=_nothing)
@@ -291,6 +295,13 @@ class Results:
             strict=True,
         )
         return [
-            Hit(id_, distance, names[label], self.metadata.get(id_, {}), self.paths.get(id_))
+            Hit(
+                id_,
+                distance,
+                names[label],
+                self.metadata.get(id_, {}),
+                self.paths.get(id_),
+                id_ in self.missing,
+            )
             for id_, distance, label in rows
         ]

@@ -28,6 +28,8 @@ VERBS = {
     "train": "train an embedding from a configuration file",
     "tune": "search for the best values of configuration keys, a training for each trial",
     "extract": "embed images into the run's feature store, fit the index, draw the embedding map",
+    "galleries": "list the galleries of a run: its own images, and further folders",
+    "remove": "take images, a gallery or a folder out of the run's feature store",
     "search": "find the images most similar to one or several query images",
     "serve": "search over HTTP, with a web page",
     "calibrate": "set the distance threshold beyond which a query counts as out of the gallery",

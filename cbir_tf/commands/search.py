@@ -42,11 +42,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="CONDITION",
-        help="search only images that meet a condition on label, split, id, path or a metadata "
-        "column: label=rose,tulip or year>=2020, or tags~cat for a column of lists such as "
-        "cat,dog; may be repeated",
+        help="search only images that meet a condition on label, split, gallery, id, path or a "
+        "metadata column: label=rose,tulip or year>=2020, tags~cat for a column of lists such as "
+        "cat,dog, or label= for unlabelled images; may be repeated",
     )
     parser.add_argument("--split", choices=SPLITS, help="short for --where split=...")
+    parser.add_argument(
+        "--gallery",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="search this gallery alone, see cbir galleries; may be repeated for several",
+    )
     parser.add_argument(
         "--re-ranking",
         choices=["none", "query_expansion", "k_reciprocal"],
@@ -94,6 +101,8 @@ def main(arguments: argparse.Namespace) -> None:
     if arguments.grid or not all(is_exported(each.model) for each in runs):
         import_tensorflow()
     where = [*arguments.where, *([f"split={arguments.split}"] if arguments.split else [])]
+    if arguments.gallery:
+        where.append("gallery=" + ",".join(map(_quoted, arguments.gallery)))
     with Retriever(run, settings) as retriever:
         if arguments.combine:
             results = retriever.search_combined(queries, arguments.minus, arguments.k, where)
@@ -136,6 +145,7 @@ def _answer(retriever: Retriever, results: Results, row: int, query: str) -> dic
                 "label": hit.label,
                 "distance": round(hit.distance, 6),
                 "path": None if hit.path is None else address_of(hit.path),
+                "missing": hit.is_missing,
                 "metadata": dict(hit.metadata),
             }
             for rank, hit in enumerate(results.hits(row), 1)
@@ -167,6 +177,11 @@ def _print_table(answers: Sequence[dict[str, Any]]) -> None:
     table.writerows(rows)
 
 
+def _quoted(value: str) -> str:
+    """A value of a condition, whatever is in it."""
+    return '"' + value.replace('"', '""') + '"'
+
+
 def _print(answer: dict[str, Any]) -> None:
     if answer["class"] is not None:
         print(f"class {answer['class']['name']}: probability {answer['class']['probability']:.3f}")
@@ -175,7 +190,8 @@ def _print(answer: dict[str, Any]) -> None:
         print(f"{'match' if answer['match']['found'] else 'no match'}: {share}")
     for each in answer["neighbours"]:
         place = each["path"] or each["id"]
-        print(f"{each['rank']:>3}  {each['distance']:.4f}  {each['label'] or '-'}  {place}")
+        note = "  (file missing)" if each["missing"] else ""
+        print(f"{each['rank']:>3}  {each['distance']:.4f}  {each['label'] or '-'}  {place}{note}")
 
 
 def _draw(

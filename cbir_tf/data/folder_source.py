@@ -84,7 +84,7 @@ def images_in_folder(path: Path) -> ImageSet:
             return image_set(root, read_manifest(root / "manifest.csv"))
         except NotATableError as error:  # there are other things of that name
             log.warning("%s; the images of the folder are taken without it", error)
-    paths = _image_paths(root)
+    paths = _image_paths(root, any_name=True)
     if not paths:
         raise UserError(f"{root}: no images found; known suffixes are {_suffixes()}")
     return image_set(root, [Entry(each, "", "") for each in paths])
@@ -96,7 +96,11 @@ def _suffixes() -> str:
 
 def check_folder(root: Path, advice: str) -> None:
     """Raise a UserError unless there is such a folder."""
-    if not root.exists():
+    try:
+        there = root.exists()
+    except OSError as error:  # a folder above it cannot be read
+        raise UserError(f"{root}: cannot be read: {error.strerror}; {advice}") from None
+    if not there:
         raise UserError(f"{root}: no such folder; {advice}")
     if not root.is_dir():
         raise UserError(f"{root}: is a file, not a folder; {advice}")
@@ -191,27 +195,50 @@ def _class_folders(root: Path) -> list[str]:
     )
 
 
-def _image_paths(root: Path) -> list[str]:
-    """Paths of the image files below a folder, relative to it, sorted."""
-    paths, others, unnameable = [], 0, 0
+def _image_paths(root: Path, any_name: bool = False) -> list[str]:
+    """Paths of the image files below a folder, relative to it, sorted.
+
+    Args:
+        root: the folder.
+        any_name: also of files whose names are not Unicode; their bytes are surrogates.
+    """
+    paths, others, unnameable = [], 0, list[str]()
     for path in files_below(root):
         if Path(path).suffix.lower() not in IMAGE_SUFFIXES:
             others += 1
-        elif not is_unicode(path):
-            unnameable += 1
+        elif not (any_name or is_unicode(path)):
+            unnameable.append(path)
         else:
             paths.append(path)
     if others:
         log.info("%s: %d files without an image suffix left out", root, others)
     if unnameable:
-        log.warning("%s: %d images left out, their names are not Unicode", root, unnameable)
+        log.warning(
+            "%s: %d images left out, their names are not Unicode, the first %r; rename them",
+            root,
+            len(unnameable),
+            min(unnameable),
+        )
     return sorted(paths)
 
 
 def files_below(root: Path) -> Iterator[str]:
-    """Paths of the files below a folder, relative to it, without hidden ones; follows links."""
+    """Paths of the files below a folder, relative to it, without hidden ones; follows links.
+
+    Folders below it that cannot be read are named in the log.
+
+    Raises:
+        UserError: the folder itself cannot be read.
+    """
+
+    def report(error: OSError) -> None:
+        reason = (error.strerror or str(error)).lower()
+        if error.filename == str(root):
+            raise UserError(f"{root}: cannot be read: {reason}; check its permissions")
+        log.warning("%s: cannot be read, left out: %s", error.filename, reason)
+
     seen = set()
-    for folder_name, inner, files in os.walk(root, followlinks=True):
+    for folder_name, inner, files in os.walk(root, onerror=report, followlinks=True):
         real = os.path.realpath(folder_name)
         if real in seen:  # a link to a parent folder would never end
             inner.clear()

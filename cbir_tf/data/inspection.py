@@ -226,6 +226,15 @@ def recorded_images(path: Path, images: ImageSet) -> ImageSet:
     )
 
 
+def recorded_splits(path: Path) -> dict[str, str]:
+    """The split of each undamaged image of a table, by id.
+
+    Raises:
+        UserError: the table is missing or damaged.
+    """
+    return {name: row["split"] for name, row in _read_rows(path).items() if not row["damage"]}
+
+
 def _read_rows(path: Path) -> dict[str, dict[str, str]]:
     """The complete rows of a table by id."""
     try:

@@ -8,6 +8,7 @@ A condition is one comparison; with several conditions, an image must meet all o
     year>=2020           an order: of numbers in a column of numbers, otherwise of text
     tags~cat,dog         any of several among the comma-separated values of a metadata column:
                          `tags=cat` matches cat only, `tags~cat` also cat,sofa
+    gallery=holidays     of a further folder; gallery=run are the run's own images
     split=test, id=..., path=..., and every metadata column by its name
 
 A metadata column is one of numbers if each of its values is a number or written as one
@@ -30,7 +31,7 @@ from cbir_tf.errors import UserError, nearest
 from cbir_tf.text import nfc, number_of, text_of
 from cbir_tf.types import UNLABELLED
 
-COLUMNS = ("id", "path", "label", "split")
+COLUMNS = ("id", "path", "label", "split", "gallery")
 Value = str | float
 
 _CONDITION = re.compile(

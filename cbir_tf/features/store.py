@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 import secrets
-import sqlite3
 import threading
 import weakref
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from itertools import compress
 from pathlib import Path
 from types import TracebackType
@@ -20,42 +18,24 @@ import numpy as np
 from cbir_tf.arguments import texts
 from cbir_tf.errors import UserError
 from cbir_tf.features.filters import COLUMNS, rows_meeting
+from cbir_tf.features.record import UNFINISHED, GalleryFolder, Record
 from cbir_tf.features.store_file import (
-    MIGRATIONS,
-    SCHEMA,
+    READABLE,
     SCHEMA_VERSION,
     Connection,
     connect,
+    create_file,
+    migrate,
     reporting,
 )
 from cbir_tf.storage.addresses import address_of, path_of
-from cbir_tf.storage.files import replacing
 from cbir_tf.text import nfc
 from cbir_tf.types import Embeddings
 
+__all__ = ["FeatureStore", "Record"]
+
 READ_AT_ONCE = 4096
 DTYPES = {"float32": "<f4", "float16": "<f2"}
-
-
-@dataclass(frozen=True)
-class Record:
-    """One image of the store, without its vector.
-
-    Attributes:
-        id: unique.
-        path: of the file, None for images that are not files.
-        label: counts into the store's class names, -1 for unlabelled.
-        split: train, validation, test, or empty.
-        digest: SHA-256 of the encoded image.
-        metadata: further columns, text or numbers by name.
-    """
-
-    id: str
-    path: Path | None
-    label: int
-    split: str
-    digest: str
-    metadata: Mapping[str, str | float] = field(default_factory=dict)
 
 
 class FeatureStore:
@@ -103,20 +83,13 @@ class FeatureStore:
         if not path.exists():
             for left in ("-wal", "-shm"):  # of a killed process, whose store was deleted since
                 path.with_name(path.name + left).unlink(missing_ok=True)
-            # In its place only when it is whole: a kill leaves no store, or an empty one.
-            with replacing(path) as temporary, reporting(path):
-                connection = connect(temporary)
-                about = {
-                    "schema_version": str(SCHEMA_VERSION),
-                    "model": encoder_fingerprint,
-                    "class_names": json.dumps(list(class_names), ensure_ascii=False),
-                    "dtype": dtype,
-                    "version": "",
-                }
-                with connection:
-                    connection.executescript(f"BEGIN; {SCHEMA}")
-                    connection.executemany("INSERT INTO about VALUES (?, ?)", about.items())
-                connection.close()
+            about = {
+                "model": encoder_fingerprint,
+                "class_names": json.dumps(list(class_names), ensure_ascii=False),
+                "dtype": dtype,
+                "version": "",
+            }
+            create_file(path, about)
         store = cls.open(path)
         if store.encoder_fingerprint != encoder_fingerprint:
             error = fingerprint_mismatch(path, store.encoder_fingerprint, encoder_fingerprint)
@@ -148,7 +121,8 @@ class FeatureStore:
                 f"{SCHEMA_VERSION}; update cbir-tf to read it"
             )
         with reporting(path):
-            store._migrate(version)
+            if store._connection.is_writable or version < READABLE:
+                migrate(store._connection, version)
         return store
 
     def __enter__(self) -> FeatureStore:
@@ -168,7 +142,7 @@ class FeatureStore:
             connection.close()
 
     @property
-    def _connection(self) -> sqlite3.Connection:
+    def _connection(self) -> Connection:
         """The connection of the thread that asks: SQLite's are for one thread at a time."""
         connection: Connection | None = getattr(self._of_thread, "connection", None)
         if connection is None:
@@ -222,33 +196,86 @@ class FeatureStore:
         """
         dtype = DTYPES[self._about("dtype")]
         rows = [
-            (*_described(record), record.digest, np.asarray(vector, dtype=dtype).tobytes())
+            (
+                record.id,
+                *record.described,
+                record.digest,
+                np.asarray(vector, dtype=dtype).tobytes(),
+            )
             for record, vector in zip(records, vectors, strict=True)
         ]
         self._change(
-            "INSERT OR REPLACE INTO features (id, path, label, split, metadata, digest, vector) "
-            "VALUES (?, ?, ?, ?, ?, ?, ?)",
             rows,
+            "INSERT OR REPLACE INTO features "
+            "(id, path, label, split, metadata, gallery, digest, vector) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
         )
 
     def describe(self, records: Sequence[Record]) -> None:
-        """Change path, label, split and metadata of stored images; their vectors stay.
+        """Change path, label, split, metadata and gallery of stored images; their vectors stay.
 
         Raises:
             UserError: the disk is full or the file cannot be written; nothing is half-written.
         """
-        rows = [(*_described(record)[1:], record.id) for record in records]
+        rows = [(*record.described, record.id) for record in records]
         self._change(
-            "UPDATE features SET path = ?, label = ?, split = ?, metadata = ? WHERE id = ?", rows
+            rows,
+            "UPDATE features SET path = ?, label = ?, split = ?, metadata = ?, gallery = ? "
+            "WHERE id = ?",
         )
 
-    def remove(self, ids: Iterable[str]) -> None:
+    def remove(self, ids: Iterable[str], spare: bool = False) -> None:
         """Remove images; ids that are not stored are ignored.
+
+        Args:
+            ids: of the images.
+            spare: keep their vectors for `vectors_of`, as the files may return.
 
         Raises:
             UserError: the file cannot be written; nothing is half-removed.
         """
-        self._change("DELETE FROM features WHERE id = ?", [(str(id_),) for id_ in ids])
+        if spare:
+            first = "INSERT OR REPLACE INTO spare SELECT digest, vector FROM features WHERE id = ?"
+        else:
+            first = "DELETE FROM spare WHERE digest = (SELECT digest FROM features WHERE id = ?)"
+        self._change([(str(id_),) for id_ in ids], first, "DELETE FROM features WHERE id = ?")
+
+    def vectors_of(self, digests: Sequence[str]) -> dict[str, np.ndarray]:
+        """(D,) float32 vectors of images of this content that are or were stored, by digest."""
+        dtype = DTYPES[self._about("dtype")]
+        with reporting(self.path):
+            rows = self._connection.execute(
+                "SELECT digest, vector FROM spare WHERE digest IN (SELECT value FROM json_each(?1))"
+                " UNION ALL SELECT digest, vector FROM features "
+                "WHERE digest IN (SELECT value FROM json_each(?1))",
+                (json.dumps([each for each in digests if each]),),
+            )
+            return {
+                digest: np.frombuffer(vector, dtype).astype(np.float32) for digest, vector in rows
+            }
+
+    def galleries(self) -> list[GalleryFolder]:
+        """The galleries of further folders, a row for each folder, in order of its path."""
+        with reporting(self.path):
+            rows = self._connection.execute("SELECT folder, name, complete FROM galleries")
+            return [
+                GalleryFolder(name, path_of(folder), bool(complete))
+                for folder, name, complete in rows
+            ]
+
+    def set_gallery(self, gallery: GalleryFolder) -> None:
+        """Note which gallery a folder belongs to, and whether all of it has been extracted."""
+        row = (address_of(gallery.folder), gallery.name, gallery.complete)
+        self._change([row], "INSERT OR REPLACE INTO galleries VALUES (?, ?, ?)")
+
+    def rename_gallery(self, name: str, new: str) -> None:
+        """Give the images of a gallery to another one."""
+        self._change([(new, name)], "UPDATE features SET gallery = ? WHERE gallery = ?")
+
+    def forget_folders(self, folders: Sequence[Path]) -> None:
+        """Forget which gallery folders belong to; images stay."""
+        rows = [(address_of(folder),) for folder in folders]
+        self._change(rows, "DELETE FROM galleries WHERE folder = ?")
 
     def extend_classes(self, names: Sequence[str]) -> tuple[str, ...]:
         """Add class names that are not yet there to the end; returns all."""
@@ -259,25 +286,43 @@ class FeatureStore:
                 self._set("class_names", json.dumps([*known, *new], ensure_ascii=False))
         return (*known, *new)
 
-    def select(self, conditions: Sequence[str] = (), split: str | None = None) -> np.ndarray:
+    def unfinished(self) -> np.ndarray:
+        """Ids of the images in galleries that are not searched yet, ascending."""
+        with reporting(self.path):
+            rows = self._connection.execute(
+                "SELECT id FROM features WHERE gallery LIKE ? ORDER BY id", (f"%{UNFINISHED}",)
+            ).fetchall()
+        return np.array(sorted(id_ for (id_,) in rows), dtype=np.str_)
+
+    def select(
+        self,
+        conditions: Sequence[str] = (),
+        split: str | None = None,
+        gallery: str | None = None,
+    ) -> np.ndarray:
         """Ids of the images that meet all conditions (`cbir_tf.features.filters`), ascending.
+
+        Args:
+            conditions: as text.
+            split: of the images; None: any.
+            gallery: of the images; None: any.
 
         Raises:
             UserError: a malformed condition, or an unknown column or class.
         """
         conditions = texts(conditions, "where")
-        where, values = _where(split)
+        where, values = _where(split, gallery)
         with reporting(self.path), self._unchanging():
             rows = self._connection.execute(
                 f"SELECT id FROM features {where} ORDER BY id", values
             ).fetchall()
-            ids = np.array([id_ for (id_,) in rows], dtype=np.str_)
+            ids = sorted(id_ for (id_,) in rows)
             if not conditions:
-                return ids
+                return np.array(ids, dtype=np.str_)
             names = self.metadata_names
             kept = rows_meeting(conditions, self.class_names, names, self._cells)
             met = set(compress(self._cells("id"), kept.tolist()))
-        return np.array([id_ for id_ in ids.tolist() if id_ in met], dtype=np.str_)
+        return np.array([id_ for id_ in ids if id_ in met], dtype=np.str_)
 
     def _cells(self, column: str) -> list[Any]:
         """The values of a column in all images, in order of id; None where there is none."""
@@ -302,7 +347,8 @@ class FeatureStore:
     def records_of(self, ids: Sequence[str]) -> list[Record]:
         """Some images, in order of id; ids that are not stored are ignored."""
         return self._records(
-            "WHERE id IN (SELECT value FROM json_each(?)) ORDER BY id", (json.dumps(list(ids)),)
+            "WHERE id IN (SELECT value FROM json_each(?)) ORDER BY id",
+            (json.dumps(list(ids), ensure_ascii=False),),
         )
 
     def records(self, split: str | None = None) -> list[Record]:
@@ -314,7 +360,7 @@ class FeatureStore:
         """Digest of each image's encoded bytes by id, in order of id."""
         with reporting(self.path):
             rows = self._connection.execute("SELECT id, digest FROM features ORDER BY id")
-            return dict(rows.fetchall())
+            return dict(sorted(rows.fetchall()))
 
     def embeddings(self, split: str | None = None) -> Embeddings:
         """The vectors of one split, or of everything, in order of id, as float32."""
@@ -337,16 +383,19 @@ class FeatureStore:
                 vectors[len(ids) : len(ids) + len(block)] = read.reshape(len(block), -1)
                 ids += some_ids
                 labels += some_labels
-        return Embeddings(np.array(ids, dtype=np.str_), vectors, np.array(labels, dtype=np.int64))
+        found = Embeddings(np.array(ids, dtype=np.str_), vectors, np.array(labels, dtype=np.int64))
+        in_order = (found.ids[:-1] <= found.ids[1:]).all()  # not those of names in other bytes
+        return found if in_order else found.take(np.argsort(found.ids))
 
     def _records(self, clauses: str, values: Sequence[str]) -> list[Record]:
         with reporting(self.path):
             rows = self._connection.execute(
-                f"SELECT id, path, label, split, digest, metadata FROM features {clauses}", values
+                "SELECT id, path, label, split, digest, metadata, gallery FROM features " + clauses,
+                values,
             ).fetchall()
         return [
-            Record(id_, path and path_of(path), label, split, digest, json.loads(metadata))
-            for id_, path, label, split, digest, metadata in rows
+            Record(id_, path and path_of(path), label, split, digest, json.loads(metadata), gallery)
+            for id_, path, label, split, digest, metadata, gallery in sorted(rows)
         ]
 
     @contextmanager
@@ -358,18 +407,13 @@ class FeatureStore:
         finally:
             self._connection.rollback()
 
-    def _change(self, statement: str, rows: Sequence[tuple[Any, ...]]) -> None:
+    def _change(self, rows: Sequence[tuple[Any, ...]], *statements: str) -> None:
         if not rows:
             return
         with reporting(self.path), self._connection:
-            self._connection.executemany(statement, rows)
+            for each in statements:
+                self._connection.executemany(each, rows)
             self._set("version", secrets.token_hex(16))
-
-    def _migrate(self, version: int) -> None:
-        for each in range(version, SCHEMA_VERSION):
-            with self._connection:
-                self._connection.executescript(f"BEGIN; {MIGRATIONS[each]}")
-                self._set("schema_version", str(each + 1))
 
     def _set(self, key: str, value: str) -> None:
         self._connection.execute("UPDATE about SET value = ? WHERE key = ?", (value, key))
@@ -410,11 +454,7 @@ def dtype_mismatch(path: Path, stored: str, wanted: str) -> UserError:
     )
 
 
-def _described(record: Record) -> tuple[str, str | None, int, str, str]:
-    path = None if record.path is None else address_of(record.path)
-    metadata = json.dumps(dict(record.metadata), ensure_ascii=False)
-    return record.id, path, int(record.label), record.split, metadata
-
-
-def _where(split: str | None) -> tuple[str, tuple[str, ...]]:
-    return ("WHERE 1", ()) if split is None else ("WHERE split = ?", (split,))
+def _where(split: str | None, gallery: str | None = None) -> tuple[str, list[str]]:
+    columns = {"split": split, "gallery": gallery}
+    wanted = {name: value for name, value in columns.items() if value is not None}
+    return " AND ".join(["WHERE 1", *(f"{name} = ?" for name in wanted)]), list(wanted.values())

@@ -20,7 +20,7 @@ from cbir_tf.features.runtime import Encoder, predict
 from cbir_tf.models import load_embedder
 from cbir_tf.progress import logger
 from cbir_tf.publishing.export import Source, export
-from cbir_tf.retrieval.extraction import split_images
+from cbir_tf.retrieval.run_images import split_images
 from cbir_tf.run import Run
 from cbir_tf.types import ImageSet
 

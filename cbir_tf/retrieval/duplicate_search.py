@@ -104,10 +104,11 @@ def find_groups(
 def _stored_images(run: Run) -> tuple[ImageSet, Embeddings]:
     """The images in a run's feature store, and their embeddings."""
     with FeatureStore.open(run.features) as store:
-        records = store.records()
+        embeddings, _ = stored_embeddings(store, run, run.config.search)
+        searched = set(embeddings.ids.tolist())
+        records = [each for each in store.records() if each.id in searched]
         if not records:
             raise UserError(f"{run.features}: is empty; run cbir extract --run {run.folder}")
-        embeddings, _ = stored_embeddings(store, run, run.config.search)
     encoded: dict[str, Path | bytes] = {}
     if any(each.path is None for each in records):
         images = all_images(run.config.data)

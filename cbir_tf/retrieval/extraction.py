@@ -6,7 +6,6 @@ it was, and a folder that grows costs what is new.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,21 +14,34 @@ from typing import Literal
 import numpy as np
 
 from cbir_tf.arguments import one_of
+from cbir_tf.data.added import with_added
 from cbir_tf.errors import UserError
+from cbir_tf.features.encode import Encoding, digests_of, encode
 from cbir_tf.features.runtime import Encoder
 from cbir_tf.features.store import FeatureStore, Record
 from cbir_tf.features.views import encoder_fingerprint, open_run_encoder, viewed
 from cbir_tf.progress import logger
+from cbir_tf.retrieval.absence import absence_of, place_of
+from cbir_tf.retrieval.galleries import FolderGallery
 from cbir_tf.retrieval.gallery_plots import draw_map
 from cbir_tf.retrieval.opening import trained_run
 from cbir_tf.retrieval.retriever import Retriever
+from cbir_tf.retrieval.run_images import (
+    folder_images,
+    root_of,
+    split_images,
+    split_images_or_stored,
+)
 from cbir_tf.run import Run
-from cbir_tf.storage.addresses import address_of, path_of
+from cbir_tf.storage.addresses import path_of
 from cbir_tf.storage.files import read_json
-from cbir_tf.text import nfc
 from cbir_tf.types import SPLITS, UNLABELLED, ImageSet
 
 SplitOrAll = Literal["train", "validation", "test", "all"]
+
+
+class ManyMissingError(UserError):
+    """More than half of the stored images of a folder are not there."""
 
 
 @dataclass(frozen=True)
@@ -38,15 +50,23 @@ class Extraction:
 
     Attributes:
         ids: of the images that are now stored of those that were to be.
-        stored: images in the store, of whichever source.
-        removed: ids of images that were taken out, as their files have gone.
+        stored: images in the store that are searched, of whichever source.
+        new: images that were not stored, or had other content.
+        known: those of them whose content had a vector already.
+        gallery: name of the gallery that a folder's images are in; None: the run's own images.
+        removed: ids of images that were removed, as their files have gone.
+        missing: ids of images that were not found and are kept.
         unreadable: reason by id of each image that could not be read.
-        pictures: plots that were drawn.
+        pictures: plots that were drawn, or are there and would be the same.
     """
 
     ids: tuple[str, ...]
     stored: int
+    new: int = 0
+    known: int = 0
+    gallery: str | None = None
     removed: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
     unreadable: Mapping[str, str] = field(default_factory=dict)
     pictures: tuple[Path, ...] = ()
 
@@ -56,7 +76,9 @@ def extract(
     split: SplitOrAll = "validation",
     *,
     folder: str | Path | None = None,
+    gallery: str | None = None,
     keep_missing: bool = False,
+    remove_missing: bool = False,
     draw: bool = True,
     encoder: Encoder | None = None,
 ) -> Extraction:
@@ -66,12 +88,16 @@ def extract(
         run: a trained run, or its folder.
         split: whose images; all: of the three splits.
         folder: every image below it, or those its manifest.csv lists, in place of a split.
+        gallery: name of the gallery of a folder's images; None: the one that the folder has, or
+            the folder's own name. An image that is in another gallery stays there without a name.
         keep_missing: keep stored images whose files have gone from the folder.
-        draw: draw the embedding map and the query grid.
+        remove_missing: remove them even if they are more than half, or their folders are empty.
+        draw: draw the embedding map and the query grid, unless they would be the same.
         encoder: the run's, if it is open already.
 
     Raises:
-        UserError: no such images, none that can be read, or a store of another encoder.
+        UserError: no such images, none that can be read, a store of another encoder, or more than
+            half of a folder's stored images have gone; nothing has changed then.
 
     Example:
         >>> extract("runs/flowers", "all").stored  # doctest: +SKIP
@@ -79,28 +105,72 @@ def extract(
     """
     run = trained_run(run)
     one_of(split, (*SPLITS, "all"), "split")
-    if folder is not None:
-        folder = path_of(folder)
-    images = images_to_extract(run, folder, split)
-    unreadable = encode_into_store(run, images, encoder)
-    removed: list[str] = []
-    if folder is not None and not keep_missing:
-        removed = drop_missing(run, folder, images)
+    if folder is None:
+        images = with_added(split_images(run, split), run.added)
+        done = encode_into_store(run, images, encoder)
+        found = Extraction(_stored_ids(images, done), 0, done.new, done.known)
+    else:
+        images, found, done = _extract_folder(
+            run, path_of(folder), gallery, keep_missing, remove_missing, encoder
+        )
     with fit_index(run) as retriever:
-        return Extraction(
-            tuple(id_ for id_ in images.ids.tolist() if id_ not in unreadable),
-            len(retriever.gallery),
-            tuple(removed),
-            unreadable,
-            tuple(draw_map(retriever, images.ids)) if draw else (),
+        return replace(
+            found,
+            stored=len(retriever.gallery),
+            unreadable=done.unreadable,
+            pictures=tuple(draw_map(retriever, images.ids)) if draw else (),
         )
 
 
-def watch(run: Run | str | Path, folder: Path, keep_missing: bool = False) -> Iterator[Extraction]:
+def _extract_folder(
+    run: Run,
+    folder: Path,
+    gallery: str | None,
+    keep_missing: bool,
+    remove_missing: bool,
+    encoder: Encoder | None,
+) -> tuple[ImageSet, Extraction, Encoding]:
+    try:
+        images, own = folder_images(run, folder)
+    except UserError as error:
+        raise _with_advice(error, run, folder) from None
+    place = FolderGallery.of(run, folder, gallery)
+    images = with_added(images, run.added)
+    own |= {id_ for id_ in images.ids.tolist() if id_.startswith(f"{run.added.name}/")}
+    before = _records(run)
+    galleries = place.galleries(images.ids.tolist(), own, before)
+    digests = digests_of(images)
+    gone: list[str] = []
+    missing = _not_found(folder, place, images, before)
+    if not keep_missing:
+        gone = _gone(
+            folder, missing, digests, len(_stored_below(folder, place, before)), remove_missing
+        )
+    if galleries:
+        place.begin()
+    done = encode_into_store(run, images, encoder, galleries, digests)
+    with FeatureStore.open(run.features) as store:
+        store.remove(gone, spare=True)
+    if galleries:
+        place.finish()
+    left = tuple(sorted({each.id for each in missing} - set(gone)))
+    stored = _stored_ids(images, done)
+    found = Extraction(stored, 0, done.new, done.known, place.name, tuple(gone), left)
+    return images, found, done
+
+
+def watch(
+    run: Run | str | Path,
+    folder: Path,
+    gallery: str | None = None,
+    keep_missing: bool = False,
+    remove_missing: bool = False,
+) -> Iterator[Extraction]:
     """Extract a folder again whenever something below it changes, until interrupted.
 
     Yields:
-        What each round did. A round that fails, as over an emptied folder, is logged.
+        What each round did. A round that fails, as over an emptied folder, is logged; where more
+        than half of the images are missing, they are kept.
 
     Raises:
         UserError: watchfiles is not installed.
@@ -112,119 +182,67 @@ def watch(run: Run | str | Path, folder: Path, keep_missing: bool = False) -> It
     run = trained_run(run)
     encoder = open_run_encoder(run, run.config.search)
     logger.info("watching %s; Ctrl-C ends it", folder)
+
+    def update(keep: bool) -> Extraction:
+        return extract(
+            run,
+            folder=folder,
+            gallery=gallery,
+            keep_missing=keep,
+            remove_missing=remove_missing,
+            draw=False,
+            encoder=encoder,
+        )
+
     # A change in the moment before the watch begins shows up in its first round.
     for _ in changes(folder, yield_on_timeout=False, raise_interrupt=True):
         try:
-            yield extract(
-                run, folder=folder, keep_missing=keep_missing, draw=False, encoder=encoder
-            )
-        except UserError as error:
+            try:
+                yield update(keep_missing)
+            except ManyMissingError as error:
+                logger.warning("%s", error)
+                yield update(keep=True)
+        except (UserError, OSError) as error:
             logger.warning("%s", error)
 
 
-def images_to_extract(run: Run, folder: Path | None, split: str = "all") -> ImageSet:
-    """A split or a folder, and what was added while the run was served."""
-    from cbir_tf.data.added import with_added
+def encode_splits(run: Run, *splits: str, encoder: Encoder | None = None) -> ImageSet:
+    """Embed the images of some splits that are not stored; `fit_index` comes after.
 
-    images = split_images(run, split) if folder is None else folder_images(run, folder)
-    return with_added(images, run.added)
+    Pictures are needed only of what is not stored.
 
-
-def split_images(run: Run, *splits: str) -> ImageSet:
-    """The undamaged images of some splits of a run ("all" for the three).
+    Returns:
+        The images, which are the run's own alone; those without a picture have their stored path,
+        or empty bytes, as source.
 
     Raises:
-        UserError: a split without images.
+        UserError: a split without images, or what `encode_into_store` raises.
     """
-    from cbir_tf.data.inspection import recorded_images
-    from cbir_tf.data.sources import all_images
-
-    images = recorded_images(run.images, all_images(run.config.data))
-    chosen = images.take(np.isin(images.split, SPLITS if "all" in splits else splits))
-    for split in set(splits) - {"all"}:
-        if not (chosen.split == split).any():
-            raise UserError(f"{run.folder}: has no {split} images; choose another --split")
-    return chosen
+    images, has_picture = split_images_or_stored(run, *splits)
+    if has_picture.any():
+        encode_into_store(run, images.take(has_picture), encoder)
+    return images
 
 
-def folder_images(run: Run, folder: Path) -> ImageSet:
-    """The images of any folder, ready to be stored with a run.
-
-    An image that belongs to the run's own data keeps its id, label, split and metadata. Any other
-    goes by its whole path, as two folders may hold files of one name.
-
-    Raises:
-        UserError: no such folder, or no images in it.
-    """
-    from cbir_tf.data.sources import images_in_folder
-
-    images = images_in_folder(folder)
-    root = folder.expanduser().resolve()
-    root = root.parent if root.is_file() else root  # of a manifest
-    places = [Path(os.path.normpath(root / id_)) for id_ in images.ids]
-    ids = [nfc(address_of(place)) for place in places]
-    labels, split = images.labels.copy(), images.split.copy().astype("U10")
-    names, metadata = list(images.class_names), list(images.metadata)
-    of_run = _images_of_run(run, root)
-    for row, path in enumerate(ids):
-        if path in of_run:
-            ids[row], label, split[row], columns = of_run[path]
-            metadata[row] = {**columns, **metadata[row]}
-            if label and label not in names:
-                names.append(label)
-            labels[row] = names.index(label) if label else UNLABELLED
-    return replace(
-        images,
-        ids=np.array(ids, dtype=np.str_),
-        labels=labels,
-        split=split,
-        class_names=tuple(names),
-        metadata=tuple(metadata),
-    )
-
-
-def _images_of_run(
-    run: Run, root: Path
-) -> dict[str, tuple[str, str, str, Mapping[str, str | float]]]:
-    """Id, label, split and metadata of the run's own images, by path, if they may lie there."""
-    data = run.config.data
-    if data.source not in ("folder", "coco") or data.path is None:
-        return {}
-    home = data.path.resolve()
-    if not (home.is_relative_to(root) or root.is_relative_to(home)) or not home.exists():
-        return {}
-    images = split_images(run, "all")
-    names = (*images.class_names, "")
-    return {
-        nfc(address_of(source)): (id_, names[label], split, columns)
-        for id_, source, label, split, columns in zip(
-            images.ids.tolist(),
-            images.sources,
-            images.labels,
-            images.split.tolist(),
-            images.metadata,
-            strict=True,
-        )
-        if isinstance(source, Path)
-    }
-
-
-def encode_into_store(run: Run, images: ImageSet, encoder: Encoder | None = None) -> dict[str, str]:
+def encode_into_store(
+    run: Run,
+    images: ImageSet,
+    encoder: Encoder | None = None,
+    galleries: Mapping[str, str] | None = None,
+    digests: list[str | None] | None = None,
+) -> Encoding:
     """Embed images into the store, except those stored unchanged; `fit_index` comes after.
 
     Args:
         run: a trained run.
         images: to be embedded.
         encoder: the run's, if it is open already.
-
-    Returns:
-        Id and reason of each image that could not be read.
+        galleries: by id, of images of further folders; all others are the run's own.
+        digests: of the images, if they are known.
 
     Raises:
         UserError: the store is of another encoder, or none of the images could be read.
     """
-    from cbir_tf.features.encode import encode
-
     search = run.config.search
     encoder = encoder or open_run_encoder(run, search)
     names = read_json(run.training)["class_names"]
@@ -234,37 +252,91 @@ def encode_into_store(run: Run, images: ImageSet, encoder: Encoder | None = None
         names = list(store.extend_classes(images.class_names))
         numbers = np.array([names.index(each) for each in images.class_names] + [UNLABELLED])
         images = replace(images, labels=numbers[images.labels], class_names=tuple(names))
-        unreadable = encode(encoder, images, viewed(run.config.data, search), store)
-        if len(unreadable) == len(images):
+        data = viewed(run.config.data, search)
+        done = encode(encoder, images, data, store, galleries, digests)
+        lost = sorted(done.unreadable.keys() - done.kept)
+        if len(lost) == len(images):
             raise UserError(
                 f"none of the {len(images)} images could be read, the first is "
-                f"{next(iter(unreadable))!r}; is it the right folder?"
+                f"{lost[0]!r}; is it the right folder?"
             )
-    return unreadable
+    return done
 
 
-def drop_missing(run: Run, folder: Path, images: ImageSet) -> list[str]:
-    """Take out of the store what was below the folder and is no longer; returns those ids."""
-    root = folder.expanduser().resolve()
-    present = set(images.ids.tolist())
-    with FeatureStore.open(run.features) as store:
-        gone = [
-            record.id
-            for record in store.records()
-            if record.id not in present and _place(record).is_relative_to(root)
-        ]
-        store.remove(gone)
-    return gone
-
-
-def fit_index(run: Run, encoder: Encoder | None = None) -> Retriever:
+def fit_index(run: Run, encoder: Encoder | None = None, may_be_empty: bool = False) -> Retriever:
     """The run opened for searching, whitening and index fitted to what is stored now and saved."""
-    retriever = Retriever(run, encoder=encoder)
-    retriever.save_index()
+    retriever = Retriever(run, may_be_empty=may_be_empty, encoder=encoder)
+    if len(retriever.gallery):
+        retriever.save_index()
     return retriever
 
 
-def _place(record: Record) -> Path:
-    """Where the image of a folder is, which goes by its whole path; or where any other is."""
-    place = path_of(record.id)
-    return place if place.is_absolute() else record.path or Path()
+def _stored_ids(images: ImageSet, done: Encoding) -> tuple[str, ...]:
+    lost = done.unreadable.keys() - done.kept
+    return tuple(id_ for id_ in images.ids.tolist() if id_ not in lost)
+
+
+# --- what is not there ---------------------------------------------------------------------------
+
+
+def _records(run: Run) -> list[Record]:
+    if not run.features.is_file():
+        return []
+    with FeatureStore.open(run.features) as store:
+        return store.records()
+
+
+def _stored_below(folder: Path, place: FolderGallery, records: list[Record]) -> list[Record]:
+    """The stored images of a folder: those below it, and those of its gallery from elsewhere."""
+    root = root_of(folder)
+    return [each for each in records if place.is_only(each) or place_of(each).is_relative_to(root)]
+
+
+def _not_found(
+    folder: Path, place: FolderGallery, images: ImageSet, records: list[Record]
+) -> list[Record]:
+    present = set(images.ids.tolist())
+    return [each for each in _stored_below(folder, place, records) if each.id not in present]
+
+
+def _gone(
+    folder: Path,
+    missing: list[Record],
+    digests: list[str | None],
+    stored: int,
+    remove_missing: bool,
+) -> list[str]:
+    """Ids of the images that can be removed; what is out of reach is named in the log.
+
+    Raises:
+        ManyMissingError: they are more than half; content that is there elsewhere is not counted.
+    """
+    absence = absence_of(missing, emptied=remove_missing)
+    for reason, records in absence.out_of_reach.items():
+        logger.warning(
+            "%s: %d stored images are below it and are kept; mount the drive or correct the "
+            "permissions, or if they were deleted use --remove-missing",
+            reason,
+            len(records),
+        )
+    present = set(digests)
+    lost = [each for each in absence.gone if each.digest not in present]
+    if 2 * len(lost) > stored and not remove_missing:
+        raise ManyMissingError(
+            f"{folder}: {len(lost)} of its {stored} stored images are not there, the first "
+            f"{lost[0].id}; nothing has changed: mount the drive they are on, or use "
+            "--remove-missing to remove them, or --keep-missing to keep them"
+        )
+    return [each.id for each in absence.gone]
+
+
+def _with_advice(error: UserError, run: Run, folder: Path) -> UserError:
+    """The error of a folder without images, with what to do about those that are stored."""
+    root = root_of(folder)
+    stored = sum(place_of(each).is_relative_to(root) for each in _records(run))
+    if not stored:
+        return error
+    return UserError(
+        f"{error}; the {stored} images stored from there are kept: mount the drive they are on, or "
+        f"remove them with cbir remove --run {run.folder} --images {folder}"
+    )

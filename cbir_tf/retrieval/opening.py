@@ -5,8 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from cbir_tf.config.search import Search
 from cbir_tf.errors import UserError
+from cbir_tf.features.record import OWN
 from cbir_tf.features.runtime import check_model
 from cbir_tf.features.store import FeatureStore, dtype_mismatch, fingerprint_mismatch
 from cbir_tf.features.views import encoder_fingerprint
@@ -15,11 +18,11 @@ from cbir_tf.retrieval.calibration import Calibration
 from cbir_tf.retrieval.database_augmentation import load_augmented, save_augmented
 from cbir_tf.retrieval.gallery import Gallery
 from cbir_tf.retrieval.re_ranking import augmented
-from cbir_tf.retrieval.whitening import Whitening, whitening_for
+from cbir_tf.retrieval.whitening import Whitening, is_whitened, whitening_for
 from cbir_tf.run import Run
 from cbir_tf.search import Index, load_index, make_index
 from cbir_tf.search.exhaustive import Exhaustive
-from cbir_tf.search.index_manifest import Manifest
+from cbir_tf.search.index_manifest import FILE_NAME, Manifest
 from cbir_tf.types import Embeddings
 
 
@@ -64,7 +67,7 @@ def open_store(run: Run, search: Search) -> FeatureStore:
 
 
 def gallery_of_store(store: FeatureStore, run: Run, search: Search) -> Gallery:
-    """The gallery of everything in a run's feature store.
+    """The gallery of everything in a run's feature store, but for unfinished galleries.
 
     Whitening, index and augmented vectors are the saved ones where they are of these vectors and
     settings; otherwise they are fitted.
@@ -81,7 +84,7 @@ def gallery_of_store(store: FeatureStore, run: Run, search: Search) -> Gallery:
         embeddings if search.database_augmentation else None,
         whitening,
         _calibration(run, search, store.encoder_fingerprint, whitening),
-        store.select(split="train"),
+        store.select(split="train", gallery=OWN),
     )
 
 
@@ -90,11 +93,23 @@ def stored_embeddings(
 ) -> tuple[Embeddings, Whitening | None]:
     """The stored vectors as they are compared, and the whitening they went through.
 
+    Images of galleries whose extraction has not ended are left out. The whitening is fitted to the
+    run's own images, so that further galleries do not change its figures; to all images where
+    these are too few for it.
+
     Raises:
         UserError: a whitening that cannot be fitted to the vectors.
     """
     embeddings = store.embeddings()
-    whitening = whitening_for(embeddings.vectors, search, run.index)
+    unfinished = store.unfinished()
+    if len(unfinished):
+        embeddings = embeddings.take(~np.isin(embeddings.ids, unfinished))
+    fitted_to = embeddings.vectors
+    if is_whitened(search):
+        own = np.isin(embeddings.ids, store.select(gallery=OWN))
+        if own.sum() >= max(2, search.pca or 0):
+            fitted_to = fitted_to[own]
+    whitening = whitening_for(fitted_to, search, run.index)
     if whitening is not None:
         embeddings = replace(embeddings, vectors=whitening(embeddings.vectors))
     return embeddings, whitening
@@ -132,13 +147,16 @@ def _index(searched: Embeddings, folder: Path, search: Search) -> Index:
     """The saved index where it is of these vectors and settings, else a newly fitted one."""
     if search.index == "nearest_neighbors":  # fitting is all there is to loading
         return _fitted(searched, search)
+    if not (folder / FILE_NAME).exists():
+        logger.info("fitting the index to %d images", len(searched))
+        return _fitted(searched, search)
     try:
         manifest = Manifest.read(folder)
         saved = (manifest.index, manifest.metric, manifest.settings.get("recall"))
         if saved == (search.index, search.metric, search.recall):
             return load_index(folder, searched)
     except UserError as error:
-        logger.info("%s: fitting the index again", error)
+        logger.info("the index is fitted again: %s", str(error).partition("; run cbir")[0])
     return _fitted(searched, search)
 
 

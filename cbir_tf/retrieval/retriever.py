@@ -15,6 +15,7 @@ from cbir_tf.config.search import Search, TwoStep
 from cbir_tf.errors import UserError, nearest
 from cbir_tf.features.runtime import Encoder
 from cbir_tf.features.store import Record
+from cbir_tf.retrieval.absence import is_missing
 from cbir_tf.retrieval.external_classifier import ExternalClassifier
 from cbir_tf.retrieval.gallery import Gallery
 from cbir_tf.retrieval.image_encoder import ImageEncoder, Query, is_vector, listed
@@ -113,7 +114,8 @@ class Retriever:
                 (`cbir_tf.features.filters`); fewer than k are found where fewer meet them.
 
         Returns:
-            A row for each query, with label, metadata and path of each image found.
+            A row for each query, with label, metadata and path of each image found, and whether its
+            file is missing.
 
         Raises:
             UserError: no such image or id, an unreadable image, k beyond the gallery, or conditions
@@ -213,13 +215,14 @@ class Retriever:
         return ids
 
     def described(self, results: Results) -> Results:
-        """The results with metadata and path of each image found."""
+        """The results with metadata and path of each image found, and whether that is missing."""
         ids = np.unique(results.ids)
         records = self.store.records_of(ids[ids != ""].tolist())
         return replace(
             results,
             metadata={each.id: each.metadata for each in records},
             paths={each.id: each.path for each in records},
+            missing=frozenset(each.id for each in records if is_missing(each.path)),
         )
 
     # --- the run's images -----------------------------------------------------------------------
@@ -384,10 +387,11 @@ class Retriever:
         return classifier.probabilities(self.other.encode(queries))
 
     def _external(self, other: Retriever) -> ExternalClassifier:
+        digests = other.store.digests()
         return ExternalClassifier(
             str(other.run.folder),
             other.embeddings,
-            tuple(other.store.digests().values()),
+            tuple(digests[id_] for id_ in other.embeddings.ids.tolist()),
             other.class_names,
             other.gallery.fit_classifier,
             self.store.digests(),

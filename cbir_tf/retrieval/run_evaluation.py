@@ -26,7 +26,8 @@ from cbir_tf.features.views import open_run_encoder
 from cbir_tf.parallel import blocks
 from cbir_tf.plots.confusion import confusion_matrix_png, mistakes_grid
 from cbir_tf.progress import logger
-from cbir_tf.retrieval.extraction import encode_into_store, fit_index, split_images
+from cbir_tf.retrieval.absence import is_missing
+from cbir_tf.retrieval.extraction import encode_splits, fit_index
 from cbir_tf.retrieval.gallery_plots import neighbour_row
 from cbir_tf.retrieval.opening import trained_run
 from cbir_tf.retrieval.query_engine import QueryEngine, steps_of
@@ -75,18 +76,17 @@ class EvaluationTask:
         search = run.config.search
         splits = {split, gallery or split}
         learns = search.two_step.name != "none" and search.two_step.run is None
-        images = split_images(run, *splits, *(["train"] if learns else []))
         if learns and split == "train" and search.two_step.name == "svm":
             logger.warning("search.two_step has learnt from these queries: the figures flatter it")
         # Before the store is looked at, which takes a damaged model for another one.
         encoder = open_run_encoder(run, search)
-        encode_into_store(run, images, encoder)
+        images = encode_splits(run, *splits, *(["train"] if learns else []), encoder=encoder)
         retriever = fit_index(run, encoder)
         images = images.take(np.isin(images.split, list(splits)))
         stored = retriever.embeddings
 
         def of_split(name: str) -> Embeddings:
-            return stored.take(np.isin(stored.ids, retriever.store.select(split=name)))
+            return stored.take(np.isin(stored.ids, images.of_split(name).ids))
 
         return cls(
             retriever,
@@ -241,7 +241,7 @@ def _measured(
         shared = evaluate_embeddings(task.queries, task.gallery, label_sets=sets, **options)
         result["label_sets"] = {label_column: shared}
     if run.classifier.is_file() and run.config.data.split.by != "class":
-        result["classifier"] = _classifier_accuracy(task)
+        result |= _classifier_accuracy(task)
     return result
 
 
@@ -249,11 +249,19 @@ def _classifier_accuracy(task: EvaluationTask) -> dict[str, Any]:
     """How often the run's classifier names the class of an image of a split.
 
     Returns:
-        accuracy, its 95 % interval (none with `evaluation.bootstrap: 0`), and number of images.
+        classifier: accuracy, its 95 % interval (none with `evaluation.bootstrap: 0`), and number of
+        images. Nothing without pictures, which it needs.
     """
     from cbir_tf.models import load_classifier
 
     run, images = task.retriever.run, task.images.of_split(task.split)
+    there = [
+        bool(each) and not (isinstance(each, Path) and is_missing(each)) for each in images.sources
+    ]
+    if not any(there):
+        logger.warning("no accuracy of the classifier: it needs the pictures, which are not there")
+        return {}
+    images = images.take(np.array(there))
     # By name: the source may have got classes since, which its labels count and the model's do not.
     names = [nfc(name) for name in read_json(run.training)["class_names"]]
     classifier = load_classifier(run.classifier, len(names))
@@ -264,11 +272,12 @@ def _classifier_accuracy(task: EvaluationTask) -> dict[str, Any]:
     ]
     values = {"accuracy": np.array(right, dtype=np.float64)}
     summary = summarize(values, {}, run.config.evaluation.bootstrap, run.config.seed)
-    return {
+    accuracy = {
         "accuracy": summary["figures"]["accuracy"],
         "interval": summary["intervals"].get("accuracy"),
         "images": len(right),
     }
+    return {"classifier": accuracy}
 
 
 def _write_trec(folder: Path, task: EvaluationTask) -> list[Path]:
@@ -288,7 +297,9 @@ def _keep(run: Run, result: dict[str, Any]) -> None:
 def _draw(task: EvaluationTask) -> list[Path]:
     """Confusion matrix of the nearest neighbours, with its table, and the worst mistakes."""
     retriever, queries = task.retriever, task.queries
-    plots, names = retriever.run.plots, retriever.class_names
+    labels = [queries.labels.max(initial=0), task.searched.labels.max(initial=0)]
+    # Without the classes of further galleries, which come last.
+    plots, names = retriever.run.plots, retriever.class_names[: 1 + int(max(labels))]
     neighbours = task.neighbours(retriever.search_config.k)
     matrix = confusion_matrix(neighbours, queries, task.searched, len(names))
     pictures = [confusion_matrix_png(plots / "confusion.png", matrix, names)]

@@ -12,7 +12,7 @@ import numpy as np
 from cbir_tf.arguments import texts
 from cbir_tf.evaluation.classifier_comparison import classify as classify_embeddings
 from cbir_tf.retrieval.calibration import Calibration
-from cbir_tf.retrieval.extraction import encode_into_store, fit_index, split_images
+from cbir_tf.retrieval.extraction import encode_splits, fit_index
 from cbir_tf.retrieval.query_engine import QueryEngine
 from cbir_tf.retrieval.run_evaluation import EvaluationTask
 from cbir_tf.run import Run
@@ -33,13 +33,13 @@ def calibrate(run: Run, rate: float = 0.05) -> tuple[Calibration, float, int]:
     Raises:
         UserError: as `Calibration.measure`, or no validation or training images.
     """
-    encode_into_store(run, split_images(run, "train", "validation"))
+    images = encode_splits(run, "train", "validation")
     with fit_index(run) as retriever:
-        gallery, select = retriever.gallery, retriever.store.select
+        gallery = retriever.gallery
         known = gallery.embeddings.ids
-        known = known[np.isin(known, select(["split=train,validation"]))]
+        known = known[np.isin(known, images.ids)]
         validation = gallery.embeddings.take(
-            np.isin(gallery.embeddings.ids, select(["split=validation"]))
+            np.isin(gallery.embeddings.ids, images.of_split("validation").ids)
         )
         # Of the vectors as they are: there is no threshold for what other searches find.
         plain = run.config.search.model_copy(update={"database_augmentation": 0})

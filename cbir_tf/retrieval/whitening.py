@@ -208,18 +208,26 @@ def whitening_for(vectors: np.ndarray, search: Search, folder: Path) -> Whitenin
     Raises:
         UserError: from `Whitening.fit`.
     """
-    settings = (search.pca, search.whiten, search.standardize)
-    if settings == (None, 0, False):
+    if not is_whitened(search):
         return None
+    settings = (search.pca, search.whiten, search.standardize)
+    if not (folder / FILE_NAME).is_file():
+        logger.info("fitting the whitening to %d images", len(vectors))
+        return Whitening.fit(vectors, *settings)
     try:
         saved = Whitening.load(folder)
         if saved.is_of(vectors, *settings):
             return saved
-        reason = f"{folder / FILE_NAME}: of other vectors or settings"
+        reason = "the stored images or the settings have changed"
     except UserError as error:
-        reason = str(error)
-    logger.info("%s: fitting the whitening again", reason)
+        reason = str(error).partition(";")[0]
+    logger.info("the whitening is fitted again: %s", reason)
     return Whitening.fit(vectors, *settings)
+
+
+def is_whitened(search: Search) -> bool:
+    """Whether vectors are changed before they are compared."""
+    return (search.pca, search.whiten, search.standardize) != (None, 0, False)
 
 
 def _components(

@@ -10,7 +10,7 @@ import pytest
 
 from cbir_tf.commands.cli import main
 from cbir_tf.features.store import FeatureStore
-from cbir_tf.retrieval.extraction import folder_images, split_images
+from cbir_tf.retrieval.run_images import folder_images, split_images
 from cbir_tf.run import Run
 
 pytestmark = pytest.mark.slow
@@ -130,7 +130,7 @@ def test_system_bs_pictures_are_drawn(coco_run):
 
 def test_images_of_the_data_folder_keep_ids_labels_and_metadata(coco_run, coco128):
     run = Run.open(coco_run)
-    found = folder_images(run, coco128 / "images" / "train2017")
+    found, _ = folder_images(run, coco128 / "images" / "train2017")
     own = {id_.rpartition("/")[2]: id_ for id_ in found.ids.tolist()}
     assert len(own) == 128
     known = split_images(run, "all")

@@ -300,10 +300,18 @@ def test_killed_at_any_moment_nothing_is_lost_doubled_or_half_written(run_folder
 
 def test_watching_keeps_in_step_with_the_folder_until_interrupted(run_folder, tmp_path):
     folder = tmp_path / "gallery"
-    paint(folder / "1.png", 1)
+    for number in range(3):
+        paint(folder / f"{number}.png", number)
     command = [sys.executable, "extract.py", "--run", str(run_folder), "--images", str(folder)]
+
+    def becomes(*names: str) -> bool:
+        deadline = time.monotonic() + 60
+        while set(stored(run_folder, folder)) != set(names) and time.monotonic() < deadline:
+            time.sleep(0.2)
+        return set(stored(run_folder, folder)) == set(names)
+
     with subprocess.Popen(
-        [*command, "--watch"],
+        [*command, "--watch", "--no-map"],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -314,13 +322,16 @@ def test_watching_keeps_in_step_with_the_folder_until_interrupted(run_folder, tm
             while "watching" not in process.stderr.readline():
                 assert process.poll() is None
             time.sleep(1)
-            paint(folder / "2.png", 2)
             (folder / "1.png").unlink()
-            deadline = time.monotonic() + 60
-            while set(stored(run_folder, folder)) != {"2.png"} and time.monotonic() < deadline:
-                time.sleep(0.2)
-            assert set(stored(run_folder, folder)) == {"2.png"}
+            assert becomes("0.png", "2.png")
+            # More than half of the images gone at once is no deletion; what is new is found.
+            (folder / "0.png").unlink()
+            shutil.move(folder / "2.png", tmp_path / "2.png")
+            paint(folder / "4.png", 4)
+            assert becomes("0.png", "2.png", "4.png")
         finally:
             process.send_signal(signal.SIGINT)
             _, errors = process.communicate(timeout=60)
     assert "Traceback" not in errors
+    assert process.returncode == 0
+    assert "no longer watching" in errors and "--remove-missing" in errors

@@ -16,7 +16,7 @@ from cbir_tf import Run
 from cbir_tf.commands.cli import main
 from cbir_tf.data.decode import decode_image
 from cbir_tf.models import load_embedder
-from cbir_tf.retrieval.extraction import split_images
+from cbir_tf.retrieval.run_images import split_images
 
 pytestmark = pytest.mark.slow
 

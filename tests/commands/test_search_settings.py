@@ -196,7 +196,9 @@ def test_a_new_process_uses_the_saved_index_and_whitening(projected):
     assert there == here.ids[0].tolist()
 
 
-def test_a_growing_gallery_has_its_whitening_fitted_again(projected, tmp_path, caplog, fits):
+def test_whitening_is_of_the_runs_own_images_and_changes_with_them(
+    projected, tmp_path, caplog, fits
+):
     configure(projected, index="faiss")
     assert main(["calibrate", "--run", str(projected), "--false-match-rate", "0.2"]) == 0
     before = Retriever.open(projected)
@@ -210,9 +212,14 @@ def test_a_growing_gallery_has_its_whitening_fitted_again(projected, tmp_path, c
     fits.clear()
     extract(projected, "--images", str(folder))
     assert fits == [41]
+    after = Retriever.open(projected)
+    assert fits == [41]
+    assert after.gallery.whitening.digest == before.gallery.whitening.digest
+    assert after.gallery.calibration == before.gallery.calibration
+    with FeatureStore.open(projected / "features.db") as store:
+        store.remove([QUERY, *(f"{folder}/{number}.png" for number in range(5))])
     with caplog.at_level(logging.WARNING):
         after = Retriever.open(projected)
-    assert fits == [41]
     assert after.gallery.whitening.digest != before.gallery.whitening.digest
     mean, _ = naive_space(projected, 3)
     np.testing.assert_allclose(after.gallery.whitening.mean, mean, atol=1e-6)

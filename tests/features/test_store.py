@@ -290,3 +290,85 @@ def test_only_a_damaged_file_is_to_be_deleted(tmp_path):
     with pytest.raises(UserError, match="no feature store") as caught:
         FeatureStore.open(database)
     assert "delete" not in str(caught.value)
+
+
+VERSION_2 = """
+CREATE TABLE about (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE features (
+    id TEXT PRIMARY KEY,
+    path TEXT,              -- or address; null for images that are not files
+    label INTEGER NOT NULL, -- counts into about.class_names; -1 for unlabelled
+    split TEXT NOT NULL,
+    digest TEXT NOT NULL,   -- SHA-256 of the encoded image
+    metadata TEXT NOT NULL DEFAULT '{}', -- JSON object of text and numbers
+    vector BLOB NOT NULL    -- little-endian, of about.dtype
+) WITHOUT ROWID;
+CREATE INDEX described ON features (path, label, split, metadata); -- filters need not read vectors
+INSERT INTO about VALUES ('schema_version', '2'), ('model', 'model'), ('class_names', '["a"]'),
+    ('dtype', 'float32'), ('version', '');
+"""
+
+
+@pytest.mark.parametrize("is_read_only", [False, True])
+def test_a_store_of_the_second_version_tells_own_images_from_others(
+    tmp_path, monkeypatch, is_read_only
+):
+    path = tmp_path / "features.db"
+    ids = ["C:\\photos\\1.png", "a/1.png", "/photos/1.png", "s3://photos/1.png"]
+    with sqlite3.connect(path) as connection:
+        connection.executescript(VERSION_2)
+        rows = [
+            (id_, "test", f"d{id_}", vector.tobytes())
+            for id_, vector in zip(ids, np.eye(4, dtype=np.float32), strict=True)
+        ]
+        connection.executemany("INSERT INTO features VALUES (?, NULL, 0, ?, ?, '{}', ?)", rows)
+    connection.close()
+    content = path.read_bytes()
+    if is_read_only:
+        monkeypatch.setattr("cbir_tf.features.store_file.os.access", lambda *_: False)
+    for _ in range(2):
+        with FeatureStore.open(path) as store:
+            assert store.select(gallery="run").tolist() == ["a/1.png"]
+            assert store.select(["gallery=earlier"]).tolist() == sorted(set(ids) - {"a/1.png"})
+            assert len(store.embeddings()) == 4 and store.galleries() == []
+            assert store.vectors_of(["da/1.png"])["da/1.png"].tolist() == [0, 1, 0, 0]
+            if is_read_only:
+                with pytest.raises(UserError, match="check the permissions"):
+                    store.remove(["a/1.png"])
+    assert (path.read_bytes() == content) is is_read_only
+
+
+@given(
+    st.lists(st.text(st.characters(exclude_characters="\0"), max_size=4), unique=True, max_size=8)
+)
+def test_any_text_is_an_id_a_label_and_metadata(tmp_path_factory, texts):
+    """Also the surrogates that stand for the bytes of a file name that is not UTF-8."""
+    path = tmp_path_factory.mktemp("store") / "features.db"
+    images = [Record(text, None, 0, "", text, {"name": text}) for text in texts]
+    with FeatureStore.create(path, "model", ["a"]) as store:
+        store.write(images, np.arange(2 * len(texts)).reshape(-1, 2))
+    with FeatureStore.open(path) as store:
+        found = store.embeddings()
+        assert found.ids.tolist() == sorted(texts) == [each.id for each in store.records()]
+        for text, vector in zip(texts, np.arange(2 * len(texts)).reshape(-1, 2), strict=True):
+            assert found.vectors[found.ids.tolist().index(text)].tolist() == vector.tolist()
+            assert store.record(text) == images[texts.index(text)]
+        assert {each.id for each in store.records_of(texts)} == set(texts)
+        store.remove(texts)
+        assert not len(store.embeddings())
+
+
+def test_vectors_of_removed_images_are_known_by_content_until_removed_for_good(tmp_path):
+    with FeatureStore.create(tmp_path / "features.db", "model", ["a"]) as store:
+        store.write([record("1"), record("2")], np.eye(2))
+        store.remove(["1"], spare=True)
+        assert {
+            name: each.tolist() for name, each in store.vectors_of(["d1", "d2", "d3"]).items()
+        } == {
+            "d1": [1, 0],
+            "d2": [0, 1],
+        }
+        assert store.embeddings().ids.tolist() == ["2"]
+        store.write([record("1")], np.array([[1, 0]]))
+        store.remove(["1", "2"])
+        assert store.vectors_of(["d1", "d2"]) == {}

@@ -18,7 +18,7 @@ from cbir_tf.models import load_embedder
 from cbir_tf.publishing import export, export_report
 from cbir_tf.publishing.export import FORMATS, Format, Source
 from cbir_tf.publishing.export_report import _compare, export_all, format_exports
-from cbir_tf.retrieval.extraction import split_images
+from cbir_tf.retrieval.run_images import split_images
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (6, 2, 2, 3), dtype=np.uint8)
 VECTORS = np.random.default_rng(1).normal(size=(6, 16)).astype(np.float32)
