@@ -10,19 +10,24 @@ from cbir_tf import Embeddings, Gallery, QueryBatch, Run, UserError
 from cbir_tf.arguments import float_matrix, ranks, real_number, texts, whole_number
 from cbir_tf.evaluation import (
     average_precision,
+    bootstrap_intervals,
     confusion_matrix,
     evaluate,
     figures_to_r,
     map_at_r,
     ndcg,
+    nearest_centroid,
     per_query,
     precision_at_k,
+    read_levels,
     recall_at_k,
     score_rankings,
 )
+from cbir_tf.evaluation.trec import read_trec_run
 from cbir_tf.retrieval.calibration import Calibration
 from cbir_tf.retrieval.query_engine import QueryEngine
 from cbir_tf.search import load_index, make_index
+from cbir_tf.tuning import tune
 from cbir_tf.types import Results
 
 IMAGES = Embeddings(list("abcd"), [[1, 0], [4, 1], [0, 1], [1, 4]], [0, 0, 1, 1])
@@ -129,6 +134,12 @@ CALLS = {
     "confusion": lambda: confusion_matrix(
         Results([["a"]], [[0]]), IMAGES.take(slice(1)), IMAGES, "two"
     ),
+    "bootstrap": lambda: bootstrap_intervals(np.ones((3, 1)), "many"),
+    "centroids": lambda: nearest_centroid(np.eye(2)),
+    "levels": lambda: read_levels(5),
+    "trec": lambda: read_trec_run(None),
+    "save": lambda: INDEX.save(5),
+    "tune": lambda: tune({"data": {"source": "digits"}}, ["loss.margin=0.1..0.5"], trials="few"),
     "calibration": lambda: Calibration.measure(IMAGES, IMAGES, "cosine", "often"),
     "run": lambda: Run.open(None),
     "run number": lambda: Run.open(5),
@@ -148,6 +159,8 @@ CALLS = {
 def test_anything_else_is_one_user_error_of_one_line(name):
     if "faiss" in name or "recall" in name:
         pytest.importorskip("faiss")
+    if name == "tune":
+        pytest.importorskip("optuna")
     with pytest.raises(UserError) as error:
         CALLS[name]()
     message = str(error.value)

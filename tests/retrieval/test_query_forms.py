@@ -74,6 +74,7 @@ def test_where_is_one_condition_or_several_and_nothing_else(retriever):
     for where in (["label=blue"], ("label=blue",), np.array(["label=blue"])):
         assert retriever.search("red/00.jpg", 3, where).ids.tolist() == one
     assert retriever.select("label=blue").tolist() == retriever.select(["label=blue"]).tolist()
+    assert retriever.store.select("label=blue").tolist() == retriever.select("label=blue").tolist()
     assert retriever.search("red/00.jpg", 3, None).ids.shape == (1, 3)
     for where in (5, {"label": "blue"}, [5], b"label=blue", [["label=blue"]]):
         with pytest.raises(UserError, match="where"):

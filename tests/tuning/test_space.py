@@ -103,7 +103,7 @@ def test_a_plain_value_is_set_for_all_trials():
         (("seed=0..9",), ["measured by"]),
         (("data.split.validation=0.1..0.2",), ["measured by"]),
         (("evaluation.bootstrap=1..9",), ["no effect on training"]),
-        (("loss=triplet_hard|reconstruction",), ["val_loss", "val_recall@1", "training.monitor"]),
+        (("loss=triplet_hard|reconstruction",), ["val_loss", "val_map_at_r", "training.monitor"]),
         (("search.pca=8..64", "model.embedding_size=32..128"), ["search.pca"]),
     ],
 )
