@@ -125,13 +125,18 @@ def _failed(error: Exception) -> int:
         return 1
     if isinstance(error, OSError) and user_errno(error):
         return _fail(f"{error.filename or 'file'}: {(error.strerror or str(error)).lower()}")
+    if isinstance(error, UnicodeEncodeError) and "surrogates" in error.reason:
+        # How Python has the bytes of a file name that are not UTF-8, where another library refuses.
+        return _fail(f"{error.object[:200]}: not a name in UTF-8; rename the file or folder")
     raise error
 
 
 def _fail(message: str) -> int:
     from cbir_tf.storage.addresses import as_addresses
 
-    print(f"error: {as_addresses(' '.join(message.split()))}", file=sys.stderr)
+    line = f"error: {as_addresses(' '.join(message.split()))}"
+    # A caller's own standard error may refuse file names that are not UTF-8.
+    print(line.encode(errors="backslashreplace").decode(), file=sys.stderr)
     return 2
 
 

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ValidationError
+from yaml.reader import ReaderError
 
 from cbir_tf.errors import UserError, nearest
 
@@ -74,7 +75,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if values is None:
         return {}
     if not isinstance(values, dict):
-        raise UserError(f"{path}: expected 'key: value' lines, got a {type(values).__name__}")
+        raise UserError(
+            f"{path}: expected 'key: value' lines, got a {type(values).__name__}; correct it"
+        )
     return values
 
 
@@ -86,9 +89,13 @@ def apply_override(values: dict[str, Any], override: str) -> None:
     """
     key, equals, text = override.partition("=")
     if not equals or not key:
-        raise UserError(f"{override!r}: overrides are written section.key=value")
+        raise UserError(
+            f"{override!r}: not a setting; write section.key=value, as in loss.margin=0.1"
+        )
     try:
         value = yaml.safe_load(text)
+    except ReaderError:  # YAML has no way to write a file name that is not UTF-8
+        value = text
     except yaml.YAMLError:
         raise UserError(f"{override!r}: {text!r} is not a YAML value; quote it") from None
     *parents, last = key.split(".")

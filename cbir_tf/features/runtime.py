@@ -195,8 +195,11 @@ def _session(exported: Path, threads: int) -> Any:
     options.intra_op_num_threads = threads
     # Spinning threads would take processor time from the image decoder.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    name = str(exported)
     try:
-        return onnxruntime.InferenceSession(exported, options, providers=["CPUExecutionProvider"])
+        # It takes no file name that is not UTF-8.
+        source = name if name.encode(errors="ignore").decode() == name else exported.read_bytes()
+        return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
     except Exception:  # a damaged file can raise anything; the model is exported again
         return None
 
