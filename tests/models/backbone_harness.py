@@ -53,6 +53,7 @@ class Case:
         image_size: for a backbone that is built for one size.
         reached: share of the trained variables that change in two steps from random weights;
             small where gradients vanish behind frozen batch norms without statistics.
+        large: there are no options for a small one, so that some tests take a short cut.
     """
 
     backbone: str
@@ -62,6 +63,7 @@ class Case:
     impossible: Mapping[str, Any] = field(default_factory=dict)
     image_size: Size = (224, 224)
     reached: float = 0.9
+    large: bool = False
 
 
 class BackboneHarness:
@@ -102,7 +104,10 @@ class BackboneHarness:
             assert (vectors[0] != vectors[1]).any()
 
     @pytest.mark.slow
-    def test_the_default_network_has_the_documented_number_of_parameters(self):
+    def test_the_default_network_has_the_documented_number_of_parameters(self, embedder):
+        if not self.case.options:
+            assert embedder.get_layer("backbone").count_params() == self.case.parameters
+            return
         model = BACKBONES[self.case.backbone].build(name="backbone", **self.default_arguments())
         assert model.count_params() == self.case.parameters
 
@@ -123,8 +128,7 @@ class BackboneHarness:
             assert option in str(error.value)
             assert "\n" not in str(error.value)
 
-    def test_the_preprocessing_is_inside_the_model(self):
-        embedder = self.built(embedding_size=None, normalize=False)
+    def test_the_preprocessing_is_inside_the_model(self, embedder):
         assert embedder.inputs[0].dtype == "uint8"
         pixels = self.largest()
         prepared = PREPARED[BACKBONES[self.case.backbone].preprocessing](pixels)
@@ -132,27 +136,29 @@ class BackboneHarness:
         features = np.asarray(backbone(prepared.astype(np.float32), training=False))
         expected = features.mean(axis=(1, 2))
         tolerance = 1e-4 * max(1.0, np.abs(expected).max())
-        np.testing.assert_allclose(embedder.predict_on_batch(pixels), expected, atol=tolerance)
+        pooled = keras.Model(embedder.input, embedder.get_layer("pooling").output)
+        np.testing.assert_allclose(pooled(pixels, training=False), expected, atol=tolerance)
 
     def test_saved_and_read_again_it_gives_the_same_bits(self, embedder, tmp_path: Path):
         embedder.save(tmp_path / "model.keras")
         again = load_embedder(tmp_path / "model.keras")
         pixels = self.largest()
-        expected = embedder.predict(pixels, verbose=0)
-        assert np.array_equal(again.predict(pixels, verbose=0), expected)
+        expected = embedder.predict_on_batch(pixels)
         assert np.array_equal(again.predict_on_batch(pixels), expected)
+        if not self.case.large:
+            assert np.array_equal(again.predict(pixels, verbose=0), expected)
 
-    @pytest.mark.parametrize("name", ["mixed_bfloat16", "mixed_float16"])
-    def test_a_mixed_policy_computes_in_half_and_gives_float32(self, embedder, policy, name):
-        policy(name)
-        half = self.built()
-        half.set_weights(embedder.get_weights())
-        computed = {each.compute_dtype for each in half.get_layer("backbone").layers}
-        assert name.removeprefix("mixed_") in computed
-        assert {each.dtype for each in half.trainable_variables} == {"float32"}
-        vectors = half.predict_on_batch(self.largest())
-        assert vectors.dtype == np.float32
-        assert np.isfinite(vectors).all()
+    def test_a_mixed_policy_computes_in_half_and_gives_float32(self, embedder, policy):
+        # float16 has the smaller range, in which a large network may overflow.
+        for name in ["float16"] if self.case.large else ["float16", "bfloat16"]:
+            policy(f"mixed_{name}")
+            half = self.built()
+            half.set_weights(embedder.get_weights())
+            assert name in {each.compute_dtype for each in half.get_layer("backbone").layers}
+            assert {each.dtype for each in half.trainable_variables} == {"float32"}
+            vectors = half.predict_on_batch(self.largest())
+            assert vectors.dtype == np.float32
+            assert np.isfinite(vectors).all()
 
     def test_a_training_step_changes_all_but_the_frozen_batch_norms(self):
         embedder = self.built(batch_norm="frozen")

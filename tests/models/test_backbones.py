@@ -38,17 +38,21 @@ class TestMiniDenseNet(BackboneHarness):
 
 @pytest.mark.slow
 class TestResNet18(BackboneHarness):
-    case = Case("resnet18", {(64, 64): (2, 2, 512), (96, 72): (3, 3, 512)}, 11_186_112)
+    case = Case("resnet18", {(64, 64): (2, 2, 512), (96, 72): (3, 3, 512)}, 11_186_112, large=True)
 
 
 @pytest.mark.slow
 class TestResNeXt50(BackboneHarness):
-    case = Case("resnext50_32x4d", {(64, 64): (2, 2, 2048), (96, 72): (3, 3, 2048)}, 23_048_128)
+    case = Case(
+        "resnext50_32x4d", {(64, 64): (2, 2, 2048), (96, 72): (3, 3, 2048)}, 23_048_128, large=True
+    )
 
 
 @pytest.mark.slow
 class TestBiT(BackboneHarness):
-    case = Case("bit_m_r50x1", {(64, 64): (2, 2, 2048), (96, 72): (3, 3, 2048)}, 23_500_352)
+    case = Case(
+        "bit_m_r50x1", {(64, 64): (2, 2, 2048), (96, 72): (3, 3, 2048)}, 23_500_352, large=True
+    )
 
 
 @pytest.mark.slow
@@ -92,31 +96,44 @@ class TestMobileNetV3(BackboneHarness):
 
 @pytest.mark.slow
 class TestVgg16(BackboneHarness):
-    case = Case("vgg16", {(64, 64): (2, 2, 512), (96, 72): (3, 2, 512)}, 14_714_688)
+    case = Case("vgg16", {(64, 64): (2, 2, 512), (96, 72): (3, 2, 512)}, 14_714_688, large=True)
 
 
 @pytest.mark.slow
 class TestResNet50(BackboneHarness):
-    case = Case("resnet50", {(64, 64): (2, 2, 2048), (96, 72): (3, 3, 2048)}, 23_587_712)
+    case = Case(
+        "resnet50", {(64, 64): (2, 2, 2048), (96, 72): (3, 3, 2048)}, 23_587_712, large=True
+    )
 
 
 @pytest.mark.slow
 class TestDenseNet121(BackboneHarness):
-    case = Case("densenet121", {(64, 64): (2, 2, 1024), (96, 72): (3, 2, 1024)}, 7_037_504)
+    case = Case(
+        "densenet121", {(64, 64): (2, 2, 1024), (96, 72): (3, 2, 1024)}, 7_037_504, large=True
+    )
 
 
 @pytest.mark.slow
 class TestEfficientNet(BackboneHarness):
-    case = Case("efficientnet_b0", {(64, 64): (2, 2, 1280), (96, 72): (3, 2, 1280)}, 4_049_564)
+    case = Case(
+        "efficientnet_b0", {(64, 64): (2, 2, 1280), (96, 72): (3, 2, 1280)}, 4_049_564, large=True
+    )
 
 
 class TestEfficientNetLite(BackboneHarness):
-    case = Case("efficientnet_lite0", {(64, 64): (2, 2, 1280), (96, 72): (3, 3, 1280)}, 3_413_024)
+    case = Case(
+        "efficientnet_lite0",
+        {(64, 64): (2, 2, 1280), (96, 72): (3, 3, 1280)},
+        3_413_024,
+        large=True,
+    )
 
 
 @pytest.mark.slow
 class TestConvNeXt(BackboneHarness):
-    case = Case("convnext_tiny", {(64, 64): (2, 2, 768), (96, 72): (3, 2, 768)}, 27_820_128)
+    case = Case(
+        "convnext_tiny", {(64, 64): (2, 2, 768), (96, 72): (3, 2, 768)}, 27_820_128, large=True
+    )
 
 
 # Transformers resize images to one size, and so give maps of one shape.
