@@ -42,7 +42,7 @@ def main(arguments: argparse.Namespace) -> None:
     from cbir_tf.retrieval.retriever import Retriever
 
     if arguments.k < 1 or not 0 < arguments.share <= 1:
-        raise UserError("-k must be 1 or more, and --share above 0 and at most 1")
+        raise UserError("-k must be 1 or more, and --share above 0 and at most 1; correct them")
     with Retriever(trained_run(arguments.run)) as retriever:
         found = inspect_labels(retriever, arguments.k, arguments.share)
         page = arguments.page or retriever.run.plots / "inspection.html"

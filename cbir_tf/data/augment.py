@@ -65,12 +65,12 @@ def random_crop(image: tf.Tensor, step: config_data.RandomCrop, seed: tf.Tensor)
     if border >= min(height, width):
         raise UserError(
             f"data.augmentation: random_crop: padding {border} must be smaller than the image, "
-            f"{height} x {width} (data.image_size)"
+            f"{height} x {width} (data.image_size); lower it"
         )
     if crop_height > height + 2 * border or crop_width > width + 2 * border:
         raise UserError(
             f"data.augmentation: random_crop: size {step.size} is larger than the padded image, "
-            f"{height + 2 * border} x {width + 2 * border}"
+            f"{height + 2 * border} x {width + 2 * border}; lower it"
         )
     draws = _uniform(2, seed)
     top = _position(draws[0], height + 2 * border - crop_height) - border

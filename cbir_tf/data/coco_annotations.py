@@ -184,14 +184,14 @@ def _value(item: dict[str, Any], key: str, kind: type | UnionType, where: str) -
     value = item.get(key)
     if not isinstance(value, kind) or isinstance(value, bool):
         but = f", but {repr(value)[:80]}" if key in item else ""
-        raise UserError(f"{where}: has no {key}{but}")
+        raise UserError(f"{where}: has no {key}{but}; add it")
     if isinstance(value, str) and (not value.strip() or "\0" in value or not is_unicode(value)):
-        raise UserError(f"{where}: {key} should be text, is {value[:80]!r}")
+        raise UserError(f"{where}: {key} should be text, is {value[:80]!r}; correct it")
     return value
 
 
 def _area(item: dict[str, Any], where: str) -> float:
     area = item.get("area") or 0
     if not isinstance(area, (int, float)) or not 0 <= area < _LARGEST_AREA:
-        raise UserError(f"{where}: area should be a number of pixels, is {area!r}")
+        raise UserError(f"{where}: area should be a number of pixels, is {area!r}; correct it")
     return float(area)

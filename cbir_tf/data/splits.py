@@ -191,11 +191,15 @@ def _sizes(split: Split, available: int, what: str) -> tuple[int, int, int]:
         for name, each in zip(SPLITS, asked, strict=True)
     )
     if split.train is None and split.test is None:
-        raise UserError(f"data.split: {text}: only one can be null, that is, take what is left")
+        raise UserError(
+            f"data.split: {text}: only one can be null, that is, take what is left; set the other"
+        )
     wanted = [each * available if isinstance(each, float) else each for each in asked]
     left = available - sum(each for each in wanted if each is not None)
     if left < -1e-6:
-        raise UserError(f"data.split: {text} is more than the {available} labelled {what}")
+        raise UserError(
+            f"data.split: {text} is more than the {available} labelled {what}; lower them"
+        )
     left = max(left, 0)
     exact = np.array([left if each is None else each for each in wanted], dtype=float)
     unused = max(available - exact.sum(), 0)

@@ -108,7 +108,8 @@ def read_levels(path: str | Path) -> dict[str, dict[str, str]]:
         raise UserError(f"{path}: could not be read ({error}); check the file") from None
     if len(header) < 2 or len(set(header)) < len(header) or not rows:
         raise UserError(
-            f"{path}: expected a line such as class,super-category and a line for each class"
+            f"{path}: expected a line such as class,super-category and a line for each class; "
+            "correct it"
         )
     levels: dict[str, dict[str, str]] = {level: {} for level in header[1:]}
     for row in rows:

@@ -153,7 +153,7 @@ def _read(
         except (ValueError, IndexError):
             raise UserError(
                 f"{path} line {number}: expected {len(form.split())} fields, {form!r}, got "
-                f"{line.strip()[:80]!r}"
+                f"{line.strip()[:80]!r}; correct the line"
             ) from None
         of_query = values.setdefault(query, {})
         if item in of_query:

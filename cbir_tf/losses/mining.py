@@ -55,10 +55,14 @@ def labelled_pairs(
     labels = comparable_labels(y_true)
     embeddings = precise(y_pred)
     if len(embeddings.shape) != 2:
-        raise UserError(f"y_pred: embeddings must be (N, D), got {tuple(embeddings.shape)}")
+        raise UserError(
+            f"y_pred: embeddings must be (N, D), got {tuple(embeddings.shape)}; flatten them"
+        )
     lengths = (labels.shape[0], embeddings.shape[0])
     if None not in lengths and lengths[0] != lengths[1]:
-        raise UserError(f"y_true: {lengths[0]} labels for {lengths[1]} embeddings in y_pred")
+        raise UserError(
+            f"y_true: {lengths[0]} labels for {lengths[1]} embeddings in y_pred; give one for each"
+        )
     number = ops.arange(ops.shape(embeddings)[0])
     same = labels[:, None] == labels
     positive = same & (number[:, None] != number)

@@ -129,11 +129,14 @@ def _own_and_similarities(y_true: Tensor, y_pred: Tensor) -> tuple[Tensor, Tenso
     labels, similarities = ops.cast(flat_labels(y_true), "int32"), precise(y_pred)
     if len(similarities.shape) != 2:
         raise UserError(
-            f"y_pred: similarities to proxies must be (N, C), got {tuple(similarities.shape)}"
+            f"y_pred: similarities to proxies must be (N, C), got {tuple(similarities.shape)}; "
+            "reshape them"
         )
     lengths = (labels.shape[0], similarities.shape[0])
     if None not in lengths and lengths[0] != lengths[1]:
-        raise UserError(f"y_true: {lengths[0]} labels for {lengths[1]} samples in y_pred")
+        raise UserError(
+            f"y_true: {lengths[0]} labels for {lengths[1]} samples in y_pred; give one for each"
+        )
     classes = ops.arange(ops.shape(similarities)[1], dtype="int32")
     return labels[:, None] == classes, similarities
 

@@ -85,7 +85,10 @@ def _after(layer: keras.Layer, shares: np.ndarray) -> tuple[np.ndarray, bool]:
         shift = np.asarray(layer.beta) - np.asarray(layer.moving_mean) * scale
         return shares * scale + shift / count, True
     if not isinstance(layer, keras.layers.Dense):
-        raise UserError(f"attribution: no rule for the layer {layer.name!r} of the head")
+        raise UserError(
+            f"attribution: no rule for the layer {layer.name!r} of the head; use a head of dense "
+            "layers"
+        )
     shares = shares @ np.asarray(layer.kernel, np.float64) + np.asarray(layer.bias) / count
     if layer.activation is keras.activations.linear:
         return shares, True

@@ -95,12 +95,14 @@ def _load_head(embedder: keras.Model, model: config_model.Model, source: str) ->
     if load_head_weights(embedder, file):
         logger.info("model.weights: backbone and head loaded from %s", model.weights)
     elif model.hidden or model.embedding_size is not None:
+        wanted = [f"model.hidden {list(model.hidden)}"] if model.hidden else []
+        if model.embedding_size is not None:
+            wanted.append(f"model.embedding_size {model.embedding_size}")
         logger.info(
-            "model.weights: backbone loaded from %s; the head starts random, as the file has none "
-            "with model.hidden %s and model.embedding_size %s",
+            "model.weights: backbone loaded from %s; its head does not fit %s, so the head starts "
+            "untrained",
             model.weights,
-            list(model.hidden),
-            model.embedding_size,
+            " and ".join(wanted),
         )
 
 

@@ -70,8 +70,8 @@ def _read(path: Path) -> Mapping[str, np.ndarray]:
         return read_state_dict(path)
     if path.suffix != ".safetensors":
         raise UserError(
-            f"{path}: weights of this backbone are read from .safetensors, .pth, .weights.h5, .h5 "
-            "and .keras files"
+            f"{path}: not a file of weights of this backbone; give a .safetensors, .pth, "
+            ".weights.h5, .h5 or .keras file"
         )
     try:
         from safetensors import SafetensorError

@@ -54,7 +54,10 @@ def load_weights_file(model: keras.Model, source: str) -> None:
             "or null"
         )
     if not is_weights_file(source):
-        raise UserError(f"{path}: weights are read from .weights.h5, .h5 and .keras files")
+        raise UserError(
+            f"{path}: not a file of weights of this backbone; give a .weights.h5, .h5 or "
+            ".keras file"
+        )
     with _reading(path) as file:
         keras_2 = _keras_2_group(file)
         stored = _keras_3_layers(file) if keras_2 is None else _keras_2_layers(keras_2, model)
@@ -121,7 +124,8 @@ def load_imagenet(
         address = re.search(r"https?://\S+/([^/\s]+\.h5)", reason)
         if address is None and isinstance(error, ValueError):
             raise UserError(
-                f"{name}: none are published for model.options {dict(options)}: {reason}"
+                f"{name}: none are published for model.options {dict(options)} ({reason}); change "
+                "them"
             ) from error
         remedy = _remedy(address[1] if address else "the file")
         raise UserError(f"{name}: could not be downloaded ({reason}); {remedy}") from error

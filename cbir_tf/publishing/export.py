@@ -91,7 +91,10 @@ def export(source: Source, name: str, to: Path) -> tuple[Path, Encoder]:
     except (UserError, OSError):
         raise
     except Exception as error:  # whatever a converter raises of an operation it does not know
-        raise UserError(f"{path}: could not be converted: {first_line(error)}") from error
+        raise UserError(
+            f"{path}: could not be converted ({first_line(error)}); leave this format out with "
+            "--format"
+        ) from error
 
 
 @contextmanager

@@ -75,7 +75,7 @@ def export_run(run: Run, formats: Sequence[str], to: Path) -> list[Exported]:
         UserError: as `export_all`, or the run has descriptors.
     """
     if run.config.descriptors:
-        raise UserError(f"{run.folder}: has descriptors, not a model to export")
+        raise UserError(f"{run.folder}: has descriptors, not a model to export; train an embedding")
     calibration, checked = split_images(run, "train"), split_images(run, "validation")
     return export_all(run, calibration, checked, formats, to)
 

@@ -22,10 +22,7 @@ def format_releases(registry: Registry) -> str:
         UserError: there are none.
     """
     if not registry.entries:
-        raise UserError(
-            f"{registry.file}: lists no releases; name another registry with --registry or "
-            "CBIR_TF_REGISTRY, or publish one"
-        )
+        raise UserError(registry.why_empty())
     rows = [
         (
             str(each.reference),

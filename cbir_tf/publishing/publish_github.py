@@ -128,4 +128,6 @@ def _reporting(to: str) -> Iterator[None]:
             remedy = "; check the repository's name, and that GITHUB_TOKEN may see it"
         raise UserError(f"{to}: GitHub answers {error.status}: {said}{remedy}") from error
     except RequestException as error:
-        raise UserError(f"{to}: GitHub cannot be reached: {first_line(error)}") from error
+        raise UserError(
+            f"{to}: GitHub could not be reached ({first_line(error)}); check the network"
+        ) from error

@@ -102,9 +102,9 @@ def _check_labels(file: Path) -> None:
     try:
         labels = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise UserError(f"{file}: damaged: {first_line(error)}") from None
+        raise UserError(f"{file}: damaged ({first_line(error)}); fetch the release again") from None
     if not isinstance(labels, list) or not all(isinstance(each, str) for each in labels):
-        raise UserError(f"{file}: damaged: expected a list of names")
+        raise UserError(f"{file}: damaged: expected a list of names; fetch the release again")
 
 
 def _load_weights(embedder: keras.Model, file: Path) -> None:
@@ -114,7 +114,9 @@ def _load_weights(embedder: keras.Model, file: Path) -> None:
     try:
         embedder.load_weights(file)
     except Exception as error:  # Keras and h5py raise errors of many types
-        raise UserError(f"{file}: does not fit {EMBEDDER}: {first_line(error)}") from error
+        raise UserError(
+            f"{file}: does not fit {EMBEDDER} ({first_line(error)}); fetch the release again"
+        ) from error
 
 
 def _embed_with_onnx(file: Path, size: tuple[int, int]) -> np.ndarray | None:
@@ -130,4 +132,7 @@ def _embed_with_onnx(file: Path, size: tuple[int, int]) -> np.ndarray | None:
         vectors: np.ndarray = session.run(None, {session.get_inputs()[0].name: pixels})[0]
         return np.asarray(vectors[0])
     except Exception as error:  # ONNX Runtime has its own types
-        raise UserError(f"{file}: could not be run: {first_line(error)}") from error
+        raise UserError(
+            f"{file}: could not be run ({first_line(error)}); update onnxruntime, or fetch "
+            "the release again"
+        ) from error

@@ -47,7 +47,7 @@ def fetch(reference: Reference, registry: Path | None = None) -> Path:
     try:
         check_files(folder, entry.sha256)
     except UserError as error:
-        raise UserError(f"{error}: delete the folder first") from None
+        raise UserError(f"{error}; delete the folder, then repeat the command") from None
     return folder
 
 
@@ -113,7 +113,9 @@ def _copy(folder: Path, name: str, to: Path) -> None:
     try:
         shutil.copyfile(folder / name, to)
     except FileNotFoundError:
-        raise UserError(f"{address_of(folder)}: not a release: {name} is missing") from None
+        raise UserError(
+            f"{address_of(folder)}: not a release: {name} is missing; check the address"
+        ) from None
 
 
 def _download(address: str, name: str, to: Path) -> None:
@@ -124,7 +126,9 @@ def _download(address: str, name: str, to: Path) -> None:
     try:
         pooch.HTTPDownloader(chunk_size=CHUNK, timeout=TIMEOUT)(url, to, None)
     except requests.HTTPError as error:
-        raise UserError(f"{url}: could not be downloaded: {first_line(error)}") from error
+        raise UserError(
+            f"{url}: could not be downloaded ({first_line(error)}); repeat the command"
+        ) from error
     except requests.RequestException as error:
         raise UserError(
             f"{url}: could not be downloaded: {first_line(error)}; check the network"
@@ -148,6 +152,8 @@ def _from_hub(address: str, name: str, to: Path) -> None:
             )
         except Exception as error:  # of its HTTP client, which changes by release
             raise UserError(
-                f"{address}: {name} could not be downloaded: {first_line(error)}"
+                f"{address}: {name} could not be downloaded ({first_line(error)}); check the "
+                "address "
+                "and the network"
             ) from error
         os.replace(file, to)

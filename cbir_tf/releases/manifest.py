@@ -42,7 +42,9 @@ def read_manifest(file: Path, where: str | Path) -> dict[str, str]:
     except FileNotFoundError:
         raise UserError(f"{where}: not a release: {MANIFEST} is missing; check the place") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{where}: {MANIFEST} could not be read: {error}") from None
+        raise UserError(
+            f"{where}: {MANIFEST} could not be read ({error}); check its permissions"
+        ) from None
     matches = [_LINE.fullmatch(line) for line in lines[: MOST_FILES + 1]]
     digests = {match[2]: match[1] for match in matches if match}
     if not 0 < len(digests) == len(lines) <= MOST_FILES or MANIFEST in digests:

@@ -22,7 +22,7 @@ from pydantic import Field, ValidationError, model_validator
 from cbir_tf.config.parsing import explain, read_yaml
 from cbir_tf.config.section import Section
 from cbir_tf.errors import UserError, nearest
-from cbir_tf.storage.addresses import is_mirrored, path_of
+from cbir_tf.storage.addresses import address_of, is_mirrored, path_of
 from cbir_tf.storage.files import write_text
 from cbir_tf.storage.remote import local, send
 
@@ -167,10 +167,7 @@ class Registry:
         if entry is not None:
             return entry
         if not self.entries:
-            raise UserError(
-                f"{PREFIX}{reference}: {self.file} lists no releases; name another registry file "
-                "with --registry or CBIR_TF_REGISTRY"
-            )
+            raise UserError(f"{PREFIX}{reference}: {self.why_empty()}")
         names = sorted({each.name for each in self.entries})
         if reference.name not in names:
             hint = nearest(reference.name, names)
@@ -179,6 +176,14 @@ class Registry:
         raise UserError(
             f"{PREFIX}{reference}: {reference.name} has no version {reference.version}; "
             f"{nearest(reference.version, versions)}"
+        )
+
+    def why_empty(self) -> str:
+        """Why there is no release to choose from, and where others may be."""
+        lacks = "lists no releases" if self.file.exists() else "no such registry file"
+        return (
+            f"{address_of(self.file)}: {lacks}; name another with --registry FILE or "
+            "CBIR_TF_REGISTRY, or publish a release to it"
         )
 
     def check_free(self, entry: Entry) -> None:

@@ -83,7 +83,9 @@ class Calibration:
         """
         rate = real_number(rate, "false-match rate")
         if not 0 < rate < 1:
-            raise UserError(f"false-match rate {rate}: must be above 0 and below 1")
+            raise UserError(
+                f"false-match rate {rate}: must be above 0 and below 1, as in 0.05; correct it"
+            )
         nearest = np.sort(nearest_of_other_classes(queries, gallery, metric))
         rank = math.floor(rate * (len(nearest) + 1))
         if rank < 1:

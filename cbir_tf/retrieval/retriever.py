@@ -254,7 +254,7 @@ class Retriever:
         """
         record = self.store.record(id_)
         if record is None:
-            raise UserError(f"{id_!r} is not in {self.run.features}")
+            raise UserError(f"{id_!r} is not in {self.run.features}; give the id of a stored image")
         return record
 
     def label(self, id_: str) -> str | None:

@@ -49,7 +49,7 @@ class AnnoyBackEnd:
     def __init__(self, trees: int | None = None, recall: float = 0.99, seed: int = 0) -> None:
         _import_annoy()
         if trees is not None and trees < 1:
-            raise UserError(f"annoy: trees={trees}: must be 1 or more")
+            raise UserError(f"annoy: trees={trees}: must be 1 or more; correct it")
         check_recall(recall)
         self.trees, self.recall, self.seed = trees, recall, seed
         self.reached = 1.0

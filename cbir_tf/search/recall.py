@@ -94,7 +94,7 @@ def check_recall(recall: float) -> None:
         UserError: it is not in (0, 1].
     """
     if not 0 < real_number(recall, "recall") <= 1:
-        raise UserError(f"recall={recall}: must be above 0 and at most 1")
+        raise UserError(f"recall={recall}: must be above 0 and at most 1; correct it")
 
 
 def efforts(most: int) -> Iterator[int]:

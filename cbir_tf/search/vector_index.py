@@ -168,7 +168,10 @@ class GalleryIndex:
             if len(self):
                 self.back_end.save(folder)
         except OSError as error:
-            raise UserError(f"{folder}: cannot be written ({error.strerror or error})") from None
+            raise UserError(
+                f"{folder}: cannot be written ({error.strerror or error}); free some space or "
+                "check its permissions"
+            ) from None
         Manifest.of(self.back_end, self.metric, self._gallery, folder).write(folder)
 
     def load(self, folder: str | Path, embeddings: Embeddings, settings: dict[str, Any]) -> None:

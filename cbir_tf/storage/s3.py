@@ -22,7 +22,9 @@ def connect(path: Path) -> Any:
         try:
             system.connect()
         except ValueError as error:  # the endpoint is not a URL
-            raise UserError(f"{address_of(path)}: {first_line(error)}") from error
+            raise UserError(
+                f"{address_of(path)}: {first_line(error)}; check AWS_ENDPOINT_URL"
+            ) from error
     return system
 
 
@@ -41,11 +43,15 @@ def reporting(path: Path) -> Iterator[None]:
     except OSError as error:  # s3fs makes one of each answer of S3
         if not isinstance(error.__cause__, aws.ClientError):
             raise
-        reason = f"refused by S3: {first_line(error.__cause__)}"
+        reason = f"refused by S3 ({first_line(error.__cause__)}); repeat the command later"
         if isinstance(error, PermissionError):
             reason = f"access denied ({first_line(error)}); check the permissions and credentials"
         elif isinstance(error, FileNotFoundError):
             bucket, _, key = key_of(path).partition("/")
             lost = error.__cause__.response["Error"]["Code"] == "NoSuchBucket" or not key
-            reason = f"no bucket {bucket!r}; check its name" if lost else "no longer there"
+            reason = (
+                f"no bucket {bucket!r}; check its name"
+                if lost
+                else "no longer there; check the address"
+            )
         raise UserError(f"{address_of(path)}: {reason}") from error

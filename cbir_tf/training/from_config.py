@@ -176,7 +176,9 @@ def _folder(run: str | Path | None, config: Config) -> Path:
         return Path("runs") / config.name
     folder = path_of(run)
     if isinstance(run, str) and is_mirrored(folder):
-        raise UserError(f"{run}: a run on S3 is trained by the command, cbir train --run {run}")
+        raise UserError(
+            f"{run}: train() writes to a local folder; for S3 use cbir train --run {run}"
+        )
     return folder
 
 

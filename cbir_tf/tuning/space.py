@@ -202,9 +202,11 @@ def _range(key: str, low: str, high: str, rest: str, load: Load) -> Range:
         )
     start, end = Fraction(low), Fraction(high)
     if start >= end:
-        raise UserError(f"{where!r}: the range should start below its end")
+        raise UserError(f"{where!r}: the range should start below its end; swap them")
     if log and start <= 0:
-        raise UserError(f"{where!r}: a range with log should start above 0")
+        raise UserError(
+            f"{where!r}: a range with log should start above 0; raise its start, or leave out log"
+        )
     for each in (low, high):
         load([f"{key}={each}"])
     integral = start.denominator == end.denominator == 1
@@ -219,7 +221,7 @@ def _range(key: str, low: str, high: str, rest: str, load: Load) -> Range:
 def _check_step(where: str, start: Fraction, end: Fraction, step: Fraction, whole: bool) -> None:
     if step <= 0 or (whole and step.denominator > 1):
         kind = "a whole number above 0" if whole else "above 0"
-        raise UserError(f"{where!r}: the step should be {kind}")
+        raise UserError(f"{where!r}: the step should be {kind}; correct it")
     if (end - start) % step:
         last = float(start + (end - start) // step * step)
         raise UserError(f"{where!r}: the steps miss the end of the range; end it at {last:g}")

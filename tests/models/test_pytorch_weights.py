@@ -172,9 +172,7 @@ def test_a_missing_file_a_folder_and_another_format_are_refused(model, tmp_path)
     for source in (absent, tmp_path):
         assert f"no file '{source}'; give the path of a .safetensors" in refusal(model, source)
     (tmp_path / "model.onnx").write_bytes(b"onnx")
-    assert "are read from .safetensors, .pth, .weights.h5" in refusal(
-        model, tmp_path / "model.onnx"
-    )
+    assert "give a .safetensors, .pth, .weights.h5" in refusal(model, tmp_path / "model.onnx")
 
 
 def test_without_safetensors_the_install_is_named(model, file, monkeypatch):

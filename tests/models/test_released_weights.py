@@ -15,6 +15,7 @@ from cbir_tf.config import model as config_model
 from cbir_tf.errors import UserError
 from cbir_tf.models import build_embedder, load_embedder
 from cbir_tf.models.golden import TOLERANCES, Golden
+from cbir_tf.progress import logger
 from cbir_tf.releases.golden_image import golden_image
 from cbir_tf.releases.manifest import MANIFEST, write_manifest
 from cbir_tf.releases.registry import Entry, Registry
@@ -60,9 +61,14 @@ def test_the_embedder_is_the_released_one_head_included(release):
     np.testing.assert_array_equal(built.predict_on_batch(PIXELS), expected)
 
 
-def test_with_another_head_only_the_backbone_is(release):
+def test_with_another_head_only_the_backbone_is(release, caplog):
     seal(release)
+    logger.addHandler(caplog.handler)
     built = build_embedder(model(hidden=(16,)), seed=1)
+    logger.removeHandler(caplog.handler)
+    # What does not fit is named by what was asked for.
+    assert "model.hidden [16] and model.embedding_size 64" in caplog.text
+    assert "untrained" in caplog.text
     other = build_embedder(model(hidden=(16,), weights=None), seed=1)
     released = load_embedder(DIGITS / "model.keras").get_layer("backbone").get_weights()
     for one, expected in zip(built.get_layer("backbone").get_weights(), released, strict=True):

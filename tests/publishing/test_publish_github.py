@@ -200,5 +200,5 @@ def test_mistakes_are_a_one_line_error(github, shelf, empty, monkeypatch):
         publish(shelf.folder, "github:me/weights", empty)
     monkeypatch.setenv("GITHUB_TOKEN", "a-token")
     monkeypatch.setenv("GITHUB_API_URL", "http://127.0.0.1:9")
-    with pytest.raises(UserError, match="GitHub cannot be reached"):
+    with pytest.raises(UserError, match="GitHub could not be reached"):
         publish(shelf.folder, "github:me/weights", empty)

@@ -74,7 +74,10 @@ def test_releases_are_listed_in_their_order_and_an_entry_reads_back(tmp_path):
 
 def test_a_misspelt_release_gets_the_nearest_name(tmp_path):
     file = tmp_path / "registry.yaml"
-    with pytest.raises(UserError, match="lists no releases"):
+    with pytest.raises(UserError, match=r"registry\.yaml: no such registry file.*--registry"):
+        Registry.load(file).find(Reference("digits", "1.0.0"))
+    file.write_text("releases: []\n")
+    with pytest.raises(UserError, match=r"registry\.yaml: lists no releases.*--registry"):
         Registry.load(file).find(Reference("digits", "1.0.0"))
     Registry.load(file).add(entry("digits", "1.0.0"))
     Registry.load(file).add(entry("flowers", "1.0.0"))
