@@ -14,9 +14,8 @@ from cbir_tf.config.server import Server
 from cbir_tf.errors import UserError
 from cbir_tf.retrieval.opening import trained_run
 from cbir_tf.run import Run
+from cbir_tf.server.key import KEY, key_of_environment
 from cbir_tf.startup import import_tensorflow
-
-KEY = "CBIR_TF_API_KEY"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -46,6 +45,7 @@ def main(arguments: argparse.Namespace) -> None:
     # Spinning OpenMP threads would take processor time from the encoder; OpenMP reads the variable
     # once, when scikit-learn or FAISS is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    key = key_of_environment()
     run = trained_run(arguments.run)
     config = _config(run, arguments.overrides)
     try:
@@ -59,7 +59,7 @@ def main(arguments: argparse.Namespace) -> None:
         import_tensorflow()
     changes = nullcontext() if config.server.read_only else alone(run)
     with changes, listen(arguments.host, arguments.port) as socket:
-        serve(run, config, socket, os.environ.get(KEY) or None)
+        serve(run, config, socket, key)
 
 
 def _config(run: Run, overrides: list[str]) -> Config:
