@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import struct
 from pathlib import Path
 from urllib.parse import urljoin
 
 import pytest
+from PIL import Image
 
 from cbir_tf.commands.cli import main
 from cbir_tf.config.server import Server
@@ -65,6 +68,17 @@ def test_what_is_accepted_is_found_again(serving, run_folder, picture):
             assert [each["id"] for each in found.json()["neighbours"]] == [added.json()["id"]]
     about = json.loads(next((run_folder / "added").glob("*.json")).read_text(encoding="utf-8"))
     assert about["metadata"] == metadata  # to the last digit
+
+
+@pytest.mark.parametrize("address", ["/search", "/images"])
+def test_a_picture_that_takes_too_much_memory_is_413(client, address):
+    small = io.BytesIO()
+    Image.new("RGB", (16, 16), "red").save(small, "WEBP", lossless=True)
+    content = bytearray(small.getvalue())  # of 40 bytes, in which the size stands apart
+    (bits,) = struct.unpack_from("<I", content, 21)
+    struct.pack_into("<I", content, 21, bits >> 28 << 28 | 6999 << 14 | 6999)
+    answer = client.post(address, files={"file": bytes(content)})
+    assert answer.status_code == 413 and "MB of memory" in answer.json()["error"]
 
 
 @pytest.mark.parametrize("k", ["true", "false", "[1]", '"x"', "1.5"])
