@@ -243,7 +243,11 @@ def _opened(source: Path | bytes, most_pixels: int = MOST_PIXELS) -> Iterator[Im
             reason = "there is not enough memory to decode it; scale it down"
             raise TooLargeError(source, reason) from None
         except Exception as error:
-            raise ImageError(source, f"damaged or cut short ({_one_line(error)})") from None
+            reason = _one_line(error)
+            if re.search("unsupported|cannot handle", reason, re.IGNORECASE):
+                kind = f"{reader.format} of a kind that cannot be read ({reason})"
+                raise ImageError(source, f"{kind}; save it as a plain JPEG or PNG") from None
+            raise ImageError(source, f"damaged or cut short ({reason})") from None
 
 
 def _orientation(image: Image.Image) -> int:

@@ -7,6 +7,7 @@ import json
 import os
 import struct
 from pathlib import Path
+from types import SimpleNamespace
 from urllib.parse import urljoin
 
 import pytest
@@ -130,6 +131,18 @@ def test_an_image_that_is_removed_between_two_steps_is_404(serving, run_folder, 
         monkeypatch.setattr(service, "_check_id", lambda id_: None)  # it was there then
         answer = client.post("/search", json={"id": "red/99.jpg"})
         assert answer.status_code == 404 and "no image of that id" in answer.json()["error"]
+
+
+def test_the_folder_of_another_run_is_not_for_the_client(serving, run_folder, monkeypatch):
+    error = UserError("/srv/other: 'a' is not extracted there; run cbir extract --run /srv/other")
+    other = SimpleNamespace(run=SimpleNamespace(folder=Path("/srv/other")), close=lambda: None)
+    with serving(run_folder) as client:
+        gallery = client.app.state.service.gallery
+        monkeypatch.setattr(gallery.retriever, "other", other)
+        monkeypatch.setattr(gallery, "find", lambda asked: [error] * len(asked))
+        answer = client.post("/search", json={"id": "red/00.jpg"})
+    assert answer.status_code == 409 and "/srv" not in answer.text
+    assert "another run" in answer.json()["error"]
 
 
 @pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER"])

@@ -232,8 +232,15 @@ class Service:
             return InvalidQueryError(f"the picture: {error.reason}")
         if not len(self.gallery):
             return NotPossibleError("the gallery is empty: add images to it, then search")
-        # The path of the run is not for the client.
+        # The path of the run is not for the client, nor what another run lacks.
         text, folder = " ".join(str(error).split()), self.run.folder
+        other = self.gallery.retriever.other
+        if other is not None and str(other.run.folder) in text:
+            logger.error("%s", error)
+            return NotPossibleError(
+                "another run has the classes of this search and cannot give them; search with "
+                "two_step none, or see the service's log"
+            )
         return InvalidQueryError(text.replace(f"{folder}/", "").replace(str(folder), "the run"))
 
     def _embeddings(self) -> Embeddings:
