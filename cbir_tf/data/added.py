@@ -121,10 +121,14 @@ def finish_changes(
         stored: label and metadata in the feature store by id; None: no such image.
         id_: of the image whose change is looked at; None: all changes, and what else is left.
     """
-    digest = "*" if id_ is None else id_.rpartition("/")[2]
     try:
-        for before in sorted(folder.glob(f".{digest}{_BEFORE}")):
-            _finish(folder, before, stored(f"added/{before.name[1 : -len(_BEFORE)]}"))
+        if id_ is None:
+            begun = sorted(folder.glob(f".*{_BEFORE}"))
+        else:
+            begun = [folder / f".{id_.rpartition('/')[2]}{_BEFORE}"]
+        for before in begun:
+            if before.exists():
+                _finish(folder, before, stored(f"added/{before.name[1 : -len(_BEFORE)]}"))
         for path in sorted(folder.iterdir()) if id_ is None and folder.is_dir() else ():
             _sweep(path, stored)
     except (OSError, UserError) as error:

@@ -65,7 +65,11 @@ class TooLargeError(ImageError):
 
 
 def decode_image(
-    source: Path | bytes, size: tuple[int, int], resize: str, most_pixels: int = MOST_PIXELS
+    source: Path | bytes,
+    size: tuple[int, int],
+    resize: str,
+    most_pixels: int = MOST_PIXELS,
+    most_memory: int = MOST_MEMORY,
 ) -> np.ndarray:
     """Decode a JPEG, PNG, WebP, BMP or GIF (its first frame) and bring it to one size.
 
@@ -83,8 +87,8 @@ def decode_image(
         resize: stretch, letterbox or crop, as `config_data.Data.resize` explains them; or crops:
             three crops side by side, each a third as wide, from the beginning, the middle and the
             end of the longer side.
-        most_pixels: limit; a picture of more is refused before it is decoded, and so is one whose
-            decoding would take more than `MOST_MEMORY`.
+        most_pixels: limit; a picture of more is refused before it is decoded.
+        most_memory: limit in bytes of what decoding takes, known before it begins.
 
     Returns:
         (height, width, 3) uint8, RGB.
@@ -100,7 +104,7 @@ def decode_image(
         >>> pixels.shape, pixels.dtype.name, pixels[0, 0].tolist()
         ((8, 16, 3), 'uint8', [255, 0, 0])
     """
-    image = open_image(source, _least(size[::-1], resize), most_pixels)
+    image = open_image(source, _least(size[::-1], resize), most_pixels, most_memory)
     return np.array(_RESIZE[resize](image, size[::-1]))
 
 
@@ -160,6 +164,7 @@ def open_image(
     source: Path | bytes,
     at_least: tuple[int, int] | None = None,
     most_pixels: int = MOST_PIXELS,
+    most_memory: int = MOST_MEMORY,
 ) -> Image.Image:
     """A picture upright and in RGB.
 
@@ -168,6 +173,7 @@ def open_image(
         at_least: width and height that are enough; a JPEG of twice that or more is decoded at a
             half, a quarter or an eighth of its size, and others as by `to_rgb`. None: full size.
         most_pixels: as for `decode_image`.
+        most_memory: as for `decode_image`.
 
     Raises:
         ImageError: as `decode_image`.
@@ -175,7 +181,7 @@ def open_image(
     with _opened(source, most_pixels) as image:
         if at_least and isinstance(image, JpegImageFile):
             image.draft("RGB", _lying(at_least, image))
-        _check_memory(source, image)
+        _check_memory(source, image, most_memory)
         rawmode = image.tile[0].args if isinstance(image, PngImageFile) and image.tile else None
         image.load()
         high: Image.Image = image
@@ -195,7 +201,7 @@ def picture_size(source: Path | bytes) -> tuple[int, int]:
     """
     with _opened(source) as image:
         if isinstance(image, PngImageFile):  # which is decoded to look for an orientation behind it
-            _check_memory(source, image)
+            _check_memory(source, image, MOST_MEMORY)
         return _lying(image.size, image)
 
 
@@ -265,17 +271,17 @@ def _lying(size: tuple[int, int], image: Image.Image) -> tuple[int, int]:
     return size[::-1] if _orientation(image) >= 5 else size
 
 
-def _check_memory(source: Path | bytes, image: ImageFile.ImageFile) -> None:
+def _check_memory(source: Path | bytes, image: ImageFile.ImageFile, most_memory: int) -> None:
     """Refuse a picture that takes too much memory.
 
     Raises:
         TooLargeError: it does.
     """
     needed = decoding_memory(image)
-    if needed > MOST_MEMORY:
+    if needed > most_memory:
         reason = (
             f"decoding its {image.width} x {image.height} pixels takes {needed / 1e6:.0f} MB of "
-            f"memory, and {MOST_MEMORY / 1e6:.0f} MB are the most; scale it down"
+            f"memory, and {most_memory / 1e6:.0f} MB are the most; scale it down"
         )
         raise TooLargeError(source, reason)
 

@@ -10,8 +10,8 @@ from PIL import ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
-MOST_MEMORY = 2**29
-"""Bytes that decoding one picture may take."""
+MOST_MEMORY = 2**31
+"""Bytes that decoding one picture may take, unless less is given."""
 LARGE_BLOCK = 8 * 2**20
 
 _BYTES = {"1": 1, "L": 1, "P": 1, "I;16": 2}

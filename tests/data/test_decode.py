@@ -403,7 +403,7 @@ before = memory("VmRSS")
 def decode():
     for content in contents[1:]:
         try:
-            decode_image(content, (64, 64), "crop")
+            decode_image(content, (64, 64), "crop", most_memory=2**29)
         except ImageError:
             pass
 
@@ -453,11 +453,11 @@ def test_threads_and_bytes_and_paths_give_the_same_pixels(tmp_path: Path):
 # --- errors -------------------------------------------------------------------------------------
 
 
-def refusal(source: Path | bytes) -> str:
+def refusal(source: Path | bytes, **limits: int) -> str:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         with pytest.raises(ImageError) as caught:
-            decode_image(source, (32, 32), "stretch")
+            decode_image(source, (32, 32), "stretch", **limits)
     message = str(caught.value)
     assert "\n" not in message and caught.value.reason in message
     return message
@@ -528,7 +528,7 @@ def webp(width: int, height: int) -> bytes:
 @pytest.mark.parametrize("content", [png_header(16_000, 15_000), webp(7000, 7000)])
 def test_a_picture_that_takes_too_much_memory_is_refused_for_that(content):
     assert (decode_image(webp(700, 600), (8, 8), "crop") == RED).all()
-    message = refusal(content)
+    message = refusal(content, most_memory=2**29)
     assert "MB of memory" in message and "scale it down" in message and "damaged" not in message
 
 

@@ -25,6 +25,8 @@ from cbir_tf.server.errors import ImageNotFoundError, InvalidQueryError, Picture
 from cbir_tf.storage.remote import fetch_missing
 
 THUMBNAILS_KEPT = 2000
+MOST_MEMORY = 2**29
+"""Bytes that decoding a picture from anyone may take."""
 
 
 def decode_upload(picture: bytes, data: Data, max_megapixels: float) -> np.ndarray:
@@ -44,7 +46,8 @@ def decode_upload(picture: bytes, data: Data, max_megapixels: float) -> np.ndarr
     """
     return_large_blocks()
     try:
-        return decode_image(picture, data.image_size, data.resize, int(max_megapixels * 1e6))
+        most_pixels = int(max_megapixels * 1e6)
+        return decode_image(picture, data.image_size, data.resize, most_pixels, MOST_MEMORY)
     except TooLargeError as error:
         raise PictureTooLargeError(f"the picture: {error.reason}") from None
     except ImageError as error:
