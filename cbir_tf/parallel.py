@@ -13,6 +13,13 @@ Result = TypeVar("Result")
 _QUEUED = 4096
 
 
+def cores() -> int:
+    """Processor cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # not on macOS and Windows
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def blocks(rows: int, values_per_row: int, values_per_block: int) -> Iterator[slice]:
     """Slices over all rows, in order, so that one block stays within a number of values.
 
@@ -45,7 +52,7 @@ def in_parallel(
         items: what it is called with.
         threads: another number, for what waits for a network; None: as many as there are cores.
     """
-    with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
+    with ThreadPoolExecutor(threads or cores()) as pool:
         # By blocks, so that a million items do not wait in the queue as a million futures.
         for some in blocks(len(items), 1, _QUEUED):
             yield from pool.map(function, items[some])

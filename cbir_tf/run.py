@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cbir_tf.config import Config
+from cbir_tf.config.fixed import edited_key
 from cbir_tf.errors import UserError, nearest
+from cbir_tf.storage.files import read_json
 from cbir_tf.storage.remote import local
 
 
@@ -66,7 +68,8 @@ class Run:
 
     @property
     def training(self) -> Path:
-        """training.json: best epoch and its metrics, class names, damaged images, duplicates."""
+        """training.json: best epoch and its metrics, the keys that are fixed since, class names,
+        damaged images, duplicates."""
         return self.folder / "training.json"
 
     @property
@@ -136,12 +139,14 @@ class Run:
         return cls(folder, config)
 
     @classmethod
-    def open(cls, folder: str | Path) -> Run:
-        """The run in a folder, or at an address of S3.
+    def open(cls, folder: str | Path | Run) -> Run:
+        """The run in a folder, or at an address of S3; a run is returned as it is.
 
         Raises:
             UserError: there is no run, or its configuration could not be read.
         """
+        if isinstance(folder, Run):
+            return folder
         folder = local(folder, missing_ok=True)
         if not (folder / "config.yaml").is_file():
             others = [str(each.parent) for each in sorted(folder.parent.glob("*/config.yaml"))]
@@ -168,6 +173,22 @@ class Run:
     def trained(self) -> bool:
         """Whether the training has finished: the model is written last."""
         return bool(self.model.is_file())
+
+    def check_unedited(self) -> None:
+        """Refuse a trained run whose configuration no longer is what its model was made with.
+
+        Runs of versions up to 0.2.0 keep no record of it, and pass.
+
+        Raises:
+            UserError: a fixed key (`cbir_tf.config.fixed`) was edited, or training.json is damaged.
+        """
+        if not self.training.is_file():
+            return
+        edited = edited_key(self.config, read_json(self.training).get("fixed_keys", {}))
+        if edited is not None:
+            raise UserError(
+                f"{self.config_file}: {edited}; put it back, or train another run with it"
+            )
 
     def clear(self) -> None:
         """Delete the files of the run, and no other file of its folder."""

@@ -27,6 +27,16 @@ def nfc(text: str) -> str:
     return unicodedata.normalize("NFC", text)
 
 
+def forms(text: str) -> tuple[str, ...]:
+    """The text as it is, and in those of Unicode's two forms in which it is another.
+
+    Example:
+        >>> len(forms("cafe")), len(forms("caf\u00e9"))
+        (1, 2)
+    """
+    return tuple(dict.fromkeys([text, nfc(text), unicodedata.normalize("NFD", text)]))
+
+
 def number_of(value: str | float) -> Decimal | None:
     """The exact number of a value; None for text that is not written as a number would be.
 

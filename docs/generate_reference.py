@@ -38,7 +38,7 @@ ROOMS = {
     "tuning": "hyper-parameter tuning",
     "server": "the HTTP service",
 }
-GENERAL = ("run", "types", "errors", "progress", "parallel")
+GENERAL = ("run", "types", "errors", "text", "progress", "parallel")
 """Modules beside the rooms."""
 
 

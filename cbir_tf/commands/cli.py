@@ -1,7 +1,7 @@
 """The command line: verbs, their arguments, exit statuses and error messages.
 
-Modules that take time to import are imported inside functions, so that Ctrl-C in the first seconds
-ends a program with one word instead of a traceback.
+Modules that take time to import are imported inside functions, so that a signal in the first
+seconds ends a program with one line instead of a traceback.
 """
 
 from __future__ import annotations
@@ -13,7 +13,15 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from cbir_tf.startup import IN_PROGRAM, quitting_at_once
+from cbir_tf.interruption import (
+    advising,
+    exit_status,
+    handle_signals,
+    interruption_line,
+    quitting_at_once,
+    restore_signals,
+)
+from cbir_tf.startup import quiet_tensorflow, write_any_text
 
 # Verb -> summary; the module of the same name in cbir_tf.commands implements it.
 VERBS = {
@@ -29,6 +37,18 @@ VERBS = {
     "classify": "fit classifiers to the run's vectors and measure them on the test split",
     "compare": "compare runs in one table: quality with intervals, size, speed, differences",
     "release": "pack a run's weights for publication; list, fetch, check and export releases",
+}
+
+_ENCODED = "the images encoded so far are kept; repeat the command to go on"
+_UNCHANGED = "nothing has changed; repeat the command"
+# Verb -> what an interruption of it leaves, and how to go on; `train` and `tune` know better.
+ADVICE = {
+    "extract": _ENCODED,
+    "evaluate": _ENCODED,
+    "calibrate": _ENCODED,
+    "classify": _ENCODED,
+    "compare": _ENCODED,
+    "release": "nothing incomplete is left; repeat the command",
 }
 
 # Arguments that name runs, and arguments that name files a command writes.
@@ -47,34 +67,35 @@ def program(verb: str | None = None) -> int:
     Args:
         verb: verb of a script such as train.py; None: the first argument is the verb.
     """
-    IN_PROGRAM.set(True)
-    return main(verb=verb)
+    handle_signals()
+    quiet_tensorflow()
+    write_any_text()
+    status = main(verb=verb)
+    restore_signals()
+    return status
 
 
 def main(argv: Sequence[str] | None = None, verb: str | None = None) -> int:
-    """Run one verb; returns the exit status: 0 success, 2 wrong input, 1 any other failure."""
-    argv = sys.argv[1:] if argv is None else argv
-    with quitting_at_once():
-        from cbir_tf.errors import UserError
-        from cbir_tf.progress import log_to_standard_error
-        from cbir_tf.storage.files import user_errno
+    """Run one verb; returns the exit status.
 
-        parser = _program_parser(argv) if verb is None else _script_parser(verb)
-    log_to_standard_error()
+    0 success, 2 wrong input, 130 Ctrl-C, 143 SIGTERM, 1 any other failure.
+    """
+    argv = sys.argv[1:] if argv is None else argv
     try:
-        _run(parser, argv)
-    except UserError as error:
-        return _fail(str(error))
+        with advising(lambda: ADVICE.get(verb or "".join(argv[:1]), _UNCHANGED)):
+            with quitting_at_once():
+                from cbir_tf.progress import log_to_standard_error
+
+                parser = _program_parser(argv) if verb is None else _script_parser(verb)
+            log_to_standard_error()
+            _run(parser, argv)
     except KeyboardInterrupt as interruption:
-        print("\n" + "; ".join(["interrupted", *interruption.args]), file=sys.stderr)
-        return 1
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    except OSError as error:
-        if user_errno(error):
-            return _fail(f"{error.filename or 'file'}: {(error.strerror or str(error)).lower()}")
-        raise
+        from cbir_tf.storage.addresses import as_addresses
+
+        print(f"\n{as_addresses(interruption_line(str(interruption)))}", file=sys.stderr)
+        return exit_status(interruption)
+    except Exception as error:
+        return _failed(error)
     return 0
 
 
@@ -88,6 +109,21 @@ def _run(parser: argparse.ArgumentParser, argv: Sequence[str]) -> None:
     with synchronized(_given(arguments, RUNS), _given(arguments, OUTPUTS)):
         arguments.action(arguments)
         sys.stdout.flush()
+
+
+def _failed(error: Exception) -> int:
+    """Report what the user can mend; anything else is raised again, a fault of the program."""
+    from cbir_tf.errors import UserError
+    from cbir_tf.storage.files import user_errno
+
+    if isinstance(error, UserError):
+        return _fail(str(error))
+    if isinstance(error, BrokenPipeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    if isinstance(error, OSError) and user_errno(error):
+        return _fail(f"{error.filename or 'file'}: {(error.strerror or str(error)).lower()}")
+    raise error
 
 
 def _fail(message: str) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from cbir_tf.commands.arguments import add_run
@@ -13,6 +14,8 @@ from cbir_tf.storage.remote import local
 from cbir_tf.types import SPLITS
 
 CLASS_FIGURES = ("recall@1", "map", "map_at_r")
+MOST_CLASSES = 10
+"""Classes printed of each table; metrics.json has all of them."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -56,7 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(arguments: argparse.Namespace) -> None:
-    """Measure and print; write metrics.json and the plots."""
+    """Measure; print the files, the worst classes and the summary; write metrics.json and plots."""
     from cbir_tf.evaluation.levels import read_levels
     from cbir_tf.retrieval.opening import trained_run
 
@@ -78,18 +81,20 @@ def main(arguments: argparse.Namespace) -> None:
     if arguments.json:
         print(json.dumps(result, ensure_ascii=False))
         return
-    _print(result)
-    print(*files, sep="\n")
+    _print(result, files)
 
 
-def _print(result: dict[str, Any]) -> None:
+def _print(result: dict[str, Any], files: Sequence[str]) -> None:
+    """The summary last, as it is what is looked for."""
     from cbir_tf.evaluation.table import format_accuracy, format_classes, format_table
 
-    print(format_table(result), format_classes(result, CLASS_FIGURES), sep="\n\n", end="\n\n")
-    if "classifier" in result:
-        print(format_accuracy(result["classifier"], result["split"]), end="\n\n")
     by_column = {f"sharing {name}": each for name, each in result.get("label_sets", {}).items()}
     by_level = {f"by {name}": each for name, each in result.get("levels", {}).items()}
+    print(*files, sep="\n", end="\n\n")
+    print(format_classes(result, CLASS_FIGURES, MOST_CLASSES), end="\n\n")
     for name, figures in (by_level | by_column).items():
+        print(f"{name}: {format_classes(figures, CLASS_FIGURES, MOST_CLASSES)}", end="\n\n")
         print(f"{name}: {format_table(figures)}", end="\n\n")
-        print(format_classes(figures, CLASS_FIGURES), end="\n\n")
+    if "classifier" in result:
+        print(format_accuracy(result["classifier"], result["split"]), end="\n\n")
+    print(format_table(result))

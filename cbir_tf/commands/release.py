@@ -9,7 +9,7 @@ from pathlib import Path
 
 from cbir_tf.publishing.listing import format_releases, release_records
 from cbir_tf.releases.fetch import fetch, locate
-from cbir_tf.releases.registry import Reference, Registry
+from cbir_tf.releases.registry import Reference, Registry, registry_to_write
 from cbir_tf.retrieval.opening import trained_run
 from cbir_tf.startup import import_tensorflow
 from cbir_tf.storage.addresses import address_of, path_of
@@ -99,7 +99,8 @@ def _pack(arguments: argparse.Namespace) -> None:
 
 
 def _publish(arguments: argparse.Namespace) -> None:
-    folder, registry = local(arguments.folder), Registry.load(arguments.registry)
+    folder = local(arguments.folder)
+    registry = Registry.load(arguments.registry or registry_to_write())
     import_tensorflow()
     from cbir_tf.publishing.publish import publish
     from cbir_tf.publishing.verify import verify

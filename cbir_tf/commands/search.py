@@ -1,16 +1,21 @@
-"""search: find the images most similar to one or several query images."""
+"""search: find the images most similar to one or several query images, in a folder or a run."""
 
 from __future__ import annotations
 
 import argparse
+import csv
 import json
+import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from cbir_tf.commands.arguments import add_run
+from cbir_tf.commands.arguments import add_folder, add_run, run_and_inputs
+from cbir_tf.errors import UserError
 from cbir_tf.run import Run
 from cbir_tf.startup import import_tensorflow
 from cbir_tf.storage.addresses import address_of, path_of
+from cbir_tf.storage.remote import local
 from cbir_tf.types import SPLITS
 
 if TYPE_CHECKING:
@@ -20,10 +25,17 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The verb's arguments."""
+    parser.usage = "%(prog)s (PHOTOS | --run DIR) QUERY ... [-k K] [--where CONDITION] [--grid PNG]"
     parser.add_argument(
-        "queries", nargs="+", metavar="QUERY", help="an image file, or the id of a stored image"
+        "queries",
+        nargs="+",
+        metavar="QUERY",
+        help="an image file, a folder of them, or the id of a stored image; without --run, a "
+        "folder PHOTOS before them is searched, by a pretrained model and without any training: "
+        "its vectors are kept in the user's cache, and later searches embed what is new",
     )
     add_run(parser)
+    add_folder(parser)
     parser.add_argument("-k", type=int, help="number of neighbours; default: the run's search.k")
     parser.add_argument(
         "--where",
@@ -49,7 +61,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--grid", type=path_of, metavar="PNG", help="file for a picture of queries and neighbours"
     )
-    parser.add_argument("--json", action="store_true", help="one JSON document on standard output")
+    parser.add_argument(
+        "--combine",
+        action="store_true",
+        help="make one query of all pictures, their mean, in place of one of each",
+    )
+    parser.add_argument(
+        "--minus",
+        action="append",
+        default=[],
+        metavar="IMAGE",
+        help="with --combine: a picture to be unlike; may be repeated",
+    )
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="one JSON document on standard output")
+    form.add_argument("--csv", action="store_true", help="a table on standard output")
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -58,10 +84,10 @@ def main(arguments: argparse.Namespace) -> None:
     With --json: one object for one query, an array of such objects for several.
     """
     from cbir_tf.features.runtime import is_exported
-    from cbir_tf.retrieval.opening import trained_run
     from cbir_tf.retrieval.retriever import Retriever
 
-    run = trained_run(arguments.run)
+    run, texts = run_and_inputs(arguments, arguments.queries)
+    queries = [query for text in texts for query in _queries_of(text)]
     settings = run.config.search.changed(arguments.re_ranking, arguments.two_step)
     # TensorFlow takes seconds to import; an exported model does not need it.
     runs = [run, *([Run.open(settings.two_step.run)] if settings.two_step.run else [])]
@@ -69,14 +95,21 @@ def main(arguments: argparse.Namespace) -> None:
         import_tensorflow()
     where = [*arguments.where, *([f"split={arguments.split}"] if arguments.split else [])]
     with Retriever(run, settings) as retriever:
-        results = retriever.search(arguments.queries, arguments.k, where)
+        if arguments.combine:
+            results = retriever.search_combined(queries, arguments.minus, arguments.k, where)
+            names = [" + ".join(texts) + "".join(f" - {each}" for each in arguments.minus)]
+        elif arguments.minus:
+            raise UserError("--minus is part of a query of several pictures; add --combine")
+        else:
+            results, names = retriever.search(queries, arguments.k, where), queries
         if arguments.grid:
-            _draw(retriever, arguments, results)
-        answers = [
-            _answer(retriever, results, row, query) for row, query in enumerate(arguments.queries)
-        ]
+            _draw(retriever, arguments, queries[: len(results)], results)
+        answers = [_answer(retriever, results, row, name) for row, name in enumerate(names)]
     if arguments.json:
         print(json.dumps(answers[0] if len(answers) == 1 else answers, ensure_ascii=False))
+        return
+    if arguments.csv:
+        _print_table(answers)
         return
     for number, answer in enumerate(answers):
         if len(answers) > 1:
@@ -110,6 +143,30 @@ def _answer(retriever: Retriever, results: Results, row: int, query: str) -> dic
     }
 
 
+def _queries_of(text: str) -> list[str]:
+    """The images of a folder, or the text itself."""
+    from cbir_tf.data.sources import images_in_folder
+
+    folder = local(text, missing_ok=True)
+    if not folder.is_dir():
+        return [text]
+    return sorted(str(each) for each in images_in_folder(folder).sources)
+
+
+def _print_table(answers: Sequence[dict[str, Any]]) -> None:
+    rows = [
+        {"query": answer["query"]}
+        | {name: value for name, value in each.items() if name != "metadata"}
+        | each["metadata"]
+        for answer in answers
+        for each in answer["neighbours"]
+    ]
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    table = csv.DictWriter(sys.stdout, names, lineterminator="\n")
+    table.writeheader()
+    table.writerows(rows)
+
+
 def _print(answer: dict[str, Any]) -> None:
     if answer["class"] is not None:
         print(f"class {answer['class']['name']}: probability {answer['class']['probability']:.3f}")
@@ -121,11 +178,11 @@ def _print(answer: dict[str, Any]) -> None:
         print(f"{each['rank']:>3}  {each['distance']:.4f}  {each['label'] or '-'}  {place}")
 
 
-def _draw(retriever: Retriever, arguments: argparse.Namespace, results: Results) -> None:
+def _draw(
+    retriever: Retriever, arguments: argparse.Namespace, queries: Sequence[str], results: Results
+) -> None:
     from cbir_tf.plots.grids import query_grid
     from cbir_tf.retrieval.gallery_plots import neighbour_row
 
-    rows = [
-        neighbour_row(retriever, query, results, row) for row, query in enumerate(arguments.queries)
-    ]
+    rows = [neighbour_row(retriever, query, results, row) for row, query in enumerate(queries)]
     query_grid(arguments.grid, rows, f"Nearest of {len(retriever.gallery)} images")

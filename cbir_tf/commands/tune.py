@@ -23,9 +23,10 @@ Or in a YAML file with --space, a line for each key, choices as a list:
   model.hidden: [[], [512], [1024, 512]]
 section.key=value sets a key for all trials; cbir train --help lists the keys.
 
-The best trial has the highest training.monitor on the validation split (the lowest val_loss). The
-test split is not used. The same command continues an interrupted tuning, and with more --trials it
-extends a finished one."""
+The best trial has the highest training.monitor on the validation split (the lowest val_loss); of
+equal ones the one with the highest val_map_at_r, then with the lowest val_loss. The test split is
+not used. The same command continues an interrupted tuning, and with more --trials it extends a
+finished one."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -28,7 +28,7 @@ from cbir_tf.config.parsing import (
     named,
     read_yaml,
 )
-from cbir_tf.config.renamed import rename_keys, rename_override
+from cbir_tf.config.renamed import FORMER_DEFAULTS, rename_keys, rename_override
 from cbir_tf.config.search import Evaluation, Plots, Search
 from cbir_tf.config.section import Section
 from cbir_tf.config.server import Server
@@ -105,6 +105,20 @@ class Config(Section):
             return merged(WITHOUT_CLASSES, values)
         return values
 
+    @model_validator(mode="before")
+    @classmethod
+    def _former_defaults_of_descriptors(cls, values: Any) -> Any:
+        """A run of descriptors has the defaults of its time in sections that do not apply to it."""
+        if not isinstance(values, dict) or not values.get("descriptors"):
+            return values
+        for key, former in FORMER_DEFAULTS.items():
+            section, _, name = key.partition(".")
+            inner = values.get(section)
+            if isinstance(inner, dict) and inner.get(name) == former:
+                others = {other: value for other, value in inner.items() if other != name}
+                values = values | {section: others}
+        return values
+
     @model_validator(mode="after")
     def _objective(self) -> Config:
         monitor, kind = self.training.monitor, self.loss.name
@@ -117,8 +131,12 @@ class Config(Section):
         if unseen and monitor in ("val_accuracy", "val_loss"):
             raise ValueError(
                 f"training.monitor: {monitor} is not available with data.split.by: class, as the "
-                "loss knows the training classes alone; choose val_recall@1 or "
-                "val_map_at_r"
+                "loss knows the training classes alone; choose val_map_at_r or val_recall@1"
+            )
+        if self.training.microbatch and self.model.batch_norm == "trained":
+            raise ValueError(
+                "training.microbatch: trained batch normalisation would see slices in place of the "
+                "batch; set model.batch_norm: frozen, or leave out microbatch"
             )
         if kind == "reconstruction" and any(
             getattr(step, "size", None) for step in self.data.augmentation
@@ -184,6 +202,26 @@ class Config(Section):
     def dump(self) -> str:
         """YAML of every key with its value, which `load` reads back to an equal Config."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, width=100)
+
+    def former_defaults(self, earlier: Config) -> list[str]:
+        """Overrides that give keys which are not set here the former default of an earlier config.
+
+        Args:
+            earlier: of a run that began when some defaults were other ones, and that goes on.
+
+        Example:
+            >>> data = {"data": {"source": "digits"}}
+            >>> earlier = Config.check({**data, "training": {"monitor": "val_recall@1"}})
+            >>> Config.check(data).former_defaults(earlier)
+            ['training.monitor=val_recall@1']
+        """
+        overrides = []
+        for key, former in FORMER_DEFAULTS.items():
+            section, _, name = key.partition(".")
+            is_set = name in getattr(self, section).model_fields_set
+            if not is_set and getattr(getattr(earlier, section), name) == former:
+                overrides.append(f"{key}={former}")
+        return overrides
 
     def differences(self, other: Config) -> list[str]:
         """Lines `key: value here, value there` for every key in which two configs differ."""

@@ -162,11 +162,12 @@ class Coco(Section):
 class Data(Section):
     source: Literal["digits", "folder", "tfds", "coco", "none"] = "folder"
     """digits: the digits of scikit-learn; folder: a folder with one sub-folder for each class, or
-    with manifest.csv; tfds: TensorFlow Datasets; coco: images with annotations in COCO's format;
-    none: no images of its own, a pretrained embedder that searches other folders."""
+    a manifest, a table with a line for each image; tfds: TensorFlow Datasets; coco: images with
+    annotations in COCO's format; none: no images of its own, a pretrained embedder that searches
+    other folders."""
     path: Place | None = None
-    """folder: the folder, or its manifest.csv; tfds: folder where data sets are stored; coco:
-    folder of the images, searched with its sub-folders."""
+    """folder: the folder, or a manifest (.csv, .tsv, .txt); tfds: folder where data sets are
+    stored; coco: folder of the images, searched with its sub-folders."""
     annotations: Annotated[tuple[Place, ...], BeforeValidator(listed)] = ()
     """coco: one or several instances files; empty: annotations/instances_*.json in path."""
     coco: Coco = Coco()
@@ -208,6 +209,8 @@ class Data(Section):
             raise ValueError(f"data.path is needed with data.source: {self.source}")
         if self.source == "tfds" and self.dataset is None:
             raise ValueError("data.dataset is needed with data.source: tfds")
+        if self.source != "folder" and self.label_depth is not None:
+            raise ValueError("data.label_depth needs data.source: folder; leave it out")
         if self.source != "coco" and (self.annotations or self.coco != Coco()):
             key = "annotations" if self.annotations else "coco"
             raise ValueError(f"data.{key} needs data.source: coco; set that, or leave out {key}")

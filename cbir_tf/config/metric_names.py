@@ -20,6 +20,8 @@ def minkowski_order(name: str) -> float | None:
     """
     if name in METRIC_NAMES:
         return None
+    if not isinstance(name, str):
+        raise UserError(f"metric: {name!r} is no name; choose one of {', '.join(METRIC_NAMES)}")
     word, _, number = name.partition("-")
     if word != "minkowski":
         raise UserError(f"metric: no {name!r}; {nearest(name, [*METRIC_NAMES, 'minkowski-P'])}")

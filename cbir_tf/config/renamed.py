@@ -1,4 +1,4 @@
-"""Keys of older versions: still read, under their new names."""
+"""Keys and defaults of older versions: still read, under their new names, and still kept to."""
 
 from __future__ import annotations
 
@@ -20,6 +20,9 @@ RENAMED = {
     "server.waiting": "server.max_in_flight",
 }
 """Old dotted key -> new dotted key, both of the same section."""
+
+FORMER_DEFAULTS = {"training.monitor": "val_recall@1"}
+"""Default of earlier versions by dotted key, where it was another one."""
 
 
 def rename_keys(values: dict[str, Any], where: str) -> dict[str, Any]:

@@ -107,7 +107,7 @@ class Evaluation(Section):
     """Split of the gallery; null: the split of the queries, each query left out of its own
     search."""
     k: tuple[Annotated[int, Field(ge=1)], ...] = Field((1, 5, 10), min_length=1)
-    """Ranks k of recall@k, precision@k and mAP@k."""
+    """Ranks k of recall@k, precision@k and ndcg@k, and of map@k in metrics.json."""
     bootstrap: int = Field(1000, ge=0)
     """Number of bootstrap resamples of the queries for the 95 % intervals; 0: no intervals."""
 

@@ -90,11 +90,16 @@ class Training(Section):
     used. With bit_hyperrule the schedule sets the number."""
     steps_per_epoch: int | None = Field(None, ge=1)
     """Number of batches per epoch; null: as many as the training images fill."""
-    monitor: Literal["val_loss", "val_recall@1", "val_map_at_r", "val_accuracy"] = "val_recall@1"
-    """Measure that decides the best epoch and early stopping; val_accuracy needs
-    loss: cross_entropy; the default with loss: reconstruction is val_loss."""
+    monitor: Literal["val_loss", "val_recall@1", "val_map_at_r", "val_accuracy"] = "val_map_at_r"
+    """Measure that decides the best epoch, early stopping and the best trial of a tuning; where it
+    is equal, val_map_at_r decides, then val_loss. val_accuracy needs loss: cross_entropy; the
+    default with loss: reconstruction is val_loss."""
     early_stopping: EarlyStopping = EarlyStopping()
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
     """Precision of the computation; weights, embeddings and loss stay float32."""
+    microbatch: int | None = Field(None, ge=1)
+    """Most images that pass the network at once, the loss being that of the whole batch: for
+    batches larger than the memory, at the cost of a second forward pass. It needs model.batch_norm:
+    frozen; null: the whole batch at once."""
     tensorboard: bool = False
     """Write TensorBoard logs into the run's folder."""

@@ -277,10 +277,11 @@ def _undo(path: Path) -> None:
 
 
 def _synchronize(folder: Path) -> None:
-    """Write the folder's directory entries to disk, where a folder can be opened."""
-    if not hasattr(os, "O_DIRECTORY"):  # Windows, which needs no such thing
+    """Write the folder's directory entries to disk."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except PermissionError:  # Windows opens no folders
         return
-    descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

@@ -56,7 +56,12 @@ def folder(data: Data) -> ImageSet:
     check_folder(root, "check data.path")
     manifest = root / "manifest.csv"
     if manifest.is_file():
-        return image_set(root, read_manifest(manifest, data.max_missing))
+        if data.label_depth:
+            log.warning("%s gives the labels; data.label_depth is not used", manifest)
+        try:
+            return image_set(root, read_manifest(manifest, data.max_missing))
+        except NotATableError as error:
+            raise UserError(f"{error}; if it is no list of images, give it another name") from None
     return image_set(root, _walk_classes(root, data.label_depth))
 
 
@@ -147,10 +152,10 @@ def _is_by_split(root: Path, folders_of: Sequence[list[str]], label_depth: int |
         return False
     splits = [each for each in tops if _SPLIT_LIKE.fullmatch(each)]
     kinds = {each.lower()[:3] for each in splits}
-    # A class may be called train, for instance of pictures of trains; it has them in it.
+    # A class may be called train, of pictures of trains; it has them in it.
     with_pictures = {folders[0] for folders in folders_of if len(folders) == 1}
-    if len(kinds) > 1 or not with_pictures.issuperset(splits):
-        others = [each for each in tops if each not in splits]
+    if splits and not (kinds == {"tra"} and with_pictures.issuperset(splits)):
+        others = sorted(set(tops) - set(splits))
         beside = f", and beside them is {_some(others)}" if others else ""
         raise UserError(
             f"{root}: the folders {_some(splits)} are named like splits{beside}; name them "

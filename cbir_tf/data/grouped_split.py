@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from cbir_tf.errors import UserError, nearest
+from cbir_tf.progress import logger
 from cbir_tf.text import nfc, text_of
 from cbir_tf.types import SPLITS, ImageSet
 
@@ -38,6 +39,9 @@ def groups_of_column(images: ImageSet, column: str) -> np.ndarray:
         value = next((value for name, value in columns.items() if nfc(name) == nfc(column)), None)
         key = row if value is None else nfc(text_of(value))
         groups.append(numbers.setdefault(key, len(numbers)))
+    alone = sum(isinstance(key, int) for key in numbers)
+    if alone:
+        logger.info("data.split.group: %d images have no %s, and are in no group", alone, column)
     return np.array(groups, dtype=np.int64)
 
 

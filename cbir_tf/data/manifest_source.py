@@ -57,9 +57,10 @@ def read_manifest(manifest: Path, max_missing: float = MAX_MISSING) -> list[Entr
 
     Columns: a path, relative to the manifest or absolute, and perhaps a label, a split and further
     columns, which are metadata (`cbir_tf.text.column_values`). Names of columns may be written in
-    any case and by a synonym. An id is the path below the manifest's folder, with forward slashes;
-    of a file elsewhere, the path as written: ../other/1.jpg, or an absolute one. A path with
-    backslashes is read as one of Windows, unless there is a file of that name.
+    any case and by a synonym; a list of paths needs none. An id is the path below the manifest's
+    folder, with forward slashes; of a file elsewhere, the path as written: ../other/1.jpg, or an
+    absolute one. A path with backslashes is read as one of Windows, unless there is a file of that
+    name.
 
     Listed files that are missing are counted and stay in the list, so that the others keep their
     splits; reading the images then leaves them out. A file that is listed again is one image.
@@ -70,7 +71,7 @@ def read_manifest(manifest: Path, max_missing: float = MAX_MISSING) -> list[Entr
         UserError: it is missing, a line is incomplete or wrong, lines contradict one another, or
             more than the share `max_missing` of the files is missing.
     """
-    table = read_table(manifest, {*PATH_NAMES, *LABEL_NAMES, *SPLIT_COLUMNS})
+    table = _with_names(read_table(manifest, {*PATH_NAMES, *LABEL_NAMES, *SPLIT_COLUMNS}))
     columns = _columns(table)
     files = FilesByName(manifest.parent)
     lines = [_line(manifest, columns, files, row) for row in table.rows]
@@ -86,6 +87,13 @@ def read_manifest(manifest: Path, max_missing: float = MAX_MISSING) -> list[Entr
 
 
 # --- columns ------------------------------------------------------------------------------------
+
+
+def _with_names(table: Table) -> Table:
+    """The table, with a name for the only column where the first line is an image already."""
+    if len(table.columns) != 1 or not _IMAGE.search(table.columns[0]):
+        return table
+    return Table(table.path, ("path",), (Row(1, table.columns), *table.rows))
 
 
 def _columns(table: Table) -> _Columns:
@@ -234,6 +242,9 @@ def _advice(manifest: Path, missing: str) -> str:
         return "download the images, and write the paths of the files"
     if PureWindowsPath(missing).drive and os.name != "nt":
         return f"it is a path of Windows; write paths relative to {manifest.parent}"
+    parent = manifest.parent.resolve().parent
+    if os.path.isfile(parent / missing):
+        return f"they are relative to {parent}: move the manifest there"
     return (
         f"write paths relative to {manifest.parent}, or absolute ones; the largest share that may "
         "be missing is data.max_missing"

@@ -61,6 +61,9 @@ def apply_split(
         _report_left_out(images.ids[by_id][labelled & (names == _LEFT_OUT)])
     elif split.by == "stratified":
         names = _stratified(labels, split, generator, group_of)
+        beyond = int((labelled & (names == _LEFT_OUT)).sum())
+        if beyond:
+            log.info("%d labelled images are in no split, as data.split asks for fewer", beyond)
     else:
         names = _by_class(labels, split, generator)
     names = np.where(labelled, names, _LEFT_OUT)

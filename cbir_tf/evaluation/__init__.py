@@ -7,7 +7,7 @@ from cbir_tf.evaluation.centroids import nearest_centroid
 from cbir_tf.evaluation.confusion import Mistake, confusion_matrix, mistakes
 from cbir_tf.evaluation.label_sets import LabelSets
 from cbir_tf.evaluation.levels import evaluate_levels, read_levels
-from cbir_tf.evaluation.metrics import evaluate, per_query, summarize
+from cbir_tf.evaluation.metrics import evaluate, figures_to_r, per_query, summarize
 from cbir_tf.evaluation.rankings import (
     average_precision,
     map_at_r,
@@ -30,6 +30,7 @@ __all__ = [
     "confusion_matrix",
     "evaluate",
     "evaluate_levels",
+    "figures_to_r",
     "format_accuracy",
     "format_classes",
     "format_table",

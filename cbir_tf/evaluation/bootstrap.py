@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from cbir_tf.arguments import whole_number
+from cbir_tf.errors import UserError
 from cbir_tf.parallel import blocks
 
 BLOCK_DRAWS = 2**22
@@ -29,6 +31,7 @@ def bootstrap_means(values: np.ndarray, resamples: int, seed: int = 0) -> np.nda
         >>> bootstrap_means(np.array([[0.0], [1.0]]), resamples=4, seed=1).ravel().tolist()
         [0.5, 1.0, 0.0, 1.0]
     """
+    resamples, seed = whole_number(resamples, "resamples", 1), whole_number(seed, "seed", 0)
     random = np.random.default_rng(seed)
     rows = len(values)
     means = []
@@ -112,7 +115,7 @@ def paired_bootstrap(
         The difference in each metric that both have. Queries with a NaN are left out.
 
     Raises:
-        ValueError: the runs share no metric or no query, or differ in the number of queries.
+        UserError: the runs share no metric or no query, or differ in the number of queries.
 
     Example:
         >>> ours, theirs = {"map": np.array([0.5, 0.7, 0.9])}, {"map": np.array([0.4, 0.6, 0.8])}
@@ -121,14 +124,16 @@ def paired_bootstrap(
     """
     names = [name for name in values if name in others]
     if not names:
-        raise ValueError("no figure is in both runs")
+        raise UserError("no figure is in both runs; give the same measures of both")
     lengths = {len(each[name]) for name in names for each in (values, others)}
     if len(lengths) > 1:
-        raise ValueError(f"the figures are of {sorted(lengths)} queries: not the same ones")
+        raise UserError(
+            f"the figures are of {sorted(lengths)} queries: not the same ones; give equal queries"
+        )
     differences = np.stack([values[name] - others[name] for name in names], axis=1)
     differences = differences[~np.isnan(differences).any(axis=1)]
     if not len(differences):
-        raise ValueError("no query has a figure in both runs")
+        raise UserError("no query has a figure in both runs; give queries with something relevant")
     mean = differences.mean(axis=0)
     means = bootstrap_means(differences, resamples, seed)
     low, high = np.percentile(means, INTERVAL, axis=0)

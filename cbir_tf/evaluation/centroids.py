@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from cbir_tf.arguments import of_kind
 from cbir_tf.parallel import blocks
 from cbir_tf.search.distances import between, find_metric, pairwise
 from cbir_tf.search.index import positions_of
@@ -41,6 +42,8 @@ def nearest_centroid(
         [1.0, 1.0, 1.0, 1.0]
     """
     arithmetic = find_metric(metric)
+    for each in (queries, queries if gallery is None else gallery):
+        of_kind(each, Embeddings, "queries and gallery", "Embeddings(ids, vectors, labels)")
     gallery = queries if gallery is None else gallery
     gallery = gallery.take(np.argsort(gallery.ids))
     classes, class_of = np.unique(gallery.labels, return_inverse=True)

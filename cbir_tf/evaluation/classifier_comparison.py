@@ -25,6 +25,8 @@ CLASSIFIERS = {
 
 FOLDS = 5
 TREES = 200
+MOST_NUMBERS = 2**30
+"""Most numbers in the tables of a classifier."""
 _GRIDS: dict[str, dict[str, list[Any]]] = {
     "lr": {"C": [0.001, 0.01, 0.1, 1.0]},
     "knn": {"n_neighbors": [1, 5, 10, 20], "weights": ["uniform", "distance"]},
@@ -65,7 +67,8 @@ def classify(
         "cross_validation": mean accuracy over the folds, "parameters", "seconds"}, ...]}
 
     Raises:
-        UserError: no such classifier, or too few images or classes to fit to.
+        UserError: no such classifier, none that fits in memory, or too few images or classes to fit
+            to.
     """
     check_names(names)
     training = training.take(training.labels != UNLABELLED)
@@ -73,6 +76,7 @@ def classify(
     training, test, left_out = _comparable(training, test, class_names)
     folds = min(FOLDS, int(np.unique(training.labels, return_counts=True)[1].min()))
     classes, counts = np.unique(training.labels, return_counts=True)
+    names = _that_fit(names, max(len(training), len(test)), len(classes))
     shown = progress(names, description="classify", unit="classifiers")
     return {
         "training": len(training),
@@ -94,6 +98,24 @@ def check_names(names: Sequence[str]) -> None:
     for name in names:
         if name not in CLASSIFIERS:
             raise UserError(f"--classifiers: no {name!r}; {nearest(name, CLASSIFIERS)}")
+
+
+def _that_fit(names: Sequence[str], images: int, classes: int) -> list[str]:
+    """The classifiers whose tables of a number for each image and class fit in memory.
+
+    Raises:
+        UserError: none does.
+    """
+    # A tree of a random forest has such a table of its own, the others a few in all.
+    tables = {name: TREES if name == "rf" else 4 for name in names}
+    kept = [name for name in names if tables[name] * images * classes <= MOST_NUMBERS]
+    left_out = [CLASSIFIERS[name] for name in names if name not in kept]
+    what = f"{', '.join(left_out)}: too large for {images:,} images of {classes:,} classes"
+    if not kept:
+        raise UserError(f"classify: {what}; evaluate with cbir evaluate")
+    if left_out:
+        logger.warning("%s; left out", what)
+    return kept
 
 
 def _comparable(

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import csv
+import io
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
+from scipy.sparse import coo_array, csr_array
 
+from cbir_tf.arguments import whole_number
 from cbir_tf.errors import UserError
 from cbir_tf.search.index import positions_of
+from cbir_tf.storage.files import write_text
 from cbir_tf.types import UNLABELLED, Embeddings, Results
 
 
@@ -32,7 +39,7 @@ class Mistake:
 
 def confusion_matrix(
     neighbours: Results, queries: Embeddings, gallery: Embeddings, classes: int
-) -> np.ndarray:
+) -> csr_array:
     """M[i, j] = number of queries with label i whose nearest neighbour has label j.
 
     Args:
@@ -42,21 +49,53 @@ def confusion_matrix(
         classes: number of classes, C.
 
     Returns:
-        (C, C) int64.
+        Sparse (C, C) int64, which holds at most a number for each query, however many classes;
+        `.toarray()` gives the whole of few.
 
     Raises:
-        UserError: a label is missing.
+        UserError: a label is missing, or there are fewer classes than the labels count.
 
     Example:
         >>> gallery = Embeddings(["a", "b"], [[0], [1]], [0, 1])
         >>> queries = Embeddings(["q", "r", "s"], [[0], [1], [1]], [0, 1, 0])
         >>> found = Results(np.array([["a"], ["b"], ["b"]]), np.zeros((3, 1), np.float32))
-        >>> confusion_matrix(found, queries, gallery, classes=2).tolist()
+        >>> confusion_matrix(found, queries, gallery, classes=2).toarray().tolist()
         [[1, 1], [0, 1]]
     """
     nearest = _nearest_labels(neighbours, queries, gallery)
-    pairs = queries.labels * classes + nearest
-    return np.bincount(pairs, minlength=classes * classes).reshape(classes, classes)
+    classes = whole_number(classes, "classes", 0)
+    most = int(max(queries.labels.max(initial=-1), nearest.max(initial=-1)))
+    if most >= classes:
+        raise UserError(f"confusion matrix: classes={classes}, but there is a label {most}")
+    ones = np.ones(len(nearest), dtype=np.int64)
+    return coo_array((ones, (queries.labels, nearest)), shape=(classes, classes)).tocsr()
+
+
+def write_confusions(path: Path, matrix: csr_array, class_names: Sequence[str]) -> None:
+    """Write the counts of a confusion matrix that are not 0 as CSV, the wrong ones first.
+
+    Columns: class (of the query), class of the nearest neighbour, queries, share of the queries of
+    the class. The largest count comes first; classes found right follow those found wrong.
+
+    Args:
+        path: file to write.
+        matrix: of `confusion_matrix`.
+        class_names: C names.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    found = matrix.tocoo()
+    true, nearest = found.row, found.col
+    totals = matrix.sum(axis=1)
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["class", "nearest neighbour's class", "queries", "share"])
+    for row in np.lexsort((nearest, true, -found.data, true == nearest)).tolist():
+        share = found.data[row] / totals[true[row]]
+        names = class_names[true[row]], class_names[nearest[row]]
+        writer.writerow([*names, found.data[row], f"{share:.4f}"])
+    write_text(path, text.getvalue())
 
 
 def mistakes(neighbours: Results, queries: Embeddings, gallery: Embeddings) -> list[Mistake]:
@@ -98,12 +137,12 @@ def mistakes(neighbours: Results, queries: Embeddings, gallery: Embeddings) -> l
 def _nearest_labels(neighbours: Results, queries: Embeddings, gallery: Embeddings) -> np.ndarray:
     """(Q,) labels of the nearest neighbours."""
     if len(neighbours) != len(queries):
-        raise ValueError(f"{len(neighbours)} rows of neighbours for {len(queries)} queries")
+        raise UserError(f"{len(neighbours)} rows of neighbours for {len(queries)} queries")
     order = np.argsort(gallery.ids)
     positions = positions_of(neighbours.ids[:, 0], gallery.ids[order])
     if (positions < 0).any():
         unknown = str(neighbours.ids[positions < 0, 0][0])
-        raise ValueError(f"the neighbour {unknown!r} is not in the gallery")
+        raise UserError(f"the neighbour {unknown!r} is not in the gallery; give the one searched")
     nearest: np.ndarray = gallery.labels[order][positions]
     for ids, labels in ((queries.ids, queries.labels), (neighbours.ids[:, 0], nearest)):
         if (labels == UNLABELLED).any():

@@ -11,6 +11,7 @@ import numpy as np
 
 from cbir_tf.errors import UserError
 from cbir_tf.evaluation.metrics import evaluate
+from cbir_tf.storage.addresses import path_of
 from cbir_tf.text import nfc
 from cbir_tf.types import UNLABELLED, Embeddings
 
@@ -81,7 +82,7 @@ def _numbers(
     return np.array([*numbers, UNLABELLED])
 
 
-def read_levels(path: Path) -> dict[str, dict[str, str]]:
+def read_levels(path: str | Path) -> dict[str, dict[str, str]]:
     """Levels from a CSV file: the first column is the class, each further one a level.
 
     Args:
@@ -99,6 +100,7 @@ def read_levels(path: Path) -> dict[str, dict[str, str]]:
         ...     read_levels(path)
         {'kingdom': {'cat': 'animal'}}
     """
+    path = path_of(path)
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             header, *rows = [list(map(nfc, row)) for row in csv.reader(file) if row] or [[]]

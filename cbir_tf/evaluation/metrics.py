@@ -11,15 +11,28 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from cbir_tf.arguments import of_kind, ranks, whole_number
 from cbir_tf.errors import UserError
 from cbir_tf.evaluation.bootstrap import bootstrap_intervals
 from cbir_tf.evaluation.centroids import nearest_centroid
 from cbir_tf.evaluation.label_sets import LabelSets
-from cbir_tf.evaluation.rankings import normalized_gain, score_rankings
+from cbir_tf.evaluation.rankings import (
+    Hits,
+    map_at_r,
+    normalized_gain,
+    recall_at_k,
+    score_rankings,
+)
 from cbir_tf.parallel import blocks
 from cbir_tf.progress import progress
 from cbir_tf.search import check_k
-from cbir_tf.search.distances import find_metric, pairwise, positions_in, sorting_keys
+from cbir_tf.search.distances import (
+    find_metric,
+    nearest_columns,
+    pairwise,
+    positions_in,
+    sorting_keys,
+)
 from cbir_tf.search.index import check_dimension, positions_of
 from cbir_tf.types import UNLABELLED, Embeddings
 
@@ -30,6 +43,7 @@ Ranking = Callable[[Embeddings], np.ndarray]
 The query itself must not be in its row; an item that is not in the row counts as not found.
 """
 
+_EMBEDDINGS = "Embeddings(ids, vectors, labels)"
 BLOCK_PAIRS = 2**23
 BLOCK_RANKED = 2**21
 
@@ -76,13 +90,15 @@ def evaluate(
         out of every mean and counted. With label sets, a query counts in each of its classes.
 
     Raises:
-        UserError: as `per_query`, or no query has anything relevant in the gallery.
+        UserError: as `per_query`, too few class names, or no query has anything relevant in the
+            gallery.
 
     Example:
         >>> found = Embeddings(list("abcd"), [[1, 0], [4, 1], [0, 1], [1, 4]], [0, 0, 1, 1])
         >>> evaluate(found, k=(1,))["figures"]["recall@1"]
         1.0
     """
+    bootstrap, seed = whole_number(bootstrap, "bootstrap", 0), whole_number(seed, "seed", 0)
     values = per_query(queries, gallery, k, metric, label_sets, ranking)
     classes = (
         _classes(queries.labels, class_names) if label_sets is None else _sets(queries, label_sets)
@@ -105,7 +121,7 @@ def summarize(
 
     Args:
         values: what `per_query` returned.
-        classes: (Q,) bool by class name, which queries are of the class.
+        classes: by class name, which queries are of the class: their positions, or (Q,) bool.
         bootstrap: number of resamples for the intervals; 0: no intervals.
         seed: seed of the resampling.
 
@@ -125,34 +141,44 @@ def summarize(
             "evaluate: no query has another image of its class in the gallery; "
             "evaluate on images with at least two of a class"
         )
-    table = table[scored]
-    intervals = bootstrap_intervals(table, bootstrap, seed) if bootstrap else np.empty((0, 2))
+    found = table[scored]
+    intervals = bootstrap_intervals(found, bootstrap, seed) if bootstrap else np.empty((0, 2))
     per_class = {}
+    rows = np.arange(len(table))
     for name, members in classes.items():
-        of_class = table[members[scored]]
+        of_class = rows[members]
+        of_class = of_class[scored[of_class]]
         if len(of_class):
-            means = zip(names, of_class.mean(axis=0).tolist(), strict=True)
+            means = zip(names, table[of_class].mean(axis=0).tolist(), strict=True)
             per_class[name] = {"queries": len(of_class), **dict(means)}
     return {
         "queries": int(scored.sum()),
         "left_out": int((~scored).sum()),
-        "figures": dict(zip(names, table.mean(axis=0).tolist(), strict=True)),
+        "figures": dict(zip(names, found.mean(axis=0).tolist(), strict=True)),
         "intervals": dict(zip(names, intervals.tolist(), strict=False)),
         "per_class": per_class,
     }
 
 
 def _classes(labels: np.ndarray, class_names: Sequence[str] | None) -> dict[str, np.ndarray]:
-    return {
-        str(label) if class_names is None else class_names[label]: labels == label
-        for label in np.unique(labels)
-    }
+    """Positions of the queries of each class: as many numbers as queries, however many classes."""
+    present, counts = np.unique(labels, return_counts=True)
+    if class_names is not None and present[-1] >= len(class_names):
+        raise UserError(
+            f"class_names: {len(class_names)} names, but there is a label {present[-1]}; give one "
+            "for each label"
+        )
+    members = np.split(np.argsort(labels, kind="stable"), np.cumsum(counts)[:-1])
+    names = [str(label) if class_names is None else class_names[label] for label in present]
+    return dict(zip(names, members, strict=True))
 
 
 def _sets(queries: Embeddings, sets: Mapping[str, Collection[str]]) -> dict[str, np.ndarray]:
     labels = LabelSets({id_: sets[id_] for id_ in queries.ids.tolist()})
-    members = labels.rows(queries.ids) > 0
-    return dict(zip(labels.names, members.T, strict=True))
+    by_class = labels.rows(queries.ids).tocsc()
+    by_class.sort_indices()
+    members = np.split(by_class.indices, by_class.indptr[1:-1])
+    return dict(zip(labels.names, members, strict=False))
 
 
 def per_query(
@@ -184,12 +210,9 @@ def per_query(
         >>> per_query(found, k=(1,), metric="euclidean")["mrr"].tolist()
         [1.0, nan, 0.5]
     """
-    if not len(queries):
-        raise UserError("evaluate: there are no queries to evaluate; choose a split with images")
-    if label_sets is None and (queries.labels == UNLABELLED).any():
-        unlabelled = str(queries.ids[queries.labels == UNLABELLED][0])
-        raise UserError(f"evaluate: query {unlabelled!r} has no label; evaluate on labelled images")
-    found = queries if gallery is None else gallery
+    _check_queries(queries, labelled=label_sets is None)
+    k = ranks(k)
+    found = queries if gallery is None else of_kind(gallery, Embeddings, "gallery", _EMBEDDINGS)
     own = bool(np.isin(found.ids, queries.ids).any())
     for rank in k:
         check_k(rank, len(found), own)
@@ -210,6 +233,52 @@ def per_query(
     if label_sets is None:
         figures["centroid_accuracy"] = nearest_centroid(queries, found, metric)
     return figures
+
+
+def figures_to_r(images: Embeddings, metric: str = "cosine") -> dict[str, float]:
+    """recall@1 and MAP@R of a leave-one-out search: the same values as `evaluate` has.
+
+    They look at the R nearest of each query alone, R being the number of other images of its class,
+    and so need no ranking of all images, which takes several times as long.
+
+    Args:
+        images: labelled embeddings, each of which searches the others.
+        metric: as for `evaluate`.
+
+    Returns:
+        The means by name: recall@1 and map_at_r.
+
+    Raises:
+        UserError: an unlabelled image, or no class with two images.
+
+    Example:
+        >>> found = Embeddings(list("abcd"), [[1, 0], [4, 1], [0, 1], [1, 4]], [0, 0, 1, 1])
+        >>> figures_to_r(found)
+        {'recall@1': 1.0, 'map_at_r': 1.0}
+    """
+    _check_queries(images)
+    images = images.take(np.argsort(images.ids))
+    scored = []
+    for block, own, distances in _distances(images, images, metric):
+        relevance = images.labels[block, None] == images.labels
+        relevance[own] = False
+        relevant = relevance.sum(axis=1)
+        nearest = nearest_columns(distances, max(1, relevant.max()))
+        hits = Hits.of(np.take_along_axis(relevance, nearest, axis=1))
+        scored.append((recall_at_k(hits, relevant, 1), map_at_r(hits, relevant)))
+    recall, precision = (np.concatenate(each) for each in zip(*scored, strict=True))
+    summary = summarize({"recall@1": recall, "map_at_r": precision}, {})
+    figures: dict[str, float] = summary["figures"]
+    return figures
+
+
+def _check_queries(queries: Embeddings, labelled: bool = True) -> None:
+    of_kind(queries, Embeddings, "queries", _EMBEDDINGS)
+    if not len(queries):
+        raise UserError("evaluate: there are no queries to evaluate; choose a split with images")
+    if labelled and (queries.labels == UNLABELLED).any():
+        unlabelled = str(queries.ids[queries.labels == UNLABELLED][0])
+        raise UserError(f"evaluate: query {unlabelled!r} has no label; evaluate on labelled images")
 
 
 def _score_gains(gains: np.ndarray, k: Sequence[int]) -> dict[str, np.ndarray]:

@@ -6,12 +6,13 @@ Every function takes a row for each query:
                 filled up with False
     relevant    (Q,) number of relevant items in the gallery, found or not: R
 
-and returns (Q,) float64, NaN for a query with nothing relevant in the gallery. The metric of a set
-of queries is the mean over the queries. In the formulas rel(i) is 1 where the item at rank
-i = 1, 2, ... is relevant, else 0, and P(i) = (rel(1) + ... + rel(i)) / i.
+or lists of them, and returns (Q,) float64, NaN for a query with nothing relevant in the gallery.
+The metric of a set of queries is the mean over the queries. In the formulas rel(i) is 1 where the
+item at rank i = 1, 2, ... is relevant, else 0, and P(i) = (rel(1) + ... + rel(i)) / i.
 
 To compute several metrics of the same rankings, give them one `Hits` in place of the array, as
-`score_rankings` does: the array is then read only once.
+`score_rankings` does: the array is then read only once. An argument of another shape or type is a
+UserError.
 """
 
 from __future__ import annotations
@@ -20,6 +21,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+
+from cbir_tf.arguments import ranks, whole_number
+from cbir_tf.errors import UserError
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,7 +81,8 @@ def recall_at_k(relevance: Relevance, relevant: np.ndarray, k: int) -> np.ndarra
         >>> recall_at_k(np.array([[False, True], [True, False]]), np.array([2, 2]), k=1).tolist()
         [0.0, 1.0]
     """
-    hits = _hits(relevance)
+    hits, relevant = _checked(relevance, relevant)
+    k = whole_number(k, "k", 1)
     return _where_relevant((hits.count(hits.ranks <= k) > 0).astype(np.float64), relevant)
 
 
@@ -88,7 +93,8 @@ def precision_at_k(relevance: Relevance, relevant: np.ndarray, k: int) -> np.nda
         >>> precision_at_k(np.array([[False, True, True, False]]), np.array([2]), k=2).tolist()
         [0.5]
     """
-    hits = _hits(relevance)
+    hits, relevant = _checked(relevance, relevant)
+    k = whole_number(k, "k", 1)
     return _where_relevant(hits.count(hits.ranks <= k) / k, relevant)
 
 
@@ -107,7 +113,8 @@ def average_precision(
         >>> average_precision(ranking, np.array([2]), k=2).tolist()
         [0.5]
     """
-    hits = _hits(relevance)
+    hits, relevant = _checked(relevance, relevant)
+    k = None if k is None else whole_number(k, "k", 1)
     chosen = np.ones(len(hits.ranks), dtype=bool) if k is None else hits.ranks <= k
     return _share_of(relevant, hits.total(chosen, hits.precision[chosen]))
 
@@ -121,7 +128,7 @@ def map_at_r(relevance: Relevance, relevant: np.ndarray) -> np.ndarray:
         >>> map_at_r(np.array([[True, False, True, False]]), np.array([2])).tolist()
         [0.5]
     """
-    hits = _hits(relevance)
+    hits, relevant = _checked(relevance, relevant)
     chosen = hits.ranks <= relevant[hits.rows]
     return _share_of(relevant, hits.total(chosen, hits.precision[chosen]))
 
@@ -133,7 +140,7 @@ def r_precision(relevance: Relevance, relevant: np.ndarray) -> np.ndarray:
         >>> r_precision(np.array([[False, True, True, False]]), np.array([2])).tolist()
         [0.5]
     """
-    hits = _hits(relevance)
+    hits, relevant = _checked(relevance, relevant)
     return _share_of(relevant, hits.count(hits.ranks <= relevant[hits.rows]))
 
 
@@ -144,7 +151,7 @@ def reciprocal_rank(relevance: Relevance, relevant: np.ndarray) -> np.ndarray:
         >>> reciprocal_rank(np.array([[False, True, True], [False] * 3]), np.array([2, 1])).tolist()
         [0.5, 0.0]
     """
-    hits = _hits(relevance)
+    hits, relevant = _checked(relevance, relevant)
     first = np.flatnonzero(np.diff(hits.rows, prepend=-1))
     values = np.zeros(hits.queries)
     values[hits.rows[first]] = 1 / hits.ranks[first]
@@ -161,7 +168,8 @@ def ndcg(relevance: Relevance, relevant: np.ndarray, k: int | None = None) -> np
         >>> ndcg(np.array([[True, False, True, False]]), np.array([2])).round(3).tolist()
         [0.92]
     """
-    hits = _hits(relevance)
+    hits, relevant = _checked(relevance, relevant)
+    k = None if k is None else whole_number(k, "k", 1)
     chosen = np.ones(len(hits.ranks), dtype=bool) if k is None else hits.ranks <= k
     gain = hits.total(chosen, 1 / np.log2(hits.ranks[chosen] + 1))
     best = np.cumsum(1 / np.log2(np.arange(relevant.max(initial=0)) + 2))
@@ -189,7 +197,8 @@ def score_rankings(
         {'recall@1': 1.0, 'precision@1': 1.0, 'map@1': 0.5, 'ndcg@1': 1.0, 'map': 0.833, \
 'map_at_r': 0.5, 'r_precision': 0.5, 'mrr': 1.0, 'ndcg': 0.92}
     """
-    hits = Hits.of(relevance)
+    hits, relevant = _checked(relevance, relevant)
+    k = ranks(k)
     figures = {f"recall@{rank}": recall_at_k(hits, relevant, rank) for rank in k}
     figures |= {f"precision@{rank}": precision_at_k(hits, relevant, rank) for rank in k}
     figures |= {f"map@{rank}": average_precision(hits, relevant, rank) for rank in k}
@@ -235,8 +244,35 @@ def normalized_gain(
         }
 
 
-def _hits(relevance: Relevance) -> Hits:
-    return relevance if isinstance(relevance, Hits) else Hits.of(relevance)
+def _checked(relevance: Relevance, relevant: np.ndarray) -> tuple[Hits, np.ndarray]:
+    """The hits, and (Q,) integer numbers of relevant items; lists are taken for arrays.
+
+    Raises:
+        UserError: another shape or type, or a number that is negative or no integer.
+    """
+    if isinstance(relevance, Hits):
+        return relevance, relevant
+    found, numbers = _array(relevance, "relevance"), np.atleast_1d(_array(relevant, "relevant"))
+    found = found[np.newaxis] if found.ndim == 1 else found
+    if found.ndim != 2 or numbers.shape != (len(found),):
+        raise UserError(
+            f"relevance {found.shape} and relevant {numbers.shape}: should be (queries, ranks) and "
+            "(queries,)"
+        )
+    whole = numbers.astype(np.int64)
+    if (whole != numbers).any() or (whole < 0).any():
+        raise UserError("relevant: should be the number of relevant items of each query, 0 or more")
+    return Hits.of(found != 0), whole
+
+
+def _array(values: object, name: str) -> np.ndarray:
+    try:
+        array = np.asarray(values)
+    except ValueError:  # of unequal lengths
+        array = np.empty(0, dtype=object)
+    if array.dtype.kind not in "biuf":
+        raise UserError(f"{name}: should be numbers in rows of one length, got {array.dtype}")
+    return array
 
 
 def _share_of(relevant: np.ndarray, total: np.ndarray) -> np.ndarray:

@@ -13,6 +13,9 @@ from cbir_tf.errors import LISTED
 def format_table(result: dict[str, Any]) -> str:
     """The metrics over all queries, with their intervals if there are any.
 
+    map@k is left out: as its denominator stays R it is at most k / R, and beside precision@k of
+    nearly 1 a value of nearly 0 reads as a failure. It stays in the result.
+
     Args:
         result: what `evaluate` returned.
 
@@ -23,6 +26,8 @@ def format_table(result: dict[str, Any]) -> str:
     header = ["figure", "value", *(["95 % interval"] if intervals else [])]
     rows = []
     for name, value in result["figures"].items():
+        if name.startswith("map@"):
+            continue
         row = [name, f"{value:.4f}"]
         if intervals:
             low, high = intervals[name]
@@ -48,19 +53,30 @@ def steps(result: Mapping[str, Any]) -> str:
     return f"; {result['search']}" + ("" if all_ranks else f", {result['depth']} ranks of each")
 
 
-def format_classes(result: dict[str, Any], names: Sequence[str] | None = None) -> str:
-    """The metrics by class, a Markdown table with a row for each class.
+def format_classes(
+    result: dict[str, Any], names: Sequence[str] | None = None, most: int | None = None
+) -> str:
+    """The metrics by class, a Markdown table with a row for each class, the worst first.
 
     Args:
         result: what `evaluate` returned.
-        names: metrics to show; None: all, which makes a wide table.
+        names: metrics to show, by the last of which the classes are sorted, equal ones by the
+            one before it; None: all, which makes a wide table, sorted by MAP@R.
+        most: classes to show; None: all. Where there are more, a line above the table tells so.
     """
+    by = ["map_at_r"] if names is None else names[::-1]
     names = list(result["figures"]) if names is None else names
+    classes = sorted(
+        result["per_class"].items(), key=lambda each: (*(each[1][name] for name in by), each[0])
+    )
     rows = [
         [name, str(figures["queries"]), *(f"{figures[each]:.4f}" for each in names)]
-        for name, figures in result["per_class"].items()
+        for name, figures in classes[:most]
     ]
-    return markdown(["class", "queries", *names], rows)
+    table = markdown(["class", "queries", *names], rows)
+    if len(rows) == len(classes):
+        return table
+    return f"the {len(rows)} worst of {len(classes):,} classes by {by[0]}:\n\n{table}"
 
 
 def format_accuracy(result: dict[str, Any], split: str) -> str:
@@ -124,7 +140,12 @@ def format_trials(document: Mapping[str, Any]) -> str:
     order = {"complete": 0, "pruned": 1, "running": 2, "failed": 3}
     trials = sorted(
         document["trials"],
-        key=lambda row: (order[row["state"]], sign * (row["value"] or 0), row["number"]),
+        key=lambda row: (
+            order[row["state"]],
+            sign * (row["value"] or 0),
+            row["number"] != document["best"],
+            row["number"],
+        ),
     )
     counts = ", ".join(
         f"{count} {state}"

@@ -18,6 +18,7 @@ import numpy as np
 
 from cbir_tf.errors import UserError
 from cbir_tf.evaluation.rankings import normalized_gain, score_rankings
+from cbir_tf.storage.addresses import path_of
 from cbir_tf.storage.files import replacing
 from cbir_tf.types import UNLABELLED, Embeddings, Results
 
@@ -33,7 +34,7 @@ _SAFE = "/:;,.!?*'()[]{}@&=+$~#|^<>\\\"`"
 
 
 def write_trec_run(
-    path: Path, query_ids: Sequence[str] | np.ndarray, neighbours: Results, name: str = "cbir"
+    path: str | Path, query_ids: Sequence[str] | np.ndarray, neighbours: Results, name: str = "cbir"
 ) -> None:
     """Write rankings as a run file.
 
@@ -49,7 +50,7 @@ def write_trec_run(
     Raises:
         UserError: the file could not be written.
     """
-    with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+    with replacing(path_of(path)) as temporary, temporary.open("w", encoding="utf-8") as file:
         for query, ids in zip(query_ids, neighbours.ids.tolist(), strict=True):
             found = [id_ for id_ in ids if id_]
             for rank, id_ in enumerate(found, 1):
@@ -57,7 +58,7 @@ def write_trec_run(
                 file.write(f"{_field(query)} Q0 {_field(id_)} {rank} {score} {_field(name)}\n")
 
 
-def write_trec_qrels(path: Path, queries: Embeddings, gallery: Embeddings) -> None:
+def write_trec_qrels(path: str | Path, queries: Embeddings, gallery: Embeddings) -> None:
     """Write the relevant items of each query: those with its label, except the query itself.
 
     Raises:
@@ -67,31 +68,31 @@ def write_trec_qrels(path: Path, queries: Embeddings, gallery: Embeddings) -> No
         label: [_field(id_) for id_ in gallery.ids[gallery.labels == label].tolist()]
         for label in set(queries.labels.tolist()) - {UNLABELLED}
     }
-    with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+    with replacing(path_of(path)) as temporary, temporary.open("w", encoding="utf-8") as file:
         for query, label in zip(queries.ids.tolist(), queries.labels.tolist(), strict=True):
             name = _field(query)
             lines = (f"{name} 0 {item} 1\n" for item in items.get(label, ()) if item != name)
             file.writelines(lines)
 
 
-def read_trec_run(path: Path) -> dict[str, dict[str, float]]:
+def read_trec_run(path: str | Path) -> dict[str, dict[str, float]]:
     """Scores by query and item.
 
     Raises:
         UserError: the file could not be read, a line has another format, or an item is listed
             twice for one query.
     """
-    return _read(path, "query Q0 item rank score name", 4, _score)
+    return _read(path_of(path), "query Q0 item rank score name", 4, _score)
 
 
-def read_trec_qrels(path: Path) -> dict[str, dict[str, int]]:
+def read_trec_qrels(path: str | Path) -> dict[str, dict[str, int]]:
     """Relevance by query and item.
 
     Raises:
         UserError: the file could not be read, a line has another format, or an item is listed
             twice for one query.
     """
-    return _read(path, "query 0 item relevance", 3, int)
+    return _read(path_of(path), "query 0 item relevance", 3, int)
 
 
 def trec_figures(

@@ -62,6 +62,42 @@ class Condition:
     values: tuple[str, ...]
 
 
+def rows_meeting(
+    conditions: Sequence[str],
+    class_names: Sequence[str],
+    metadata_names: Collection[str],
+    cells_of: Callable[[str], list[Any]],
+) -> np.ndarray:
+    """Which images meet all conditions.
+
+    Args:
+        conditions: as above.
+        class_names: class names by label.
+        metadata_names: the store's metadata columns.
+        cells_of: the values of a column in all N images, None where there is none: the values of
+            all tell a column of numbers from one of text. Of label, the numbers.
+
+    Returns:
+        (N,) bool.
+
+    Raises:
+        UserError: as `parse_conditions` and `meeting`.
+
+    Example:
+        >>> columns = {"label": [0, 1, -1], "year": [2020, 2019, None]}
+        >>> rows_meeting(["label!=a", "year!=2020"], "ab", ["year"], columns.__getitem__).tolist()
+        [False, True, True]
+    """
+    kept = np.ones(len(cells_of("label")), dtype=bool)
+    for each in parse_conditions(conditions, class_names, metadata_names):
+        cells = cells_of(each.name)
+        if each.name == "label":
+            kept &= np.isin(cells, labels_meeting(each, class_names))
+        else:
+            kept &= meeting(each, cells)
+    return kept
+
+
 def parse_conditions(
     conditions: Sequence[str], class_names: Sequence[str], metadata_names: Collection[str]
 ) -> list[Condition]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cbir_tf.parallel import blocks
+from cbir_tf.parallel import blocks, cores
 from cbir_tf.progress import logger
 from cbir_tf.storage.files import replacing, sha256
 
@@ -122,7 +121,7 @@ def _exported(model: Path) -> OnnxEncoder | None:
     path = model.with_suffix(".onnx")
     if not (path.is_file() and model.is_file() and _installed()):
         return None
-    session = _session(path, _cores())
+    session = _session(path, cores())
     if session is None or _digest_of(session) != sha256(model):
         return None
     if any(isinstance(side, int) for side in session.get_inputs()[0].shape[1:3]):
@@ -147,11 +146,11 @@ class OnnxEncoder:
 
     def __call__(self, pixels: np.ndarray) -> np.ndarray:
         """Encode: see `Encoder`."""
-        cores = _cores()
-        if len(pixels) < 2 or cores == 1:
+        count = cores()
+        if len(pixels) < 2 or count == 1:
             return _run(self._alone, pixels)
         size = pixels[0, ..., 0].size
-        most = min(PIECE_PIXELS, size * (len(pixels) // cores))
+        most = min(PIECE_PIXELS, size * (len(pixels) // count))
         pieces = [pixels[some] for some in blocks(len(pixels), size, most)]
         session, vectors = self._shared, [np.empty(0)] * len(pieces)
         waiting = iter(range(len(pieces)))  # shared: each thread takes the next piece
@@ -168,7 +167,7 @@ class OnnxEncoder:
 
         The calling thread works too: to wake it for each piece would cost more.
         """
-        others = [self._threads.submit(work) for _ in range(_cores() - 1)]
+        others = [self._threads.submit(work) for _ in range(cores() - 1)]
         work()
         for each in others:
             each.result()
@@ -184,12 +183,8 @@ class OnnxEncoder:
     @cached_property
     def _threads(self) -> ThreadPoolExecutor:
         return ThreadPoolExecutor(
-            max(1, _cores() - 1), "encoder"
+            max(1, cores() - 1), "encoder"
         )  # kept: a service encodes all the time
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0))
 
 
 def _session(exported: Path, threads: int) -> Any:

@@ -17,13 +17,9 @@ from typing import Any
 
 import numpy as np
 
+from cbir_tf.arguments import texts
 from cbir_tf.errors import UserError
-from cbir_tf.features.filters import (
-    COLUMNS,
-    labels_meeting,
-    meeting,
-    parse_conditions,
-)
+from cbir_tf.features.filters import COLUMNS, rows_meeting
 from cbir_tf.features.store_file import (
     MIGRATIONS,
     SCHEMA,
@@ -99,10 +95,10 @@ class FeatureStore:
             encoder_fingerprint: of the encoder that makes the vectors
                 (`cbir_tf.features.views.encoder_fingerprint`).
             class_names: names the labels count into.
-            dtype: of the stored vectors, float32 or float16; an existing store keeps its own.
+            dtype: of the stored vectors, float32 or float16.
 
         Raises:
-            UserError: the file is not a store, of a later version, or of another encoder.
+            UserError: the file is not a store, of a later version, or of another encoder or dtype.
         """
         if not path.exists():
             for left in ("-wal", "-shm"):  # of a killed process, whose store was deleted since
@@ -124,6 +120,10 @@ class FeatureStore:
         store = cls.open(path)
         if store.encoder_fingerprint != encoder_fingerprint:
             error = fingerprint_mismatch(path, store.encoder_fingerprint, encoder_fingerprint)
+            store.close()
+            raise error
+        if store.dtype != dtype:
+            error = dtype_mismatch(path, store.dtype, dtype)
             store.close()
             raise error
         return store
@@ -181,6 +181,11 @@ class FeatureStore:
     def encoder_fingerprint(self) -> str:
         """Which encoder made the vectors (`cbir_tf.features.views.encoder_fingerprint`)."""
         return self._about("model")
+
+    @property
+    def dtype(self) -> str:
+        """Number format of the stored vectors: float32 or float16."""
+        return self._about("dtype")
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -276,30 +281,19 @@ class FeatureStore:
         Raises:
             UserError: a malformed condition, or an unknown column or class.
         """
+        conditions = texts(conditions, "where")
         where, values = _where(split)
         with reporting(self.path), self._unchanging():
             rows = self._connection.execute(
                 f"SELECT id FROM features {where} ORDER BY id", values
             ).fetchall()
-            met = self._meeting(conditions) if conditions else None
-        ids = [id_ for (id_,) in rows if met is None or id_ in met]
-        return np.array(ids, dtype=np.str_)
-
-    def _meeting(self, conditions: Sequence[str]) -> set[str]:
-        """Ids of the images that meet all conditions, whatever their split.
-
-        All images are read, as the values of all tell a column of numbers from one of text.
-        """
-        names = self.class_names
-        ids = self._cells("id")
-        kept = np.ones(len(ids), dtype=bool)
-        for each in parse_conditions(conditions, names, self.metadata_names):
-            cells = self._cells(each.name)
-            if each.name == "label":
-                kept &= np.isin(cells, labels_meeting(each, names))
-            else:
-                kept &= meeting(each, cells)
-        return set(compress(ids, kept.tolist()))
+            ids = np.array([id_ for (id_,) in rows], dtype=np.str_)
+            if not conditions:
+                return ids
+            names = self.metadata_names
+            kept = rows_meeting(conditions, self.class_names, names, self._cells)
+            met = set(compress(self._cells("id"), kept.tolist()))
+        return np.array([id_ for id_ in ids.tolist() if id_ in met], dtype=np.str_)
 
     def _cells(self, column: str) -> list[Any]:
         """The values of a column in all images, in order of id; None where there is none."""
@@ -433,6 +427,20 @@ def fingerprint_mismatch(path: Path, stored: str, wanted: str) -> UserError:
         what = f"with test-time augmentation {theirs or 'none'}, and {ours or 'none'} is configured"
     return UserError(
         f"{path}: made {what}; move the file away and run cbir extract --run {path.parent}"
+    )
+
+
+def dtype_mismatch(path: Path, stored: str, wanted: str) -> UserError:
+    """The error for a store of another number format than is configured.
+
+    Args:
+        path: of the store.
+        stored: format of its vectors.
+        wanted: search.dtype.
+    """
+    return UserError(
+        f"{path}: holds {stored} vectors, and search.dtype is {wanted}; put search.dtype back, or "
+        f"move the file away and run cbir extract --run {path.parent}"
     )
 
 

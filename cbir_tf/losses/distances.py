@@ -109,6 +109,7 @@ def distance_function(metric: DistanceMetric) -> Callable[[Tensor], Tensor]:
     """
     if callable(metric):
         return metric
-    if metric not in DISTANCES:
-        raise UserError(f"distance_metric: {metric!r} is unknown; {nearest(metric, DISTANCES)}")
+    if not isinstance(metric, str) or metric not in DISTANCES:
+        hint = nearest(str(metric), DISTANCES)
+        raise UserError(f"distance_metric: {metric!r} is unknown; {hint}")
     return DISTANCES[metric]

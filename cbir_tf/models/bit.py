@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import struct
 import tokenize
+import warnings
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -171,7 +172,9 @@ def _read_npz(path: Path, model: keras.Model) -> dict[str, np.ndarray]:
 
 def _read_saved_model(source: str, model: keras.Model) -> dict[str, np.ndarray]:
     import tensorflow as tf
-    import tensorflow_hub
+
+    with warnings.catch_warnings(action="ignore"):  # of pkg_resources, which it imports
+        import tensorflow_hub
 
     handle = IMAGENET21K if source == "imagenet21k" else source
     try:

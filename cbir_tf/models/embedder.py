@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 
+from cbir_tf.arguments import mapping, whole_number
+from cbir_tf.config import Config
 from cbir_tf.config import model as config_model
 from cbir_tf.errors import UserError, first_line, nearest
 from cbir_tf.models.backbones import backbone_named, build_backbone
@@ -24,7 +27,9 @@ from cbir_tf.storage.remote import local
 
 
 def build_embedder(
-    model: config_model.Model, seed: int = 0, image_size: tuple[int, int] = (224, 224)
+    model: config_model.Model | Mapping[str, Any],
+    seed: int = 0,
+    image_size: tuple[int, int] = (224, 224),
 ) -> keras.Model:
     """An embedder: uint8 RGB (B, H, W, 3) of any H and W -> float32 (B, D).
 
@@ -41,7 +46,7 @@ def build_embedder(
     head too if it has the layers and sizes of the configured one.
 
     Args:
-        model: the `model` section of a configuration.
+        model: the `model` section of a configuration, or its keys as a mapping.
         seed: of the random weights.
         image_size: height and width in pixels that a vision transformer is built for; the embedder
             scales images of other sizes to it.
@@ -49,6 +54,10 @@ def build_embedder(
     Raises:
         UserError: an unknown name, an impossible option, or weights that do not fit.
     """
+    if not isinstance(model, config_model.Model):
+        values = dict(mapping(model, "model", "config.model, or its keys"))
+        model = Config.check({"data": {"source": "digits"}, "model": values}).model
+    seed = whole_number(seed, "seed", 0)
     released = Released.open(model) if is_release(model.weights) else None
     source = model.weights if released is None else str(released.file)
     with initial_weights_from(seed):

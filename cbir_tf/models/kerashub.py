@@ -232,7 +232,9 @@ def _transformers_file(preset: str, name: str) -> dict[str, Any]:
             path = Path(huggingface_hub.hf_hub_download(preset.removeprefix("hf://"), name))
         except Exception:
             return {}
-    settings: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+    settings: dict[str, Any] = (
+        json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    )
     return settings
 
 

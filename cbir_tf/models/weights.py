@@ -117,20 +117,26 @@ def load_imagenet(
         with contextlib.redirect_stdout(sys.stderr):
             donor = constructor(include_top=False, weights="imagenet", input_shape=shape, **options)
     except Exception as error:  # Keras raises bare Exception when a download fails
-        raise UserError(
-            f"{name}: could not be downloaded: {first_line(error)}; {_remedy()}"
-        ) from error
+        reason = first_line(error)
+        address = re.search(r"https?://\S+/([^/\s]+\.h5)", reason)
+        if address is None and isinstance(error, ValueError):
+            raise UserError(
+                f"{name}: none are published for model.options {dict(options)}: {reason}"
+            ) from error
+        remedy = _remedy(address[1] if address else "the file")
+        raise UserError(f"{name}: could not be downloaded ({reason}); {remedy}") from error
     stored = {each: _own_weights(layer) for each, layer in _numbered_layers(donor)}
     _assign(model, stored, name)
 
 
-def _remedy() -> str:
+def _remedy(file: str) -> str:
+    """How to get a file of weights otherwise than by Keras' download."""
     # Keras downloads in place without a digest: an interrupted download looks like a finished one.
     cache = Path(os.environ.get("KERAS_HOME", Path.home() / ".keras")) / "models"
     damaged = [str(each) for each in sorted(cache.glob("*.h5")) if not _is_readable(each)]
     if damaged:
         return f"delete {damaged[0]}, left by an interrupted download, and try again"
-    return "give model.weights the path of a .weights.h5 file of this backbone instead"
+    return f"put {file}, fetched elsewhere, into {cache}, or give model.weights its path"
 
 
 def _is_readable(path: Path) -> bool:

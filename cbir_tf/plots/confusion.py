@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
+from scipy.sparse import csr_array
 
 from cbir_tf.plots.grids import NeighbourRow, query_grid
 from cbir_tf.plots.style import (
@@ -24,20 +25,25 @@ from cbir_tf.plots.style import (
     text_width,
 )
 
+MOST_CLASSES = 100
 # Inches.
 _NAME_WIDTH = 1.9
-_LONGEST = 30.0
-_LEAST_READABLE_CELL = 0.16
 
 
 def confusion_matrix_png(
-    path: Path, matrix: np.ndarray, class_names: Sequence[str], title: str = "Confusion matrix"
+    path: Path,
+    matrix: np.ndarray | csr_array,
+    class_names: Sequence[str],
+    title: str = "Confusion matrix",
 ) -> Path:
     """Write the confusion matrix, each count coloured by its share of the true class.
 
+    Of more than 100 classes only those of the most frequent mistakes are shown, as the title
+    states; shares and the summary stay those of all classes.
+
     Args:
         path: where to write.
-        matrix: (C, C) counts; rows are true classes, columns predicted ones.
+        matrix: (C, C) counts, may be sparse; rows are true classes, columns predicted ones.
         class_names: C names.
         title: above the matrix.
 
@@ -61,13 +67,17 @@ def mistakes_grid(
 
 
 @look()
-def _figure(matrix: np.ndarray, class_names: Sequence[str], title: str) -> Figure:
-    counts = np.asarray(matrix)
-    classes = len(class_names)
-    if counts.shape != (classes, classes) or (counts.size and counts.min() < 0):
-        raise ValueError(f"matrix must be ({classes}, {classes}) counts, got {counts.shape}")
-    if not classes:
+def _figure(matrix: np.ndarray | csr_array, class_names: Sequence[str], title: str) -> Figure:
+    every, shape = csr_array(matrix), (len(class_names),) * 2
+    if every.shape != shape or every.data.min(initial=0) < 0:
+        raise ValueError(f"matrix must be {shape} counts, got {every.shape}")
+    if not len(class_names):
         return note("There are no classes.", title)
+    shown = _most_confused(every)
+    if len(shown) < len(class_names):
+        title = f"{title}: the {len(shown)} most confused of {len(class_names):,} classes"
+    counts = every[shown][:, shown].toarray()
+    class_names, classes = [class_names[each] for each in shown], len(shown)
     cell = _cell_side(classes)
     name_size = float(np.clip(cell * 72 * 0.62, 4.0, TEXT_SIZE))
     names = [fitted(name, _NAME_WIDTH, name_size) for name in class_names]
@@ -80,14 +90,13 @@ def _figure(matrix: np.ndarray, class_names: Sequence[str], title: str) -> Figur
     width, height = max(left + side + 0.95 * scale, 4.6), top + side + bottom
     figure = new_figure(width, height)
     axes = figure.add_axes((left / width, bottom / height, side / width, side / height))
-    totals = counts.sum(axis=1, keepdims=True)
+    totals = every.sum(axis=1)[shown, np.newaxis]
     shares = np.divide(counts, totals, out=np.zeros(counts.shape), where=totals > 0)
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto", interpolation="none")
     _name_classes(axes, names, name_size, cell, upright)
     axes.set_xlabel("predicted class", labelpad=8, size=TEXT_SIZE * scale)
     axes.set_ylabel("true class", labelpad=8, size=TEXT_SIZE * scale)
-    if cell >= _LEAST_READABLE_CELL:
-        _write_counts(axes, counts, shares, cell)
+    _write_counts(axes, counts, shares, cell)
     bar = min(side, 6.0 * scale)
     bar_axes = figure.add_axes(
         ((left + side + 0.15) / width, 1 - (top + bar) / height, 0.14 * scale / width, bar / height)
@@ -96,14 +105,29 @@ def _figure(matrix: np.ndarray, class_names: Sequence[str], title: str) -> Figur
     ticks.outline.set_visible(False)
     ticks.set_label("share of the true class", size=TEXT_SIZE * scale)
     bar_axes.tick_params(labelsize=SMALL_SIZE * scale)
-    _write_title(figure, counts, title, scale)
+    _write_title(figure, every, title, scale)
     return figure
 
 
+def _most_confused(matrix: csr_array) -> np.ndarray:
+    """Positions of the classes to show, ascending."""
+    classes = matrix.shape[0]
+    if classes <= MOST_CLASSES:
+        return np.arange(classes)
+    counts = matrix.tocoo()
+    wrong = np.flatnonzero(counts.row != counts.col)
+    wrong = wrong[np.argsort(-counts.data[wrong], kind="stable")]
+    pairs = np.stack([counts.row[wrong], counts.col[wrong]], axis=1).ravel()
+    # Both classes of the most frequent mistakes; then, where there are few mistakes, large classes.
+    candidates = np.concatenate([pairs, np.argsort(-matrix.sum(axis=1), kind="stable")])
+    _, first = np.unique(candidates, return_index=True)
+    return np.sort(candidates[np.sort(first)[:MOST_CLASSES]])
+
+
 def _cell_side(classes: int) -> float:
-    """Inches: large cells for few classes, a bounded sheet size for many."""
-    side = np.interp(classes, [2, 5, 10, 30, 100], [0.95, 0.8, 0.58, 0.36, 0.24])
-    return float(min(side, _LONGEST / classes))
+    """Inches: large cells for few classes, small ones for many."""
+    sides = np.interp(classes, [2, 5, 10, 30, MOST_CLASSES], [0.95, 0.8, 0.58, 0.36, 0.24])
+    return float(sides)
 
 
 def _name_classes(
@@ -139,9 +163,9 @@ def _write_counts(axes: Axes, counts: np.ndarray, shares: np.ndarray, cell: floa
         )
 
 
-def _write_title(figure: Figure, counts: np.ndarray, title: str, scale: float) -> None:
+def _write_title(figure: Figure, matrix: csr_array, title: str, scale: float) -> None:
     width, height = figure.get_size_inches()
-    total, right = int(counts.sum()), int(np.trace(counts))
+    total, right = int(matrix.sum()), int(matrix.diagonal().sum())
     summary = f"{total:,} images"
     if total:
         summary += f", {right / total:.1%} of them on the diagonal"

@@ -33,26 +33,25 @@ _WIDE_RANGE = 30.0  # from this ratio, learning rates have a logarithmic scale
 def loss_curves(
     path: Path,
     history: Mapping[str, Sequence[float]],
-    monitor: str | None = None,
+    best: int | None = None,
     loss: str = "triplet loss",
 ) -> Path:
     """Write the training and validation loss, and beside it the validation retrieval metrics.
 
-    The best epoch is marked in both panels. Epochs whose value is not finite are left out of the
+    Epochs whose value is not finite are left out of the
     line and named.
 
     Args:
         path: where to write.
         history: for each name, a value an epoch: loss, val_loss, val_recall@1, val_map_at_r ...;
             names that are neither loss nor a validation retrieval metric are left out.
-        monitor: the name whose best epoch is marked, lowest for a loss and highest otherwise;
-            None: val_loss, or loss where there is none.
+        best: the best epoch, from 1, which is marked; None: none is.
         loss: what the loss is called.
 
     Raises:
         UserError: the file cannot be written.
     """
-    return save(_loss_figure(history, monitor, loss), path)
+    return save(_loss_figure(history, best, loss), path)
 
 
 def learning_rate_curve(
@@ -74,16 +73,13 @@ def learning_rate_curve(
 
 @look()
 def _loss_figure(
-    history: Mapping[str, Sequence[float]], monitor: str | None, loss: str = "triplet loss"
+    history: Mapping[str, Sequence[float]], best: int | None, loss: str = "triplet loss"
 ) -> Figure:
     losses = [name for name in ("loss", "val_loss") if len(history.get(name, ()))]
     metrics = [name for name in history if _is_retrieval(name) and len(history[name])]
     panels = [names for names in (losses, metrics) if names]
     if not panels:
         return note("No epoch has been recorded yet.", "Training")
-    if monitor is None:
-        monitor = losses[-1] if losses else metrics[0]
-    best = _best_epoch(history.get(monitor, ()), lowest=monitor.endswith("loss"))
     figure = new_figure(0.8 + 4.8 * len(panels), 4.2, layout=padded())
     every_axes = np.atleast_1d(figure.subplots(1, len(panels)))
     for axes, names in zip(every_axes, panels, strict=True):
@@ -102,7 +98,7 @@ def _loss_figure(
                 linewidth=1,
                 linestyle=(0, (3, 3)),
                 zorder=1,
-                label=shortened(f"best {monitor}: epoch {best}", 40),
+                label=f"best epoch: {best}",
             )
         broken = [_not_finite(history[name]) for name in names]
         _tell_not_finite(axes, sorted(set().union(*broken)))
@@ -168,15 +164,6 @@ def _series_name(name: str, of_loss: bool) -> str:
         return {"loss": "training", "val_loss": "validation"}[name]
     name = name.removeprefix("val_")
     return {"map": "mAP", "map_at_r": "MAP@R"}.get(name, shortened(name, 30))
-
-
-def _best_epoch(values: Sequence[float], lowest: bool) -> int | None:
-    """The first epoch, counted from 1, with the best finite value."""
-    series = np.asarray(values, dtype=float)
-    if not np.isfinite(series).any():
-        return None
-    series = np.where(np.isfinite(series), series if lowest else -series, np.inf)
-    return int(np.argmin(series)) + 1
 
 
 def _not_finite(values: Sequence[float]) -> set[int]:

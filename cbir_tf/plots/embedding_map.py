@@ -274,22 +274,30 @@ def _draw_classes(
     ids: Sequence[str] | np.ndarray,
     thumbnails: Sequence[bytes],
 ) -> list[tuple[str, list[GlyphRenderer[Any]]]]:
-    """Draw the points of each class; returns the entries of the legend."""
+    """Draw the points of each class; returns the entries of the legend.
+
+    Of very many classes the largest have an entry each, the others one together.
+    """
     from bokeh.models import ColumnDataSource
 
-    present = np.unique(labels)
-    name_length = 28 if len(present) <= 2 * _LEGEND_ROWS else 16
+    present, counts = np.unique(labels, return_counts=True)
+    largest = np.argsort(-counts, kind="stable")
+    shown = np.sort(largest[: _LEGEND_ENTRIES if len(present) > _LEGEND_ENTRIES else None])
+    groups = [(class_name(label, class_names), [label]) for label in present[shown]]
+    others = np.delete(present, shown)
+    if len(others):
+        groups.append((f"{len(others):,} others", others.tolist()))
+    name_length = 28 if len(groups) <= 2 * _LEGEND_ROWS else 16
     items: list[tuple[str, list[GlyphRenderer[Any]]]] = []
-    for label in present:
-        members = np.flatnonzero(labels == label).tolist()
-        name = class_name(label, class_names)
-        colour, _, marker = appearance(label)
+    for name, of_group in groups:
+        members = np.flatnonzero(np.isin(labels, of_group)).tolist()
+        colour, _, marker = appearance(of_group[0] if len(of_group) == 1 else -1)
         source = ColumnDataSource(
             {
                 "x": points[members, 0],
                 "y": points[members, 1],
                 "id": [clean(ids[each]) for each in members],
-                "label": [clean(name)] * len(members),
+                "label": [clean(class_name(labels[each], class_names)) for each in members],
                 "thumbnail": [_data_address(thumbnails[each]) for each in members],
             }
         )

@@ -36,7 +36,13 @@ _STATES: Mapping[str, dict[str, Any]] = {
 }
 
 
-def trials_plot(path: Path, rows: Sequence[Mapping[str, Any]], space: Space, monitor: str) -> Path:
+def trials_plot(
+    path: Path,
+    rows: Sequence[Mapping[str, Any]],
+    space: Space,
+    monitor: str,
+    best: int | None = None,
+) -> Path:
     """Write the value of each trial by its number and by each parameter; the best is marked.
 
     Args:
@@ -44,15 +50,18 @@ def trials_plot(path: Path, rows: Sequence[Mapping[str, Any]], space: Space, mon
         rows: of `cbir_tf.tuning.study.trial_rows`; those without a value are left out.
         space: what was searched.
         monitor: what the values are; lower is better if it ends in "loss".
+        best: number of the best trial, which is marked; None: none is.
 
     Raises:
         UserError: the file cannot be written.
     """
-    return save(_figure(rows, space, monitor), path)
+    return save(_figure(rows, space, monitor, best), path)
 
 
 @look()
-def _figure(rows: Sequence[Mapping[str, Any]], space: Space, monitor: str) -> Figure:
+def _figure(
+    rows: Sequence[Mapping[str, Any]], space: Space, monitor: str, number: int | None
+) -> Figure:
     drawn = [row for row in rows if row["value"] is not None]
     if not drawn:
         return note("No trial has a value yet.", "Trials")
@@ -65,7 +74,7 @@ def _figure(rows: Sequence[Mapping[str, Any]], space: Space, monitor: str) -> Fi
         unused.set_visible(False)
     whole = [row for row in drawn if row["state"] == "complete"]
     choose = min if monitor.endswith("loss") else max
-    best = choose(whole, key=lambda row: row["value"]) if whole else None
+    best = next((row for row in whole if row["number"] == number), None)
     by_number = every_axes[0]
     if whole:
         values = list(accumulate((row["value"] for row in whole), choose))

@@ -29,6 +29,8 @@ CHECKED = 256
 REPEATS = 30
 LEAST_COSINE = {"float32": 0.9999, "int8": 0.95}
 """Smallest cosine to Keras' embedding: float32 for every image, int8 in the mean."""
+SAME_NEAREST = 0.99
+"""Share of the images from which on the neighbours count as those of Keras."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,8 @@ class Exported:
     Attributes:
         format: its name.
         file: name of the file or folder; empty for Keras itself.
-        kept: whether its embeddings are near enough to Keras'.
+        kept: whether the file was kept, its embeddings being near Keras'; that of int8 may be kept
+            and find others (`same_nearest`).
         megabytes: of the file or all in the folder.
         milliseconds: for one image at a time, the median.
         largest_difference: of any number of any embedding.
@@ -56,6 +59,13 @@ class Exported:
     cosine: float
     least_cosine: float
     same_nearest: float
+
+    @property
+    def neighbours(self) -> str:
+        """Whose nearest images it finds, in words."""
+        if not self.kept:
+            return "deleted"
+        return "as Keras" if self.same_nearest >= SAME_NEAREST else "others"
 
 
 def export_run(run: Run, formats: Sequence[str], to: Path) -> list[Exported]:
@@ -102,6 +112,13 @@ def export_all(
         if not row.kept:
             logger.warning("%s: deleted, as its embeddings differ from those of Keras", path)
             shutil.rmtree(path) if path.is_dir() else path.unlink()
+        elif row.neighbours == "others":
+            logger.warning(
+                "%s: for %.0f %% of the images the nearest other one is not that of Keras; measure "
+                "it before you use it, and encode gallery and queries by the same file",
+                path,
+                100 * (1 - row.same_nearest),
+            )
     return rows
 
 
@@ -178,8 +195,8 @@ def format_exports(rows: Sequence[Exported]) -> str:
             f"{each.cosine:.5f}",
             f"{each.least_cosine:.5f}",
             f"{each.same_nearest:.1%}",
-            "yes" if each.kept else "no",
+            each.neighbours,
         ]
         for each in rows
     ]
-    return markdown([*header, "same nearest", "kept"], cells)
+    return markdown([*header, "same nearest", "neighbours"], cells)

@@ -214,8 +214,29 @@ def registry_file() -> Path:
     named = os.environ.get("CBIR_TF_REGISTRY")
     if named:
         return path_of(named)
-    of_checkout = Path(__file__).resolve().parents[2] / DEFAULT
+    of_checkout = _of_checkout()
     return of_checkout if of_checkout.is_file() and not DEFAULT.is_file() else DEFAULT
+
+
+def registry_to_write() -> Path:
+    """Where `publish` lists a release: `registry_file`, but never the file beside the code.
+
+    Raises:
+        UserError: there is none but that, or as `registry_file`.
+    """
+    file = registry_file()
+    if file.resolve() != _of_checkout():
+        return file
+    if DEFAULT.resolve() != file.resolve():
+        return DEFAULT
+    raise UserError(
+        f"{DEFAULT}: lists the releases that come with this program; name a file of your own with "
+        "--registry or CBIR_TF_REGISTRY"
+    )
+
+
+def _of_checkout() -> Path:
+    return Path(__file__).resolve().parents[2] / DEFAULT
 
 
 def _order(version: str) -> tuple[Any, ...]:

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from cbir_tf.arguments import real_number
 from cbir_tf.errors import UserError
 from cbir_tf.parallel import blocks
 from cbir_tf.search.distances import find_metric, pairwise
@@ -80,6 +81,7 @@ class Calibration:
             >>> Calibration.measure(images, images, "euclidean", rate=0.4).threshold
             4.0
         """
+        rate = real_number(rate, "false-match rate")
         if not 0 < rate < 1:
             raise UserError(f"false-match rate {rate}: must be above 0 and below 1")
         nearest = np.sort(nearest_of_other_classes(queries, gallery, metric))

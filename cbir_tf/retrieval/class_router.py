@@ -24,11 +24,13 @@ from functools import cached_property
 import numpy as np
 
 from cbir_tf.config.search import TwoStep
+from cbir_tf.parallel import blocks
 from cbir_tf.retrieval.classifiers import Classifier
 from cbir_tf.search.index import Finder, positions_of
 from cbir_tf.types import Embeddings, Prediction
 
 LEAST_PROBABILITY = 1e-6
+BLOCK_PROBABILITIES = 2**22
 
 
 @dataclass(frozen=True, eq=False)
@@ -224,7 +226,10 @@ def route_by_label(
 
 def predicted(classifier: Classifier, vectors: np.ndarray, ids: np.ndarray) -> np.ndarray:
     """(N,) int64: position of the most probable class in the classifier's labels."""
-    return np.asarray(classifier.probabilities(vectors, ids).argmax(axis=1))
+    best = np.empty(len(vectors), dtype=np.int64)
+    for rows in blocks(len(vectors), len(classifier.labels), BLOCK_PROBABILITIES):
+        best[rows] = classifier.probabilities(vectors[rows], ids[rows]).argmax(axis=1)
+    return best
 
 
 def weigh(distances: np.ndarray, factors: np.ndarray) -> np.ndarray:

@@ -32,6 +32,8 @@ from cbir_tf.types import UNLABELLED, Embeddings
 FOLDS = 5
 LOG_TEMPERATURES = (-7.0, 7.0)
 MOST_ITERATIONS = 10_000
+MOST_DECISIONS = 2**27
+"""Most numbers of a decision value for each image and class, of which svm holds a few."""
 
 
 class Classifier(Protocol):
@@ -179,7 +181,7 @@ def fit_classifier(
         neighbours: of knn.
 
     Raises:
-        UserError: fewer than two classes.
+        UserError: fewer than two classes, or too many for svm.
     """
     training = training.take(training.labels != UNLABELLED)
     classes = len(np.unique(training.labels))
@@ -187,6 +189,11 @@ def fit_classifier(
         raise UserError(
             f"search.two_step: needs training images of two or more classes, there are {classes}; "
             "set search.two_step=none"
+        )
+    if name == "svm" and len(training) * classes > MOST_DECISIONS:
+        raise UserError(
+            f"search.two_step: svm is too large for {len(training):,} training images of "
+            f"{classes:,} classes; set search.two_step=knn"
         )
     started = time.monotonic()
     if name == "knn":

@@ -14,6 +14,7 @@ from typing import Literal
 
 import numpy as np
 
+from cbir_tf.arguments import one_of
 from cbir_tf.errors import UserError
 from cbir_tf.features.runtime import Encoder
 from cbir_tf.features.store import FeatureStore, Record
@@ -77,6 +78,7 @@ def extract(
         3670
     """
     run = trained_run(run)
+    one_of(split, (*SPLITS, "all"), "split")
     if folder is not None:
         folder = path_of(folder)
     images = images_to_extract(run, folder, split)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from cbir_tf.arguments import float_matrix, texts
 from cbir_tf.config.search import Search, TwoStep
 from cbir_tf.errors import UserError
 from cbir_tf.retrieval.calibration import Calibration
@@ -81,7 +82,7 @@ class Gallery:
             candidates: ids to choose from; None: all.
             class_probabilities: (Q, C), where another run gives them.
         """
-        vectors = self.whitened(vectors)
+        vectors = self.whitened(float_matrix(vectors, "query vectors"))
         return QueryBatch(vectors, candidates=candidates, class_probabilities=class_probabilities)
 
     def stored_queries(
@@ -100,7 +101,7 @@ class Gallery:
         Raises:
             UserError: an id that is not in the gallery.
         """
-        ids = np.asarray(ids, dtype=np.str_)
+        ids = np.array(texts(ids, "ids"), dtype=np.str_)
         rows = known_positions(ids, self.embeddings.ids, "search for one that is")
         two_step, shares = two_step or self.settings.two_step, None
         if self.external is not None and two_step.name != "none":

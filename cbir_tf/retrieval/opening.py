@@ -8,7 +8,7 @@ from pathlib import Path
 from cbir_tf.config.search import Search
 from cbir_tf.errors import UserError
 from cbir_tf.features.runtime import check_model
-from cbir_tf.features.store import FeatureStore, fingerprint_mismatch
+from cbir_tf.features.store import FeatureStore, dtype_mismatch, fingerprint_mismatch
 from cbir_tf.features.views import encoder_fingerprint
 from cbir_tf.progress import logger
 from cbir_tf.retrieval.calibration import Calibration
@@ -30,14 +30,14 @@ def trained_run(run: Run | str | Path | None) -> Run:
         run: the run, or its folder; None: the only one in the folder `runs`.
 
     Raises:
-        UserError: no run there, or not trained to the end.
+        UserError: no run there, not trained to the end, or with a fixed key edited since.
     """
-    if not isinstance(run, Run):
-        run = Run.only() if run is None else Run.open(run)
+    run = Run.only() if run is None else Run.open(run)
     if not run.trained:
         raise UserError(
             f"{run.folder}: not trained to the end; finish it with cbir train ... --resume"
         )
+    run.check_unedited()
     return run
 
 
@@ -45,14 +45,20 @@ def open_store(run: Run, search: Search) -> FeatureStore:
     """The feature store of a run.
 
     Raises:
-        UserError: nothing extracted, or vectors of another encoder than the run has now.
+        UserError: nothing extracted, vectors of another encoder or number format than the run has
+            now, or a fixed key of the run edited since its training.
     """
+    run.check_unedited()
     store = FeatureStore.open(run.features)
     fingerprint = encoder_fingerprint(run, search)
     if store.encoder_fingerprint != fingerprint:
         error = fingerprint_mismatch(run.features, store.encoder_fingerprint, fingerprint)
         store.close()
         check_model(run.model)  # a damaged model is another one, too
+        raise error
+    if store.dtype != search.dtype:
+        error = dtype_mismatch(run.features, store.dtype, search.dtype)
+        store.close()
         raise error
     return store
 

@@ -20,6 +20,7 @@ from filelock import FileLock
 
 from cbir_tf.config import Config
 from cbir_tf.config.data import Data
+from cbir_tf.config.fixed import fixed_values
 from cbir_tf.config.model import Model
 from cbir_tf.errors import UserError
 from cbir_tf.progress import logger
@@ -90,10 +91,11 @@ def _embedder(model: str) -> _Embedder:
         own = fetch(Reference.of(model))
     elif not (own / "config.yaml").is_file():
         return _Embedder(model, partial(_build, model))
-    config = Config.load(own / "config.yaml")
-    file = Run(own, config).model
+    run = Run.open(own)
+    config, file = run.config, run.model
     if not file.is_file():
         raise UserError(f"{own}: not trained to the end; choose another --model")
+    run.check_unedited()
     # The digest tells apart what the run was before and after another training.
     name = f"{config.name}-{file_digest(file)[:8]}"
     return _Embedder(name, partial(_copy, file, config, name))
@@ -129,6 +131,7 @@ def _writing(folder: Path, config: Config) -> Iterator[Path]:
     """A run without images of its own; its model, to be written to the path, completes it."""
     run = Run(folder, config)
     write_text(run.config_file, config.dump())
-    write_text(run.training, json.dumps({"class_names": []}))
+    report = {"class_names": [], "fixed_keys": fixed_values(config)}
+    write_text(run.training, json.dumps(report, ensure_ascii=False))
     with replacing(run.model) as temporary:
         yield temporary

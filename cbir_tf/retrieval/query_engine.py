@@ -21,13 +21,14 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from cbir_tf.arguments import of_kind
 from cbir_tf.config.search import Search
 from cbir_tf.parallel import blocks
 from cbir_tf.retrieval.class_router import weigh
 from cbir_tf.retrieval.gallery import Gallery
 from cbir_tf.retrieval.re_ranking import k_reciprocal, query_expansion
 from cbir_tf.search.index import check_search, positions_of
-from cbir_tf.types import UNLABELLED, QueryBatch, Results
+from cbir_tf.types import UNLABELLED, Prediction, QueryBatch, Results
 
 EXPANSION = 10  # neighbours that take part in query expansion
 BLOCK_CANDIDATES = 2**21
@@ -63,6 +64,9 @@ class QueryEngine:
         settings: the steps of the search; the gallery's own when not given. They may differ from
             these in re_ranking and two_step, as the others are part of the snapshot.
 
+    Attributes:
+        router: the class router of the search; None where it has none.
+
     Raises:
         UserError: a class router is configured and cannot be fitted (`Gallery.router`).
 
@@ -76,9 +80,9 @@ class QueryEngine:
     """
 
     def __init__(self, gallery: Gallery, settings: Search | None = None) -> None:
-        self.gallery = gallery
+        self.gallery = of_kind(gallery, Gallery, "gallery", "a Gallery, such as retriever.gallery")
         self.settings = settings or gallery.settings
-        self._router = gallery.router(self.settings.two_step)
+        self.router = gallery.router(self.settings.two_step)
 
     def search(self, batch: QueryBatch, k: int | None = None) -> Results:
         """The k nearest of the gallery for every query, by (distance, id).
@@ -92,7 +96,7 @@ class QueryEngine:
         Raises:
             UserError: as `cbir_tf.search.index.Index.search`.
         """
-        positions, distances, probabilities = self._rank(batch, k)
+        positions, distances, predictions = self._rank(batch, k)
         searched = self.gallery.index.gallery
         missing = positions < 0
         ids, labels = searched.ids[positions], searched.labels[positions]
@@ -103,9 +107,7 @@ class QueryEngine:
             distances,
             labels,
             self.gallery.class_names,
-            prediction=None
-            if self._router is None or probabilities is None
-            else self._router.predictions(probabilities),
+            prediction=predictions,
             is_match=None if calibration is None else calibration.matches(distances[:, 0]),
             vectors=batch.vectors,
         )
@@ -122,7 +124,8 @@ class QueryEngine:
 
     def _rank(
         self, batch: QueryBatch, k: int | None
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    ) -> tuple[np.ndarray, np.ndarray, tuple[Prediction, ...] | None]:
+        of_kind(batch, QueryBatch, "queries", "gallery.queries(vectors) or .stored_queries(ids)")
         gallery = self.gallery.index.gallery
         if k is None:
             stored = bool((positions_of(batch.ids, gallery.ids) >= 0).any())
@@ -130,21 +133,31 @@ class QueryEngine:
         queries, k, self_positions, candidates = check_search(
             gallery, batch.vectors, k, batch.ids, batch.candidates
         )
-        probabilities = None if self._router is None else batch.class_probabilities
-        if self._router is not None and probabilities is None:
-            probabilities = self._router.classifier.probabilities(queries, batch.ids)
+        predictions: list[Prediction] = []
         positions = np.empty((len(queries), k), dtype=np.int64)
         distances = np.empty((len(queries), k), dtype=np.float32)
         for rows in self._blocks(len(queries), k):
-            some = None if probabilities is None else probabilities[rows]
+            probabilities = self._probabilities(batch, queries, rows)
             positions[rows], distances[rows] = self._rank_block(
-                queries[rows], k, self_positions[rows], candidates, some
+                queries[rows], k, self_positions[rows], candidates, probabilities
             )
-        return positions, distances, probabilities
+            if self.router is not None and probabilities is not None:
+                predictions += self.router.predictions(probabilities)
+        return positions, distances, None if self.router is None else tuple(predictions)
+
+    def _probabilities(
+        self, batch: QueryBatch, queries: np.ndarray, rows: slice
+    ) -> np.ndarray | None:
+        """(B, C) probabilities of the class router's classes for a block of queries."""
+        if self.router is None:
+            return None
+        if batch.class_probabilities is not None:
+            return batch.class_probabilities[rows]
+        return self.router.classifier.probabilities(queries[rows], batch.ids[rows])
 
     def _blocks(self, queries: int, k: int) -> Iterator[slice]:
-        classes = 1 if self._router is None else len(self._router.names)
-        per_query = min(len(self.gallery), k * classes)
+        classes = 1 if self.router is None else len(self.router.names)
+        per_query = max(classes, min(len(self.gallery), k * classes))
         return blocks(queries, per_query, BLOCK_CANDIDATES)
 
     def _rank_block(
@@ -160,15 +173,15 @@ class QueryEngine:
             first, _ = index.find(queries, EXPANSION, self_positions, candidates)
             queries = query_expansion(queries, first, index.gallery)
         wanted = max(k, self.settings.candidates) if re_ranking == "k_reciprocal" else k
-        if self._router is None or probabilities is None:
+        if self.router is None or probabilities is None:
             found, distances = index.find(queries, wanted, self_positions, candidates)
             tiers, factors = np.zeros_like(found), np.ones(found.shape)
         else:
-            found, distances = self._router.find(
+            found, distances = self.router.find(
                 index, queries, wanted, self_positions, candidates, probabilities
             )
-            tiers = self._router.tiers(found, probabilities)
-            factors = self._router.factors(found, probabilities)
+            tiers = self.router.tiers(found, probabilities)
+            factors = self.router.factors(found, probabilities)
         if re_ranking == "k_reciprocal":
             for row, query in enumerate(queries):
                 self._re_rank(query, found[row], distances[row], tiers[row], factors[row])

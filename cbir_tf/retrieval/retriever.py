@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from cbir_tf.arguments import texts
 from cbir_tf.config.search import Search, TwoStep
 from cbir_tf.errors import UserError, nearest
 from cbir_tf.features.runtime import Encoder
@@ -23,7 +24,7 @@ from cbir_tf.run import Run
 from cbir_tf.storage.addresses import path_of
 from cbir_tf.storage.files import sha256
 from cbir_tf.storage.remote import fetch_missing, local
-from cbir_tf.text import nfc
+from cbir_tf.text import forms
 from cbir_tf.types import Embeddings, QueryBatch, Results
 
 
@@ -33,7 +34,7 @@ class Retriever:
     Safe to use from several threads at once.
 
     Args:
-        run: the run; its features must have been extracted.
+        run: the run, or its folder; its features must have been extracted.
         search: how to search; the run's own configuration when not given.
         may_be_empty: open a store without images too.
         encoder: the run's encoder of pixels, if it is open already.
@@ -49,12 +50,12 @@ class Retriever:
 
     def __init__(
         self,
-        run: Run,
+        run: Run | str | Path,
         search: Search | None = None,
         may_be_empty: bool = False,
         encoder: Encoder | None = None,
     ) -> None:
-        self.run = run
+        self.run = run = Run.open(run)
         self.search_config = search or run.config.search
         self.store = open_store(run, self.search_config)
         self.other: Retriever | None = None
@@ -73,7 +74,7 @@ class Retriever:
             raise
 
     @classmethod
-    def open(cls, folder: str | Path) -> Retriever:
+    def open(cls, folder: str | Path | Run) -> Retriever:
         """The retriever of a run's folder.
 
         Raises:
@@ -119,9 +120,56 @@ class Retriever:
                 that no image meets.
         """
         gallery = self.gallery  # one snapshot from the query to its answer
+        where = texts(where, "where")
         candidates = self.select(where, gallery) if where else None
         batch = self._query_batch(listed(queries), gallery, candidates)
         return self.described(QueryEngine(gallery).search(batch, k))
+
+    def search_combined(
+        self,
+        plus: Query | Sequence[Query],
+        minus: Query | Sequence[Query] = (),
+        k: int | None = None,
+        where: str | Sequence[str] = (),
+    ) -> Results:
+        """The k nearest images of one query that several pictures make.
+
+        Its vector is the mean of the pictures wanted, less the mean of those not wanted, each of
+        unit length (Rocchio 1971, Relevance feedback in information retrieval). Stored images that
+        take part are left out of the results.
+
+        Args:
+            plus: the pictures wanted, one or several, as for `search`.
+            minus: those not wanted.
+            k: as for `search`.
+            where: as for `search`.
+
+        Returns:
+            One row.
+
+        Raises:
+            UserError: as `search`, or the pictures cancel each other out.
+        """
+        gallery = self.gallery
+        wanted, unwanted = listed(plus), listed(minus)
+        batch = self._query_batch([*wanted, *unwanted], gallery, None)
+        lengths = np.linalg.norm(batch.vectors, axis=1, keepdims=True)
+        unit = batch.vectors / np.maximum(lengths, np.finfo(np.float32).tiny)
+        vector = unit[: len(wanted)].mean(axis=0)
+        if len(unwanted):
+            vector = vector - unit[len(wanted) :].mean(axis=0)
+        length = float(np.linalg.norm(vector))
+        if length < 1e-6:
+            raise UserError("the pictures wanted and not wanted cancel each other out; change them")
+        where = texts(where, "where")
+        candidates = self.select(where, gallery) if where else gallery.embeddings.ids
+        candidates = candidates[~np.isin(candidates, batch.ids[batch.ids != ""])]
+        if not len(candidates):
+            raise UserError("no image is left to be found; give fewer pictures or conditions")
+        combined = QueryBatch((vector / length)[None], candidates=candidates)
+        if k is None:
+            k = min(self.search_config.k, len(candidates))
+        return self.described(QueryEngine(gallery).search(combined, k))
 
     def engine(self, settings: Search | None = None) -> QueryEngine:
         """The query engine over the present gallery.
@@ -155,7 +203,7 @@ class Retriever:
         Raises:
             UserError: an invalid condition, or no image that meets all conditions.
         """
-        where = [where] if isinstance(where, str) else where
+        where = texts(where, "where")
         ids = self.store.select(where)
         stored = (gallery or self.gallery).embeddings.ids
         ids = ids[np.isin(ids, stored)]  # the store may have changed since the snapshot
@@ -188,7 +236,7 @@ class Retriever:
 
     def stored_id(self, query: str | Path) -> str | None:
         """The id under which an image is in the store, given as id or as path."""
-        for id_ in (str(query), nfc(str(query))):
+        for id_ in forms(str(query)):
             if self.store.record(id_) is not None:
                 return id_
         # A bare word is an id, or the name of a file; only what is there can be stored by path.
@@ -243,7 +291,7 @@ class Retriever:
             UserError: the store cannot be written; nothing has changed then.
         """
         with self._changing:
-            names = self.store.extended_classes(label_names)
+            names = self.store.extended_classes(texts(label_names, "label_names"))
             ids = [record.id for record in records]
             known = [id_ for id_ in ids if id_ in self.gallery]
             gallery = self.gallery.without(known) if known else self.gallery
@@ -259,6 +307,7 @@ class Retriever:
             UserError: the store cannot be written; nothing has changed then.
         """
         with self._changing:
+            ids = texts(ids, "ids")
             known = [id_ for id_ in ids if id_ in self.gallery]
             gallery = self.gallery.without(known) if known else self.gallery
             self.store.remove(ids)  # the last step that can fail

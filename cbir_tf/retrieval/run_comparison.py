@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from cbir_tf.arguments import one_of, ranks
 from cbir_tf.errors import UserError
 from cbir_tf.evaluation import paired_bootstrap, per_query, summarize
 from cbir_tf.evaluation.report import comparison_csv, comparison_markdown, comparison_page
@@ -21,14 +22,14 @@ from cbir_tf.retrieval.opening import trained_run
 from cbir_tf.retrieval.run_evaluation import EvaluationTask, gallery_split
 from cbir_tf.run import Run
 from cbir_tf.storage.files import write_text
-from cbir_tf.types import ImageSet
+from cbir_tf.types import SPLITS, ImageSet
 
 TIMED_QUERIES = 30
 TIMED_IMAGES, TIMED_TURNS = 64, 3
 
 
 def compare(
-    runs: Sequence[Run | str | Path],
+    runs: Sequence[Run | str | Path] | Run | str | Path,
     split: str = "test",
     gallery: str | None = None,
     k: Sequence[int] | None = None,
@@ -48,10 +49,15 @@ def compare(
     Raises:
         UserError: a run is given twice, or the runs have different images.
     """
-    opened = [trained_run(run) for run in runs]
+    several = [runs] if isinstance(runs, (str, Path, Run)) else runs
+    opened = [trained_run(run) for run in several]
+    if not opened:
+        raise UserError("no run is given; give one or more")
+    one_of(split, SPLITS, "split")
     if len({run.folder.resolve() for run in opened}) < len(opened):
         raise UserError("a run is given twice; name each run once")
     searched = gallery_split(gallery, split)
+    k = opened[0].config.evaluation.k if k is None else ranks(k)
     tasks = [EvaluationTask.open(run, split, searched) for run in opened]
     for task in tasks[1:]:
         check_same_images(tasks[0], task)
@@ -59,7 +65,7 @@ def compare(
         "split": split,
         "gallery_split": searched or split,
         "protocol": "leave-one-out" if searched is None else "queries against gallery",
-        "runs": _compared(tasks, k or opened[0].config.evaluation.k),
+        "runs": _compared(tasks, k),
     }
 
 

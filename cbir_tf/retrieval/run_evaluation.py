@@ -11,17 +11,19 @@ from typing import Any
 
 import numpy as np
 
+from cbir_tf.arguments import mapping, one_of
 from cbir_tf.errors import UserError
 from cbir_tf.evaluation import evaluate as evaluate_embeddings
 from cbir_tf.evaluation import evaluate_levels, summarize
 from cbir_tf.evaluation.columns import label_sets_of, level_of
-from cbir_tf.evaluation.confusion import confusion_matrix, mistakes
+from cbir_tf.evaluation.confusion import confusion_matrix, mistakes, write_confusions
 from cbir_tf.evaluation.levels import Levels
 from cbir_tf.evaluation.metrics import Ranking
 from cbir_tf.evaluation.trec import write_trec_qrels, write_trec_run
 from cbir_tf.features.encode import embed
 from cbir_tf.features.runtime import predict
 from cbir_tf.features.views import open_run_encoder
+from cbir_tf.parallel import blocks
 from cbir_tf.plots.confusion import confusion_matrix_png, mistakes_grid
 from cbir_tf.progress import logger
 from cbir_tf.retrieval.extraction import encode_into_store, fit_index, split_images
@@ -30,6 +32,7 @@ from cbir_tf.retrieval.opening import trained_run
 from cbir_tf.retrieval.query_engine import QueryEngine, steps_of
 from cbir_tf.retrieval.retriever import Retriever
 from cbir_tf.run import Run
+from cbir_tf.storage.addresses import path_of
 from cbir_tf.storage.files import read_json, write_text
 from cbir_tf.text import nfc
 from cbir_tf.types import SPLITS, Embeddings, ImageSet, Results
@@ -37,6 +40,7 @@ from cbir_tf.types import SPLITS, Embeddings, ImageSet, Results
 DEPTH = 10_000  # ranks that count where the search is more than distance
 MISTAKES = 12
 TREC_DEPTH = 1000
+BLOCK_NEIGHBOURS = 2**22
 
 
 @dataclass(frozen=True)
@@ -136,8 +140,17 @@ class EvaluationTask:
 
     def neighbours(self, k: int) -> Results:
         """At most k of the gallery for every query."""
-        batch = self.retriever.gallery.stored_queries(self.queries.ids)
-        return self.engine.search(batch, min(k, self.findable))
+        gallery, router = self.retriever.gallery, self.engine.router
+        k, classes = min(k, self.findable), 1 if router is None else len(router.names)
+        found = [
+            self.engine.search(gallery.stored_queries(self.queries.ids[rows]), k)
+            for rows in blocks(len(self.queries), max(k, classes), BLOCK_NEIGHBOURS)
+        ]
+        ids, distances, labels = (
+            np.concatenate([getattr(each, name) for each in found])
+            for name in ("ids", "distances", "labels")
+        )
+        return Results(ids, distances, labels, gallery.class_names)
 
 
 def evaluate(
@@ -148,7 +161,7 @@ def evaluate(
     levels: Mapping[str, Mapping[str, str]] | None = None,
     level_column: str | None = None,
     label_column: str | None = None,
-    trec: Path | None = None,
+    trec: str | Path | None = None,
 ) -> dict[str, Any]:
     """Measure retrieval on a run's images; writes metrics.json and draws where it errs.
 
@@ -178,14 +191,15 @@ def evaluate(
     """
     run = trained_run(run)
     settings = run.config.evaluation
-    split = split or settings.split
+    split = one_of(split or settings.split, SPLITS, "split")
+    levels = mapping(levels or {}, "levels", "names by level, as of read_levels")
     task = EvaluationTask.open(run, split, gallery_split(gallery or settings.gallery, split))
     with task.retriever:
-        result = _measured(task, dict(levels or {}), level_column, label_column)
+        result = _measured(task, dict(levels), level_column, label_column)
         _keep(run, result)
         written = [run.metrics, *_draw(task)]
         if trec is not None:
-            written += _write_trec(trec, task)
+            written += _write_trec(path_of(trec), task)
     return {**result, "files": [str(path) for path in written]}
 
 
@@ -272,12 +286,14 @@ def _keep(run: Run, result: dict[str, Any]) -> None:
 
 
 def _draw(task: EvaluationTask) -> list[Path]:
-    """Confusion matrix of the nearest neighbours, and the worst mistakes."""
+    """Confusion matrix of the nearest neighbours, with its table, and the worst mistakes."""
     retriever, queries = task.retriever, task.queries
     plots, names = retriever.run.plots, retriever.class_names
     neighbours = task.neighbours(retriever.search_config.k)
     matrix = confusion_matrix(neighbours, queries, task.searched, len(names))
     pictures = [confusion_matrix_png(plots / "confusion.png", matrix, names)]
+    write_confusions(plots / "confusion.csv", matrix, names)
+    pictures.append(plots / "confusion.csv")
     row_of = {str(id_): row for row, id_ in enumerate(queries.ids)}
     rows = [
         neighbour_row(retriever, each.query, neighbours, row_of[each.query])

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from cbir_tf.arguments import texts
 from cbir_tf.evaluation.classifier_comparison import classify as classify_embeddings
 from cbir_tf.retrieval.calibration import Calibration
 from cbir_tf.retrieval.extraction import encode_into_store, fit_index, split_images
@@ -72,6 +73,7 @@ def classify(run: Run, classifiers: Sequence[str]) -> dict[str, Any]:
     Raises:
         UserError: no training or test images.
     """
+    classifiers = texts(classifiers, "classifiers")
     task = EvaluationTask.open(run, "test", "train")
     with task.retriever:
         settings = run.config.evaluation

@@ -25,6 +25,8 @@ CANCELLATION = 1e-6
 MULTIPLIED = range(3, 9)
 BLOCK_VALUES, CACHED_VALUES = 2**22, 2**16
 BLOCK_PAIRS = 2**22
+# Parts of a row, for each of its k smallest, whose minima bound them; and columns in a part.
+PARTS, LEAST_PART = 4, 8
 
 
 @dataclass(frozen=True)
@@ -207,14 +209,53 @@ def pairs_within(
         yield start + rows[later], start + columns[later]
 
 
+def nearest_columns(distances: np.ndarray, k: int) -> np.ndarray:
+    """The columns of the k smallest distances of each row, by (distance, column).
+
+    Where k is a small part of the columns only the few that can be among them are sorted: the k-th
+    of the smallest distances of many parts of a row is a bound for its k-th smallest of all.
+
+    Args:
+        distances: (Q, C) float32, not negative, may be infinite.
+        k: from 1 on; of fewer columns all are returned.
+
+    Returns:
+        (Q, min(k, C)) int64.
+
+    Example:
+        >>> nearest_columns(np.float32([[3, 1, 2, 1]]), k=3).tolist()
+        [[1, 3, 2]]
+    """
+    rows, columns = distances.shape
+    k = min(k, columns)
+    part = columns // (PARTS * k)
+    if part >= LEAST_PART:
+        parts = distances[:, : columns // part * part].reshape(rows, -1, part).min(axis=2)
+        bound = np.partition(parts, k - 1, axis=1)[:, k - 1 : k]
+        row, column = np.divmod(np.flatnonzero(distances <= bound), columns)
+        counts = np.bincount(row, minlength=rows)
+        width = int(counts.max(initial=0))
+        if width <= columns // LEAST_PART:  # not so where many distances are equal
+            keys = np.full((rows, width), np.iinfo(np.uint64).max)
+            place = np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts)
+            keys[row, place] = sorting_keys(distances[row, column], column)
+            keys.sort(axis=1)
+            return positions_in(keys[:, :k])
+    keys = sorting_keys(distances, np.arange(columns))
+    if k < columns:
+        keys = np.partition(keys, k - 1, axis=1)[:, :k]
+    keys.sort(axis=1)
+    return positions_in(keys)
+
+
 def sorting_keys(distances: np.ndarray, positions: np.ndarray) -> np.ndarray:
     """One uint64 a pair, in order of distance, then position; its last bit is free.
 
     The bits of floats that are not negative sort as the floats do, and integers sort fast.
 
     Args:
-        distances: (Q, C) float32, not negative.
-        positions: (C,) or (Q, C) int64, from 0 to 2^31 - 1.
+        distances: (Q, C) float32, not negative, or any other shape.
+        positions: of that shape or (C,), int64, from 0 to 2^31 - 1.
     """
     keys = distances.view(np.uint32).astype(np.uint64)
     keys <<= np.uint64(32)

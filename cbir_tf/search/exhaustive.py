@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from cbir_tf.parallel import blocks
-from cbir_tf.search.distances import find_metric, pairwise, positions_in, sorting_keys
+from cbir_tf.search.distances import find_metric, nearest_columns, pairwise
 from cbir_tf.types import Embeddings
 
 BLOCK_PAIRS = 2**22
@@ -52,9 +52,7 @@ class Exhaustive:
         for rows in blocks(len(queries), len(others), BLOCK_PAIRS):
             between = pairwise(self._metric, self._metric.prepare(queries[rows]), others)
             between[self_positions[rows, None] == positions] = np.inf
-            keys = sorting_keys(between, np.arange(len(others)))
-            keys.sort(axis=1)
-            columns = positions_in(keys[:, :k])
+            columns = nearest_columns(between, k)
             width = columns.shape[1]
             nearest = np.take_along_axis(between, columns, axis=1)
             found[rows, :width] = np.where(np.isinf(nearest), -1, positions[columns])

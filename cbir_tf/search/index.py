@@ -8,6 +8,7 @@ from typing import Protocol, Self
 
 import numpy as np
 
+from cbir_tf.arguments import float_matrix, whole_number
 from cbir_tf.errors import UserError
 from cbir_tf.types import Embeddings, Results
 
@@ -123,8 +124,9 @@ def check_k(k: int, images: int, has_query: bool) -> None:
         has_query: whether the query is one of them, which it never finds.
 
     Raises:
-        UserError: no image can be found, or fewer than k.
+        UserError: no image can be found, or fewer than k, or k is no whole number.
     """
+    k = whole_number(k, "k")
     available = images - has_query
     if available < 1:
         raise UserError("the gallery holds nothing to search; add images to it")
@@ -157,7 +159,7 @@ def check_vectors(vectors: np.ndarray, dimension: int) -> np.ndarray:
     Raises:
         UserError: another shape, or a value that is not finite.
     """
-    vectors = np.asarray(vectors, dtype=np.float32)
+    vectors = float_matrix(vectors, "query vectors")
     check_dimension(vectors, dimension)
     finite = np.isfinite(vectors).all(axis=1)
     if not finite.all():
@@ -193,7 +195,7 @@ def known_positions(
     Raises:
         UserError: an id is not in the gallery; the message ends with `advice`.
     """
-    wanted = np.asarray(ids, dtype=np.str_)
+    wanted = np.atleast_1d(np.asarray(ids, dtype=np.str_))
     positions = positions_of(wanted, gallery_ids)
     if (positions < 0).any():
         missing = str(wanted[positions < 0][0])
@@ -213,11 +215,13 @@ def check_search(
     Raises:
         UserError: as `Index.search`.
     """
+    vectors, k = float_matrix(vectors, "query vectors"), whole_number(k, "k")
     self_positions = np.full(len(vectors), -1)
     if query_ids is not None:
-        if len(query_ids) != len(vectors):
-            raise ValueError(f"{len(query_ids)} query_ids for {len(vectors)} vectors")
-        self_positions = positions_of(np.asarray(query_ids, dtype=np.str_), gallery.ids)
+        names = np.atleast_1d(np.asarray(query_ids, dtype=np.str_))
+        if len(names) != len(vectors):
+            raise UserError(f"{len(names)} query_ids for {len(vectors)} vectors; give one for each")
+        self_positions = positions_of(names, gallery.ids)
     check_k(k, len(gallery), bool((self_positions >= 0).any()))
     queries = check_vectors(vectors, gallery.vectors.shape[1])
     if where is None:

@@ -8,6 +8,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from cbir_tf.arguments import real_number
 from cbir_tf.errors import UserError
 from cbir_tf.progress import logger
 from cbir_tf.search.distances import p_norms
@@ -92,7 +93,7 @@ def check_recall(recall: float) -> None:
     Raises:
         UserError: it is not in (0, 1].
     """
-    if not 0 < recall <= 1:
+    if not 0 < real_number(recall, "recall") <= 1:
         raise UserError(f"recall={recall}: must be above 0 and at most 1")
 
 

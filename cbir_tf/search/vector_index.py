@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from cbir_tf.arguments import of_kind
 from cbir_tf.errors import UserError
 from cbir_tf.parallel import blocks, in_parallel
 from cbir_tf.search.back_end import BackEnd
@@ -23,6 +24,7 @@ from cbir_tf.search.distances import (
 from cbir_tf.search.index import check_search, known_positions, positions_of
 from cbir_tf.search.index_manifest import Manifest
 from cbir_tf.search.recall import SAMPLE_K
+from cbir_tf.storage.addresses import path_of
 from cbir_tf.types import UNLABELLED, Embeddings, Results
 
 CANDIDATES_BEYOND_K = 8
@@ -69,7 +71,8 @@ class GalleryIndex:
 
     def fit(self, embeddings: Embeddings) -> GalleryIndex:
         """Make these the gallery, in place of any earlier one; nothing else is kept."""
-        self._gallery = _by_id(embeddings)
+        advice = "Embeddings(ids, vectors, labels)"
+        self._gallery = _by_id(of_kind(embeddings, Embeddings, "gallery", advice))
         if len(self):
             self.back_end.fit(self._gallery.vectors, self._metric)
         return self
@@ -159,7 +162,7 @@ class GalleryIndex:
         Raises:
             UserError: the folder cannot be written.
         """
-        folder = Path(folder)
+        folder = path_of(folder)
         try:
             folder.mkdir(parents=True, exist_ok=True)
             if len(self):

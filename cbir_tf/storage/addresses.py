@@ -6,6 +6,7 @@ the mirror back into its address, which a run stores because it is valid on any 
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -27,8 +28,10 @@ def path_of(place: str | Path) -> Path:
     """The place of an address in the mirror; a path is returned unchanged.
 
     Raises:
-        UserError: an address of another kind, or not a valid one.
+        UserError: an address of another kind, or not a valid one; or neither text nor a path.
     """
+    if not isinstance(place, (str, os.PathLike)):
+        raise UserError(f"{place!r}: not a path; give text or a pathlib.Path")
     text = str(place)
     if not _SCHEME.match(text):
         return Path(place)
@@ -48,7 +51,7 @@ def place_of(key: str) -> Path | None:
 
 def is_mirrored(path: Path) -> bool:
     """Whether a path is the place of an address."""
-    return str(path).startswith(f"{mirror()}/")
+    return path != mirror() and path.is_relative_to(mirror())
 
 
 def key_of(path: Path) -> str:
@@ -58,12 +61,12 @@ def key_of(path: Path) -> str:
 
 def address_of(path: Path) -> str:
     """The address of a place in the mirror; any other path as text."""
-    return as_addresses(str(path))
+    return f"s3://{key_of(path)}" if is_mirrored(path) else str(path)
 
 
 def as_addresses(text: str) -> str:
     """Replace every place of the mirror in a text by its address."""
-    return text.replace(f"{mirror()}/", "s3://")
+    return text.replace(f"{mirror()}{os.sep}", "s3://")
 
 
 def checked(value: object) -> object:

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from cbir_tf.config import Config
-from cbir_tf.config.losses import Triplets
+from cbir_tf.config.losses import Pairs, Triplets
 from cbir_tf.data.batches import inference_batches, training_batches
 from cbir_tf.models import frozen_batch_norm_digest
 from cbir_tf.progress import logger
@@ -77,7 +77,7 @@ def fit(
     if frozen_batch_norm_digest(objective.embedder) != frozen:
         raise RuntimeError("frozen batch normalisation changed while training")
     checkpoint.write_history(run.history)
-    draw_curves(run, checkpoint.history, plan.schedule, plan.steps_per_epoch)
+    draw_curves(run, checkpoint.history, best_epoch, plan.schedule, plan.steps_per_epoch)
     if objective.saved_model is not None:
         with replacing(run.folder / f"{objective.saved_model.name}.keras") as temporary:
             objective.saved_model.save(temporary)
@@ -158,6 +158,8 @@ def _validation_callbacks(
     if has_pairs(validation):
         metrics = RetrievalMetrics(lambda model: validation_pass.latest(), config.search.metric)
         callbacks.append(metrics)
-        if isinstance(config.loss, Triplets):
-            callbacks.append(CollapseAlarm(metrics, config.loss.margin, config.loss.distance))
+        if isinstance(config.loss, Triplets | Pairs):
+            margin = getattr(config.loss, "margin", 0.0)
+            distance = getattr(config.loss, "distance", "L2")
+            callbacks.append(CollapseAlarm(metrics, margin, distance))
     return callbacks

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cbir_tf.arguments import flag, mapping, of_kind, texts
 from cbir_tf.config import Config
 from cbir_tf.config.parsing import apply_override
 from cbir_tf.errors import UserError
+from cbir_tf.interruption import advising, quitting_at_once
 from cbir_tf.progress import logger
 from cbir_tf.run import Run
-from cbir_tf.startup import import_tensorflow, quitting_at_once
+from cbir_tf.startup import import_tensorflow
 from cbir_tf.storage.addresses import is_mirrored, path_of
 
 if TYPE_CHECKING:
     import keras
 
+LAST = "last.npz"
+"""Checkpoint of the last finished epoch."""
 EXTENDABLE = ("constant", "warmup_decay")
 """Schedules whose learning rates do not depend on the number of epochs to come."""
 _ALL_EPOCHS = "train all epochs with --restart, or in another --run folder"
@@ -71,38 +75,60 @@ def train(
         (True, 0.1)
     """
     config = load_config(config, overrides)
+    resume, restart = flag(resume, "resume"), flag(restart, "restart")
+    callbacks = list(callbacks) if isinstance(callbacks, Iterable) else [callbacks]
     if resume and restart:
         raise UserError("resume and restart: an interrupted run is continued or replaced; give one")
     if callbacks and config.descriptors:
         raise UserError("callbacks: descriptors are fitted without epochs; leave callbacks out")
     folder = _folder(run, config)
+    if not restart:
+        config = as_begun(config, folder)
     longer = resume and _only_more_epochs(folder, config)
     target = Run.at(folder, config, replace=restart or longer)
     if target.trained and not restart:
         logger.info("%s: already trained; use --restart to train it again", folder)
         return target
-    checkpoint = target.checkpoints / "last.npz"
-    if target.checkpoints.exists() and not (resume or restart):
+    checkpoint = target.checkpoints / LAST
+    if checkpoint.is_file() and not (resume or restart):
         raise UserError(
             f"{folder}: holds an interrupted run; continue it with --resume, or begin again with "
             "--restart"
         )
     if resume and not checkpoint.is_file():
         logger.info("%s: no checkpoint to resume from; starting from the beginning", folder)
-    import_tensorflow()
-    with quitting_at_once():
-        from cbir_tf.training.train_descriptors import train_descriptors
-        from cbir_tf.training.train_embedder import train_embedder
-    try:
+    before = _written(target)
+    with advising(lambda: _kept(target, restart, restart and _written(target) == before)):
+        import_tensorflow()
+        with quitting_at_once():
+            import keras
+
+            for each in callbacks:
+                of_kind(each, keras.callbacks.Callback, "callbacks", "Keras callbacks")
+            from cbir_tf.training.train_descriptors import train_descriptors
+            from cbir_tf.training.train_embedder import train_embedder
         if config.descriptors:
             train_descriptors(target, restart)
         else:
             train_embedder(target, restart, callbacks)
-    except KeyboardInterrupt:
-        if checkpoint.is_file():
-            raise KeyboardInterrupt("continue from here with --resume") from None
-        raise
     return target
+
+
+def _written(run: Run) -> int | None:
+    """When the configuration of the run was written, in nanoseconds; None: it is not there."""
+    return run.config_file.stat().st_mtime_ns if run.config_file.is_file() else None
+
+
+def _kept(run: Run, restart: bool, unchanged: bool) -> str:
+    """What an interruption leaves of a training, and how to go on."""
+    if unchanged:
+        return "nothing has changed; repeat the command"
+    if run.trained:
+        return f"the run in {run.folder} is complete"
+    if (run.checkpoints / LAST).is_file():
+        instead = " in place of --restart" if restart else ""
+        return f"the finished epochs are kept in {run.folder}; continue with --resume{instead}"
+    return "no epoch is finished; repeat the command"
 
 
 def load_config(
@@ -117,16 +143,30 @@ def load_config(
         >>> load_config({"data": {"source": "digits"}}, ["loss.margin=0.1"]).loss.margin
         0.1
     """
+    overrides = texts(overrides, "overrides")
     if isinstance(config, (str, Path)):
         return Config.load(config, overrides)
     if isinstance(config, Config):
         if not overrides:
             return config
         config = config.model_dump(mode="json")
+    mapping(config, "config", "a Config, its sections, or the path of a YAML file")
     values = dict(config)
     for override in overrides:
         apply_override(values, override)
     return Config.check(values)
+
+
+def as_begun(config: Config, folder: Path) -> Config:
+    """A configuration with the defaults of the time at which the run in a folder, if any, began.
+
+    Raises:
+        UserError: the configuration of that run could not be read.
+    """
+    if not (folder / "config.yaml").is_file():
+        return config
+    former = config.former_defaults(Run.open(folder).config)
+    return load_config(config, former) if former else config
 
 
 def _folder(run: str | Path | None, config: Config) -> Path:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -18,6 +18,7 @@ from cbir_tf.losses import build_loss
 from cbir_tf.models import initial_weights_from, unnormalized
 from cbir_tf.models.decoder import build_decoder
 from cbir_tf.models.proxies import ProxySimilarities
+from cbir_tf.training.microbatches import MicrobatchedModel
 
 Tensor = Any
 
@@ -108,7 +109,12 @@ def build_objective(
         seed: of the initial weights of the layers over the embedder.
     """
     with initial_weights_from(seed):
-        return OBJECTIVES[settings.loss.name](embedder, settings, classes)
+        objective = OBJECTIVES[settings.loss.name](embedder, settings, classes)
+    microbatch = settings.training.microbatch
+    if microbatch is None:
+        return objective
+    model = objective.model
+    return replace(objective, model=MicrobatchedModel(model.inputs, model.outputs[0], microbatch))
 
 
 def with_noise(images: Tensor, noise: float, seed: int, number: Tensor = 0) -> Tensor:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 
+from cbir_tf.config.fixed import fixed_values
 from cbir_tf.data.duplicate_groups import Contradiction, contradictions, picture_groups
 from cbir_tf.data.duplicates import Duplicate, cross_split_duplicates
 from cbir_tf.data.grouped_split import DUPLICATES
@@ -79,8 +80,8 @@ def inspect_for(
         logger.warning("one picture with several labels: %s", each)
     if contradicting:
         logger.warning(
-            "%d pictures have several labels, of which at most one is right; they will be listed "
-            "in training.json",
+            "%d pictures are there under several labels, exactly or nearly; they will be listed in "
+            "training.json, and at most one label of each is right",
             len(contradicting),
         )
     return inspection, FoundDuplicates(tuple(duplicates), tuple(contradicting))
@@ -108,12 +109,13 @@ def write_report(
     inspection: Inspection,
     duplicates: FoundDuplicates,
 ) -> None:
-    """Write training.json: the results of the training, and what it was trained on.
+    """Write training.json: the results of the training, what with and what on.
 
     Raises:
         UserError: the folder cannot be written to, or the disk is full.
     """
     report = dict(results) | {
+        "fixed_keys": fixed_values(run.config),
         "class_names": inspection.images.class_names,
         "damaged": dict(inspection.damaged),
         "duplicates": [asdict(each) for each in duplicates.across_splits],

@@ -50,6 +50,7 @@ def draw_samples(run: Run, training: ImageSet) -> None:
 def draw_curves(
     run: Run,
     history: list[dict[str, float]],
+    best_epoch: int,
     schedule: ScheduledRate | None,
     steps_per_epoch: int,
 ) -> None:
@@ -57,7 +58,7 @@ def draw_curves(
     columns = {name: [row[name] for row in history] for name in history[0]}
     name = run.config.loss.name
     loss = "mean squared error" if name == "reconstruction" else name.replace("_", " ") + " loss"
-    loss_curves(run.plots / "loss.png", columns, run.config.training.monitor, loss)
+    loss_curves(run.plots / "loss.png", columns, best_epoch, loss)
     steps = range(len(history) * steps_per_epoch)
     if schedule is None:
         rates = [run.config.optimizer.learning_rate] * len(steps)

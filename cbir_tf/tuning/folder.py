@@ -107,7 +107,7 @@ def write_results(
 
     monitor = config.training.monitor
     write_text(folder / "trials.csv", _csv(rows, space, monitor))
-    trials_plot(folder / "plots" / "trials.png", rows, space, monitor)
+    trials_plot(folder / "plots" / "trials.png", rows, space, monitor, best)
     if best is not None:
         write_text(folder / BEST, _best_config(folder, rows[best], len(rows), config))
 

@@ -10,15 +10,18 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cbir_tf.arguments import texts, whole_number
 from cbir_tf.config import Config
 from cbir_tf.config.ranges import Choices, Space
 from cbir_tf.errors import UserError, first_line
+from cbir_tf.interruption import advising, quitting_at_once
 from cbir_tf.progress import logger
 from cbir_tf.run import Run
-from cbir_tf.startup import import_tensorflow, quitting_at_once
+from cbir_tf.startup import import_tensorflow
 from cbir_tf.storage.files import read_json
 from cbir_tf.storage.remote import local
 from cbir_tf.training.from_config import load_config
+from cbir_tf.training.standing import lower_is_better
 from cbir_tf.tuning.folder import (
     check_folder,
     clear,
@@ -34,7 +37,6 @@ from cbir_tf.tuning.study import (
     best_number,
     check_installed,
     copy_repeated,
-    lower_is_better,
     next_trial,
     open_study,
     overrides_of,
@@ -85,7 +87,7 @@ class _Setup:
 
 def tune(
     config: Config | Mapping[str, Any] | str | Path,
-    overrides: Sequence[str],
+    overrides: Sequence[str] | str,
     *,
     space: str | Path | None = None,
     trials: int = 20,
@@ -123,33 +125,40 @@ def tune(
         {'loss.margin': 0.23, 'model.pooling': 'gem'}
     """
     check_installed()
-    tuned, fixed = split_overrides(overrides)
+    trials = whole_number(trials, "trials", 1)
+    tuned, fixed = split_overrides(texts(overrides, "overrides"))
     load = partial(_load, config, fixed)
     base = load([])
+    folder = Path(run) if run is not None else Path("runs") / f"{base.name}-tune"
+    if not restart:
+        fixed += _former_defaults(base, folder)
+        base = load([])
     written = written_space(tuned, fixed, None if space is None else local(space))
-    setup = _Setup(
-        Path(run) if run is not None else Path("runs") / f"{base.name}-tune",
-        base,
-        make_space(written, load),
-        load,
-        keep_models,
-    )
+    setup = _Setup(folder, base, make_space(written, load), load, keep_models)
     check_folder(setup.folder)
-    with exclusive(setup.folder), reporting_storage_errors(setup.folder):
+    again = "without --restart, " if restart else ""
+    with (
+        advising(lambda: f"finished epochs and trials are kept; {again}the same command goes on"),
+        exclusive(setup.folder),
+        reporting_storage_errors(setup.folder),
+    ):
         if restart:
             clear(setup.folder, base)
         study = open_study(setup.folder, base, setup.space, prune)
         import_tensorflow()
         if not study.get_trials(deepcopy=False):
             _check_models(setup)
-        try:
-            while trial := next_trial(study, setup.space, base.seed, trials):
-                _train_trial(study, trial, setup)
-                _update_files(study, setup)
-        except KeyboardInterrupt:
-            raise KeyboardInterrupt("continue from here with the same command") from None
+        while trial := next_trial(study, setup.space, base.seed, trials):
+            _train_trial(study, trial, setup)
+            _update_files(study, setup)
         _update_files(study, setup)
         return _result(study, setup)
+
+
+def _former_defaults(config: Config, folder: Path) -> list[str]:
+    """Overrides by which a tuning goes on with the defaults of the time when it began."""
+    begun = next(folder.glob("trial-*/config.yaml"), None)
+    return [] if begun is None else config.former_defaults(Run.open(begun.parent).config)
 
 
 def _load(
@@ -229,7 +238,8 @@ def _free_memory() -> None:
 
 
 def _update_files(study: optuna.Study, setup: _Setup) -> None:
-    rows, best = trial_rows(study, setup.space), best_number(study)
+    monitor = setup.config.training.monitor
+    rows, best = trial_rows(study, setup.space), best_number(study, monitor)
     write_results(setup.folder, rows, best, setup.space, setup.config)
     if not setup.keep_models:
         delete_other_models(setup.folder, rows, best)
@@ -242,12 +252,13 @@ def _result(study: optuna.Study, setup: _Setup) -> Tuning:
             f"{setup.folder}: none of the {len(rows)} trials could be trained; mend the first: "
             f"{rows[0]['reason']}"
         )
+    monitor = setup.config.training.monitor
     return Tuning(
         folder=str(setup.folder),
-        monitor=setup.config.training.monitor,
-        direction="minimize" if lower_is_better(setup.config) else "maximize",
+        monitor=monitor,
+        direction="minimize" if lower_is_better(monitor) else "maximize",
         seed=setup.config.seed,
         space={each.key: str(each) for each in setup.space},
         trials=rows,
-        best=best_number(study),
+        best=best_number(study, monitor),
     )

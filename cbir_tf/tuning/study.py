@@ -6,7 +6,7 @@ import math
 import sqlite3
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
@@ -16,6 +16,7 @@ import numpy as np
 from cbir_tf.config import Config
 from cbir_tf.config.ranges import Choices, Parameter, Space
 from cbir_tf.errors import UserError, first_line
+from cbir_tf.training.standing import TIE_BREAKERS, lower_is_better, standing
 
 if TYPE_CHECKING:
     import optuna
@@ -36,6 +37,8 @@ class TrialRow(TypedDict):
     """complete, pruned, failed or running."""
     value: float | None
     """The best of training.monitor."""
+    figures: NotRequired[dict[str, float]]
+    """Those of the best epoch that decide between trials of equal value."""
     parameters: dict[str, str | float]
     """By key; choices as written."""
     epochs: NotRequired[int]
@@ -128,7 +131,7 @@ def open_study(folder: Path, config: Config, space: Space, prune: bool) -> optun
             storage=storage,
             study_name=_NAME,
             load_if_exists=True,
-            direction="minimize" if lower_is_better(config) else "maximize",
+            direction="minimize" if lower_is_better(config.training.monitor) else "maximize",
             pruner=pruner,
         )
     except RuntimeError as error:  # of an Optuna whose files this one does not read
@@ -157,11 +160,6 @@ def _identify(study: optuna.Study, folder: Path, config: Config, space: Space) -
             f"{folder}: holds another tuning ({differences[0]}); choose another --run folder, or "
             "replace it with --restart"
         )
-
-
-def lower_is_better(config: Config) -> bool:
-    """Whether training.monitor is a loss."""
-    return config.training.monitor.endswith("loss")
 
 
 def next_trial(study: optuna.Study, space: Space, seed: int, trials: int) -> optuna.Trial | None:
@@ -285,10 +283,13 @@ def record_result(
     """
     from optuna.trial import TrialState
 
-    value = report["best"][monitor]
+    best = report["best"]
+    value = best[monitor]
+    figures = {name: best[name] for name in TIE_BREAKERS if name in best}
     for name in ("epochs", "best_epoch", "seconds"):
         trial.set_user_attr(name, report[name])
     trial.set_user_attr("value", value)
+    trial.set_user_attr("figures", figures)
     if "pruned_after" in trial.user_attrs:
         study.tell(trial, state=TrialState.PRUNED)
     else:
@@ -303,12 +304,16 @@ def record_failure(study: optuna.Study, trial: optuna.Trial, reason: str) -> Non
     study.tell(trial, state=TrialState.FAIL)
 
 
-def best_number(study: optuna.Study) -> int | None:
-    """Number of the best trial, the first of equals; None while none is complete."""
-    with suppress(ValueError):
-        best = study.best_trial
-        return int(best.user_attrs.get("repeats", best.number))
-    return None
+def best_number(study: optuna.Study, monitor: str) -> int | None:
+    """Number of the best trial, ranked as epochs are; None while none is complete."""
+    best, highest = None, None
+    for trial in study.get_trials(deepcopy=False):
+        if trial.state.name != "COMPLETE" or trial.value is None:
+            continue
+        this = standing({**trial.user_attrs.get("figures", {}), monitor: trial.value}, monitor)
+        if highest is None or this > highest:
+            best, highest = int(trial.user_attrs.get("repeats", trial.number)), this
+    return best
 
 
 def trial_rows(study: optuna.Study, space: Space) -> list[TrialRow]:
@@ -332,7 +337,7 @@ def _row(trial: optuna.trial.FrozenTrial, space: Space) -> TrialRow:
     if "epochs" in known:
         row["epochs"] = known["epochs"]
         row["best_epoch"] = known["best_epoch"]
-    for name in ("seconds", "repeats", "reason"):
+    for name in ("figures", "seconds", "repeats", "reason"):
         if name in known:
             row[name] = known[name]
     return row

@@ -48,18 +48,24 @@ def history(folder: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-@pytest.mark.parametrize(
-    ("loss", "model"), [("triplet_semi_hard", "model"), ("cross_entropy", "classifier")]
-)
-def test_training_killed_and_resumed_is_the_training_that_was_not(
-    config_file, tmp_path, capsys, loss, model
-):
-    command = ("--config", str(config_file), "training.epochs=6", f"loss={loss}")
+def assert_same_training(ours: Path, theirs: Path, model: str = "model") -> None:
+    for row, other in zip(history(ours), history(theirs), strict=True):
+        assert float(row["loss"]) == pytest.approx(float(other["loss"]), abs=1e-3)
+    models = [
+        keras.saving.load_model(folder / f"{model}.keras", compile=False)
+        for folder in (ours, theirs)
+    ]
+    for weights, others in zip(models[0].weights, models[1].weights, strict=True):
+        np.testing.assert_allclose(weights.numpy(), others.numpy(), atol=1e-3)
+
+
+def test_training_killed_and_resumed_is_the_training_that_was_not(config_file, tmp_path, capsys):
+    command = ("--config", str(config_file), "training.epochs=6")
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     assert main(["train", *command, "--run", str(whole)]) == 0
 
     process = start("train.py", *command, "--run", killed)
-    wait_for(lambda: len(list((killed / "checkpoints").glob("last.npz"))) > 0, process)
+    wait_for((killed / "checkpoints" / "last.npz").exists, process)
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
     assert not (killed / "model.keras").exists()
@@ -72,38 +78,46 @@ def test_training_killed_and_resumed_is_the_training_that_was_not(
 
     assert main(["train", *command, "--run", str(killed), "--resume"]) == 0
     assert re.search(r"resuming after epoch \d", capsys.readouterr().err)
-
-    for ours, theirs in zip(history(killed), history(whole), strict=True):
-        assert float(ours["loss"]) == pytest.approx(float(theirs["loss"]), abs=1e-3)
-    models = [
-        keras.saving.load_model(folder / f"{model}.keras", compile=False)
-        for folder in (killed, whole)
-    ]
-    for ours, theirs in zip(models[0].weights, models[1].weights, strict=True):
-        np.testing.assert_allclose(ours.numpy(), theirs.numpy(), atol=1e-3)
+    assert_same_training(killed, whole)
 
 
-def test_ctrl_c_names_the_option_to_resume(config_file, tmp_path):
+def test_an_interrupted_classifier_resumes_too(config_file, tmp_path):
+    whole, interrupted = tmp_path / "whole", tmp_path / "interrupted"
+    overrides = ["training.epochs=3", "loss=cross_entropy"]
+    train(config_file, overrides, run=whole)
+    interrupted_after(2, config_file, interrupted, *overrides)
+    train(config_file, overrides, run=interrupted, resume=True)
+    assert_same_training(interrupted, whole, "classifier")
+
+
+def test_sigterm_names_the_option_to_resume(config_file, tmp_path):
     folder = tmp_path / "run"
     process = start("train.py", "--config", config_file, "training.epochs=500", "--run", folder)
     wait_for((folder / "checkpoints" / "last.npz").exists, process)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGTERM)
     output, error = process.communicate()
-    assert process.returncode == 1
+    assert process.returncode == 143
     assert output == ""
-    assert "--resume" in error.strip().splitlines()[-1]
+    last = error.strip().splitlines()[-1]
+    assert last.startswith("interrupted; ") and f"kept in {folder}" in last and "--resume" in last
     assert "Traceback" not in error
 
 
-@pytest.mark.parametrize("library", ["_multiarray_umath", "libtensorflow_"])
-def test_ctrl_c_while_libraries_are_loaded_is_one_word(config_file, tmp_path, library):
+@pytest.mark.parametrize(
+    ("library", "number", "status"),
+    [("_multiarray_umath", signal.SIGINT, 130), ("libtensorflow_", signal.SIGTERM, 143)],
+)
+def test_a_signal_while_libraries_are_loaded_is_one_line(
+    config_file, tmp_path, library, number, status
+):
     process = start("train.py", "--config", config_file, "--run", tmp_path / "run")
     wait_for(lambda: library in Path(f"/proc/{process.pid}/maps").read_text(), process)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     output, error = process.communicate()
-    assert process.returncode == 1
+    assert process.returncode == status
     assert output == ""
-    assert error.strip() == "interrupted"
+    (line,) = error.strip().splitlines()
+    assert line.startswith("interrupted; ") and "repeat the command" in line
 
 
 class CtrlC(keras.callbacks.Callback):
@@ -187,9 +201,7 @@ def test_extraction_killed_and_started_again_ends_with_the_same_store(run_folder
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
     assert 0 < extracted() < 2000
-    again = start("extract.py", "--run", run_folder, "--images", many, "--json")
-    _, error = again.communicate()
-    assert again.returncode == 0, error
+    assert main(["extract", "--run", str(run_folder), "--images", str(many), "--json"]) == 0
     assert extracted() == 2000
     with FeatureStore.open(features) as store:
         stored = dict(zip(store.embeddings().ids, store.embeddings().vectors, strict=True))

@@ -44,7 +44,7 @@ def test_list_fetch_and_misspelt_names(tmp_path, capsys):
         (["verify", "digits@2.0.0"], "digits has no version 2.0.0; did you mean '1.0.0'?"),
         (["verify", str(tmp_path)], f"{tmp_path}: no release there"),
         (["list", "--registry", str(tmp_path / "none.yaml")], "lists no releases"),
-        (["publish", str(tmp_path), "--to", str(tmp_path)], "no release there"),
+        (["publish", str(tmp_path), "--to", str(tmp_path), "--registry", "r"], "no release there"),
         (["export", "--run", str(tmp_path)], "no run there"),
     ]:
         assert main(["release", *command]) == 2

@@ -81,6 +81,7 @@ def test_a_schedule_is_a_name_or_a_section(file):
         ("data.split.test=half", ["data.split.test", "share below 1", "'half'"]),
         ("data.batch.classes=2.5", ["data.batch.classes: should be a whole number, got 2.5"]),
         ("training.epochs=many", ["training.epochs: should be a whole number, got 'many'"]),
+        ("data.label_depth=2", ["data.label_depth needs data.source: folder"]),
         ("data.path=[a]", ["data.path: should be a path"]),
         ("data=null", ["data"]),
         ("nonsense", ["section.key=value"]),
@@ -196,7 +197,7 @@ def test_reconstruction_needs_no_classes_by_default(file):
             ["data.split.by=class", "training.monitor=val_accuracy"],
             "not available with data.split.by: class",
         ),
-        (["data.split.by=class", "training.monitor=val_loss"], "choose val_recall@1"),
+        (["data.split.by=class", "training.monitor=val_loss"], "choose val_map_at_r"),
         (["loss=reconstruction", "data.augmentation=[{name: random_crop, size: 16}]"], "crop"),
     ],
 )

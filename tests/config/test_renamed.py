@@ -79,3 +79,11 @@ def test_old_and_new_name_of_a_key_together_are_refused(tmp_path):
     values = {"data": {"source": "digits"}, "plots": {"projection": "pca"}}
     assert Config.check(values).plots.layout == "pca"
     assert values["plots"] == {"projection": "pca"}
+
+
+def test_a_run_of_descriptors_keeps_its_former_default():
+    values = {"data": {"source": "digits"}, "descriptors": ["hog"]}
+    old = Config.check(values | {"training": {"epochs": 12, "monitor": "val_recall@1"}})
+    assert old == Config.check(values) and not Config.check(values).differences(old)
+    with pytest.raises(UserError, match="training does not apply"):
+        Config.check(values | {"training": {"monitor": "val_loss"}})

@@ -81,7 +81,7 @@ def test_a_manifest_may_have_no_split_column_and_more_columns(tmp_path):
     [
         ("", ["path,label"]),
         ("path,label\n", ["lists no images"]),
-        ("item,count\nnail,4\n", ["path,label", "item,count"]),
+        ("item,count\nnail,4\n", ["path,label", "item,count", "another name"]),
         ("1.png,a\n2.png,b\n", ["path,label", "1.png,a", "names above"]),
         ("path,label\n1.png,a\n8.png,b\n9.png,b\n", ["2 of 3", "8.png"]),
         ("path,label,split\n1.png,a,training\n", ["line 2", "'training'", "validation"]),
@@ -231,6 +231,8 @@ def test_a_written_table_is_read_back(
 def test_a_column_of_paths_alone_lists_unlabelled_images(tmp_path):
     images = read(tmp_path, "path\n1.png\na,b.png\n", "1.png", "a,b.png")
     assert labels(images) == {"1.png": None, "a,b.png": None}
+    images = read(tmp_path, "1.png\na,b.png\n", "1.png", "a,b.png")
+    assert labels(images) == {"1.png": None, "a,b.png": None}
 
 
 def test_a_column_is_numeric_only_if_every_cell_is(tmp_path):
@@ -267,6 +269,11 @@ def test_a_column_beside_the_label_stays_metadata(tmp_path):
 
 
 # --- paths --------------------------------------------------------------------------------------
+
+
+def test_paths_relative_to_the_folder_above_are_named(tmp_path):
+    photos = manifest(tmp_path / "photos", "path,label\nphotos/1.png,a\n", "1.png")
+    assert f"relative to {tmp_path}: move the manifest there" in error_line(Data(path=photos))
 
 
 def test_files_elsewhere_have_stable_unique_ids(tmp_path):

@@ -113,6 +113,7 @@ def test_a_class_named_like_a_split_stays_a_class_beside_others(tmp_path):
         (("train/cat/1.png", "val/cat/2.png", "test/dog/3.png", "extra/dog/4.png"), ["extra"]),
         (("train/1.png", "test/2.png", "unlabelled/3.png"), ["test, train", "unlabelled"]),
         (("train/cat/1.png", "more/cat/2.png"), ["train", "more"]),
+        (("cat/1.png", "dog/2.png", "test/3.png"), ["test", "cat, dog"]),
         (("Training/cat/1.png", "Testing/dog/2.png"), ["Testing, Training", "name them train"]),
         (("train2017/cat/1.png", "val2017/dog/2.png"), ["train2017, val2017"]),
     ],

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from cbir_tf.errors import UserError
 from cbir_tf.evaluation import paired_bootstrap
 
 
@@ -79,9 +80,9 @@ def test_queries_without_a_figure_are_left_out_in_pairs():
     ours, theirs = np.array([1, np.nan, 0.5, 0]), np.array([0.5, 1, 0.5, np.nan])
     found = paired_bootstrap({"map": ours}, {"map": theirs})["map"]
     assert (found.queries, found.mean) == (2, 0.25)
-    with pytest.raises(ValueError, match="not the same"):
+    with pytest.raises(UserError, match="not the same"):
         paired_bootstrap({"map": ours}, {"map": theirs[:3]})
-    with pytest.raises(ValueError, match="no query"):
+    with pytest.raises(UserError, match="no query"):
         paired_bootstrap({"map": np.array([np.nan])}, {"map": np.array([1.0])})
-    with pytest.raises(ValueError, match="no figure"):
+    with pytest.raises(UserError, match="no figure"):
         paired_bootstrap({"map": ours}, {"mrr": theirs})

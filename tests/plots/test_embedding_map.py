@@ -16,6 +16,7 @@ from PIL import Image
 from cbir_tf.errors import UserError
 from cbir_tf.plots.embedding_map import (
     _figure,
+    _interactive,
     embedding_map_html,
     embedding_map_png,
     thumbnail,
@@ -81,6 +82,23 @@ def test_classes_beyond_the_palette_differ_by_shape():
         for dots in figure.axes[0].collections
     }
     assert len(looks) == 30
+
+
+def test_the_page_has_a_bounded_legend_whatever_the_number_of_classes():
+    labels = np.concatenate([np.arange(3000), np.repeat([5, 7], 4)])
+    points = np.random.default_rng(0).normal(size=(len(labels), 2))
+    small = thumbnail(np.zeros((4, 4, 3), np.uint8))
+    names = [f"class {each}" for each in range(3000)]
+    plot = _interactive(
+        points, labels, names, [*map(str, range(len(labels)))], [small] * len(labels), "map"
+    )
+    entries = plot.legend[0].items
+    assert len(entries) == len(plot.renderers) == 121
+    shown = [entry.label.value for entry in entries]
+    assert shown[-1] == "2,880 others"
+    assert {"class 5", "class 7"} <= set(shown)
+    drawn = np.concatenate([dots.data_source.data["label"] for dots in plot.renderers])
+    assert sorted(drawn) == sorted(names[each] for each in labels)
 
 
 @pytest.mark.parametrize("count", [0, 1, 400])

@@ -45,7 +45,8 @@ def rows(*states: str):
     ],
 )
 def test_the_best_trial_is_marked_if_there_is_one(tmp_path, states, has_best):
-    path = trials_plot(tmp_path / "trials.png", rows(*states), SPACE, "val_map_at_r")
+    drawn, best = rows(*states), 0 if has_best else None
+    path = trials_plot(tmp_path / "trials.png", drawn, SPACE, "val_map_at_r", best)
     pixels = np.asarray(Image.open(path).convert("RGB"))
     colour = [int(RIGHT[each : each + 2], 16) for each in (1, 3, 5)]
     assert ((pixels == colour).all(axis=2).sum() > 50) == has_best

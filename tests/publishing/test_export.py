@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -48,6 +49,16 @@ def test_figures_of_a_comparison():
 def test_what_does_not_agree_is_not_kept(noise, kept):
     changed = VECTORS + np.float32(noise) * np.roll(VECTORS, 1, axis=1)
     assert compared("litert", changed).kept == kept
+
+
+def test_a_model_that_finds_other_neighbours_is_not_said_to_be_as_keras():
+    row = compared("onnx-int8", VECTORS)
+    assert row.neighbours == "as Keras"
+    for same, kept, words in [(0.87, True, "others"), (0.995, True, "as Keras"), (1, False, "del")]:
+        table = format_exports([dataclasses.replace(row, same_nearest=same, kept=kept)])
+        last = table.splitlines()[-1].split("|")
+        assert f"{same:.1%}" in last[-3] and words in last[-2]
+        assert "yes" not in table
 
 
 @pytest.mark.slow

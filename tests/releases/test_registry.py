@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -16,6 +17,7 @@ from cbir_tf.releases.registry import (
     checked_name,
     checked_version,
     registry_file,
+    registry_to_write,
 )
 
 # The expression that semver.org suggests, less build metadata.
@@ -126,8 +128,20 @@ def test_where_the_registry_is(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert registry_file().resolve().parts[-2:] == ("weights", "registry.yaml")
     assert registry_file().is_file()  # that of the checkout
+    assert registry_to_write().resolve() == tmp_path / "weights" / "registry.yaml"
     (tmp_path / "weights").mkdir()
     (tmp_path / "weights" / "registry.yaml").write_text("")
     assert registry_file().resolve() == (tmp_path / "weights" / "registry.yaml").resolve()
     monkeypatch.setenv("CBIR_TF_REGISTRY", "/somewhere/else.yaml")
     assert str(registry_file()) == "/somewhere/else.yaml"
+    assert registry_to_write() == registry_file()
+
+
+def test_a_release_is_never_listed_beside_the_code_unless_that_file_is_named(monkeypatch):
+    monkeypatch.delenv("CBIR_TF_REGISTRY", raising=False)
+    monkeypatch.chdir(Path(__file__).parents[2])
+    with pytest.raises(UserError, match="--registry") as error:
+        registry_to_write()
+    assert "\n" not in str(error.value)
+    monkeypatch.setenv("CBIR_TF_REGISTRY", "/somewhere/else.yaml")
+    assert str(registry_to_write()) == "/somewhere/else.yaml"

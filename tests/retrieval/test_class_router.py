@@ -8,8 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cbir_tf.config.search import Search, TwoStep
+from cbir_tf.errors import UserError
+from cbir_tf.retrieval import class_router
 from cbir_tf.retrieval.class_router import ClassRouter, predicted, route_by_label, weigh
-from cbir_tf.retrieval.classifiers import NearestVote
+from cbir_tf.retrieval.classifiers import NearestVote, fit_classifier
 from cbir_tf.retrieval.gallery import Gallery
 from cbir_tf.retrieval.query_engine import QueryEngine, is_plain, steps_of
 from cbir_tf.search import make_index
@@ -150,3 +152,29 @@ def test_a_search_names_its_steps():
     assert steps_of(how) == (
         "database augmentation by 3, two-step svm of scenes soft 0.5, k-reciprocal re-ranking"
     )
+
+
+def test_as_many_classes_as_images_need_no_table_of_all(monkeypatch):
+    """The most probable classes of a large gallery are found block by block."""
+
+    class Numbered:
+        labels = np.arange(5000)
+        largest = 0
+
+        def probabilities(self, vectors, ids=None):
+            self.largest = max(self.largest, vectors.shape[0] * len(self.labels))
+            shares = np.zeros((len(vectors), len(self.labels)))
+            shares[np.arange(len(vectors)), vectors[:, 0].astype(int)] = 1
+            return shares
+
+    monkeypatch.setattr(class_router, "BLOCK_PROBABILITIES", 100_000)
+    numbered, wanted = Numbered(), np.random.default_rng(0).integers(5000, size=700)
+    found = class_router.predicted(numbered, wanted[:, None], np.arange(700).astype(str))
+    assert found.tolist() == wanted.tolist() and numbered.largest <= 100_000
+
+
+def test_a_support_vector_machine_of_too_many_classes_is_refused_before_it_is_fitted():
+    count = 20_000
+    images = Embeddings(np.arange(count).astype(str), np.ones((count, 2)), np.arange(count) // 2)
+    with pytest.raises(UserError, match="two_step=knn"):
+        fit_classifier("svm", images, "cosine")

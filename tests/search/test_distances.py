@@ -10,7 +10,14 @@ from hypothesis.extra.numpy import arrays
 
 from cbir_tf.config.metric_names import METRIC_NAMES, minkowski_order
 from cbir_tf.search import distances
-from cbir_tf.search.distances import METRICS, between, find_metric, pairs_within, pairwise
+from cbir_tf.search.distances import (
+    METRICS,
+    between,
+    find_metric,
+    nearest_columns,
+    pairs_within,
+    pairwise,
+)
 
 NAMES = [*METRICS, "minkowski-1.5", "minkowski-3", "minkowski-12", "minkowski-100.5"]
 
@@ -115,3 +122,14 @@ def test_pairs_within_a_distance_are_those_of_a_double_loop(name, vectors, dista
         distances.BLOCK_PAIRS = usual
     found = [pair for some in blocks for pair in np.transpose(some).tolist()]
     assert found == expected
+
+
+@pytest.mark.parametrize("columns", [1, 5, 64, 1000])
+@pytest.mark.parametrize("values", [1, 3, 10_000])
+def test_the_nearest_columns_are_those_of_a_stable_sort(columns, values):
+    random = np.random.default_rng(0)
+    distances = random.integers(values, size=(20, columns)).astype(np.float32)
+    distances[random.random(distances.shape) < 0.1] = np.inf
+    expected = np.argsort(distances, axis=1, kind="stable")
+    for k in (1, 2, 7, 300, columns):
+        assert nearest_columns(distances, k).tolist() == expected[:, :k].tolist()

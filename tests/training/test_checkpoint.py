@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import runpy
 import shutil
@@ -127,6 +128,34 @@ def test_the_best_weights_are_the_averages_after_the_best_epoch(tmp_path, uninte
     assert figures["recall@1"] == checkpoint.history[best - 1]["val_recall@1"]
 
 
+def test_a_checkpoint_of_the_first_of_equal_epochs_is_resumed_with_the_weights_that_are_there(
+    tmp_path, uninterrupted
+) -> None:
+    """Earlier versions kept the first of equals, and a resumed run must not ask for another."""
+    build = lambda: build_model(seed=0)  # noqa: E731
+    train(tmp_path, build(), epochs=2)
+    with np.load(tmp_path / "last.npz") as file:
+        arrays = dict(file)
+    history = json.loads(str(arrays["note"]))
+    for row in history:
+        row |= {"val_recall@1": 0.5, "val_map_at_r": row["epoch"] / 10}
+    np.savez(tmp_path / "last.npz", **arrays | {"note": np.array(json.dumps(history))})
+    (best,) = tmp_path.glob("best-*.npz")
+    best.rename(tmp_path / "best-1.npz")
+
+    checkpoint = Checkpoint(tmp_path, "val_recall@1", patience=1)
+    assert checkpoint.restore(build()) == 2
+    assert checkpoint.load_best(build()) == 1 and checkpoint.stopped
+    goes_on = Checkpoint(tmp_path, "val_recall@1")
+    model = build()
+    goes_on.restore(model)
+    goes_on.set_model(model)
+    goes_on.on_epoch_end(2, {"loss": 1.0, "val_recall@1": 0.5, "val_map_at_r": 0.05})
+    assert goes_on.load_best(build()) == 1
+    goes_on.on_epoch_end(3, {"loss": 1.0, "val_recall@1": 0.5, "val_map_at_r": 0.15})
+    assert goes_on.load_best(build()) == 4
+
+
 def test_averaged_weights_are_keras_moving_average_and_are_restored() -> None:
     model = build_model(seed=0)
     kernels = []
@@ -213,7 +242,7 @@ def test_a_damaged_checkpoint_is_a_one_line_error(tmp_path, damage) -> None:
 
 def test_a_monitor_that_is_not_logged_is_a_one_line_error(tmp_path) -> None:
     model = build_model(seed=0)
-    with pytest.raises(UserError, match="no 'val_recall@1' to monitor"):
+    with pytest.raises(UserError, match="no 'val_map_at_r' to monitor"):
         model.fit(np.ones((8, 6)), np.ones((8, 4)), callbacks=[Checkpoint(tmp_path)], verbose=0)
 
 

@@ -53,6 +53,28 @@ def test_training_stops_after_the_epoch_keras_would_stop_after(
     assert next(iter(stops), None) == keras_stops_after(monitor, values, patience, delta)
 
 
+def test_a_tie_goes_to_map_at_r_then_to_the_loss_then_to_the_first() -> None:
+    recall, map_at_r, loss = "val_recall@1", "val_map_at_r", "val_loss"
+    history = [
+        {"epoch": 1, recall: 0.8, map_at_r: 0.9, loss: 0.1},
+        {"epoch": 2, recall: 1.0, map_at_r: 0.709, loss: 0.2},
+        {"epoch": 3, recall: 1.0, map_at_r: 0.777, loss: 0.3},
+        {"epoch": 4, recall: 1.0, map_at_r: 0.777, loss: 0.25},
+        {"epoch": 5, recall: 1.0, map_at_r: 0.777, loss: 0.25},
+        {"epoch": 6, recall: 1.0, map_at_r: math.nan, loss: 0.0},
+        {"epoch": 7, recall: math.nan, map_at_r: 0.99, loss: 0.0},
+    ]
+    assert best_epoch(history, recall) == 4
+    assert best_epoch(history, recall, min_delta=0.1) == 4
+    assert not should_stop(history[:4], recall, patience=1)
+    assert should_stop(history[:5], recall, patience=1)
+    # Of equal losses the one with the higher MAP@R; of equal MAP@R the one with the lower loss.
+    assert best_epoch([row | {loss: 0.5} for row in history[:3]], loss) == 1
+    assert best_epoch([row | {loss: 0.5} for row in history[1:4]], loss) == 3
+    assert best_epoch(history[:6], map_at_r) == 1
+    assert best_epoch(history[1:6], map_at_r) == 4
+
+
 def test_the_best_epoch_is_the_first_of_equals() -> None:
     assert best_epoch(rows("val_map_at_r", [0.1, 0.7, 0.7, 0.3]), "val_map_at_r") == 2
     assert best_epoch(rows("val_loss", [0.9, 0.2, 0.3, 0.2]), "val_loss") == 2

@@ -111,6 +111,24 @@ def test_an_interrupted_run_is_resumed_or_restarted_and_nothing_else(tmp_path):
     assert not again.checkpoints.exists()
 
 
+def test_a_run_begun_with_a_former_default_goes_on_with_it(tmp_path):
+    folder = tmp_path / "run"
+    two = ["training.epochs=2"]
+    with pytest.raises(KeyboardInterrupt):
+        cbir_tf.train(
+            SETTINGS, [*two, "training.monitor=val_recall@1"], run=folder, callbacks=[Interrupt(1)]
+        )
+    with pytest.raises(
+        UserError, match=r"training\.monitor: 'val_loss' here, 'val_recall@1' there"
+    ):
+        cbir_tf.train(SETTINGS, [*two, "training.monitor=val_loss"], run=folder, resume=True)
+    resumed = cbir_tf.train(SETTINGS, two, run=folder, resume=True)
+    assert resumed.config.training.monitor == "val_recall@1" and len(history(resumed)) == 2
+    assert cbir_tf.train(SETTINGS, two, run=folder).trained
+    again = cbir_tf.train(SETTINGS, two, run=folder, restart=True)
+    assert again == Run.open(folder) and again.config.training.monitor == "val_map_at_r"
+
+
 def test_the_precision_of_a_run_does_not_outlive_it(tmp_path):
     before = keras.config.dtype_policy()
     settings = {**SETTINGS, "training": {**SETTINGS["training"], "precision": "mixed_bfloat16"}}

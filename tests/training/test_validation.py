@@ -202,6 +202,47 @@ def test_a_collapse_is_announced_once() -> None:
     assert "the embedding has collapsed" in warnings[0]
 
 
+class At(keras.callbacks.Callback):
+    """Stands for the retrieval metrics of an epoch, with given embeddings."""
+
+    def __init__(self, vectors: np.ndarray) -> None:
+        super().__init__()
+        self.vectors = np.asarray(vectors, np.float32)
+
+    def latest(self) -> Embeddings:
+        labels = np.arange(len(self.vectors)) % 2
+        return Embeddings([f"{each:02}" for each in range(len(labels))], self.vectors, labels)
+
+
+CIRCLE = np.stack([np.cos(np.arange(12)), np.sin(np.arange(12))], axis=1)
+
+
+@pytest.mark.parametrize("distance", ["L2", "squared-L2", "angular"])
+@pytest.mark.parametrize("margin", [0.0, 1e-6, 0.2])
+@pytest.mark.parametrize(
+    ("vectors", "collapsed"),
+    [
+        (np.tile([0.6, 0.8], (12, 1)), True),
+        (np.zeros((12, 2)), True),
+        (np.tile([60.0, 80.0], (12, 1)) + 0.1 * CIRCLE, True),
+        ([1, 0] + 1e-4 * CIRCLE, True),
+        (CIRCLE, False),
+        (1e-3 * CIRCLE, None),  # of length 1 / 1000: collapsed by a margin of .2 alone
+        ([1, 0] + 0.5 * CIRCLE, False),
+    ],
+)
+def test_a_collapse_is_seen_whatever_the_margin(vectors, collapsed, margin, distance, caplog):
+    if collapsed is None:
+        collapsed = margin == 0.2 and distance != "angular"
+    logger = logging.getLogger("cbir_tf")
+    logger.addHandler(caplog.handler)
+    try:
+        CollapseAlarm(At(vectors), margin, distance).on_epoch_end(0, {})
+    finally:
+        logger.removeHandler(caplog.handler)
+    assert bool(caplog.messages) == collapsed
+
+
 def test_a_training_that_learns_raises_no_alarm() -> None:
     _, labels = clusters(12, seed=0)
     assert alarms(labels, rate=0.01, loss=TripletSemiHardLoss(margin=0.2)) == []

@@ -13,6 +13,7 @@ from cbir_tf.config import Config
 from cbir_tf.config.ranges import Choices, Range
 from cbir_tf.errors import UserError
 from cbir_tf.tuning.folder import exclusive
+from cbir_tf.tuning.from_config import _former_defaults
 from cbir_tf.tuning.study import (
     best_number,
     copy_repeated,
@@ -98,7 +99,7 @@ def test_few_combinations_are_each_tried_once(tmp_path, config):
         for pooling in ("average", "max")
         for epochs in (1, 2, 3)
     ]
-    assert best_number(study) == 5
+    assert best_number(study, MONITOR) == 5
 
 
 def test_what_was_tried_before_is_taken_over(tmp_path, config):
@@ -113,7 +114,7 @@ def test_what_was_tried_before_is_taken_over(tmp_path, config):
     first, second = trial_rows(study, FEW)
     assert second["value"] == first["value"] == 0.5
     assert (second["state"], second["repeats"]) == ("complete", 0)
-    assert best_number(study) == 0
+    assert best_number(study, MONITOR) == 0
 
 
 def test_a_trial_below_the_median_is_ended_and_stays_so(tmp_path, config):
@@ -143,13 +144,40 @@ def test_without_pruning_and_by_a_loss(tmp_path):
         trial = next_trial(study, SPACE, 0, 9)
         assert not should_prune(trial, 5, value, True)
         record_result(study, trial, report(0) | {"best": {"val_loss": value}}, "val_loss")
-    assert best_number(study) == 1
+    assert best_number(study, "val_loss") == 1
+
+
+def test_of_equal_trials_the_best_has_the_higher_map_at_r_then_the_lower_loss(tmp_path, config):
+    study = open_study(tmp_path, config, FEW, True)
+    expected = [0, 1, 1, 3, 3, 3]
+    found = [(0.9, 0.6, 0.1), (0.9, 0.7, 0.3), (0.9, 0.7, 0.3), (0.9, 0.7, 0.2), (0.8, 1.0, 0.0)]
+    for best, (recall, map_at_r, loss) in zip(expected, found, strict=False):
+        figures = {MONITOR: recall, "val_map_at_r": map_at_r, "val_loss": loss, "loss": 1.0}
+        record_result(study, next_trial(study, FEW, 0, 9), report(0) | {"best": figures}, MONITOR)
+        assert best_number(study, MONITOR) == best
+    # A trial of an earlier version has its value alone.
+    trial = next_trial(study, FEW, 0, 9)
+    study.tell(trial, 0.9)
+    assert best_number(study, MONITOR) == expected[-1]
+    assert trial_rows(study, FEW)[3]["figures"] == {"val_map_at_r": 0.7, "val_loss": 0.2}
+
+
+def test_a_tuning_begun_with_a_former_default_goes_on_with_it(tmp_path, config):
+    assert _former_defaults(config, tmp_path) == []
+    begun = config.model_copy(
+        update={"training": config.training.model_copy(update={"monitor": MONITOR})}
+    )
+    (tmp_path / "trial-000").mkdir()
+    (tmp_path / "trial-000" / "config.yaml").write_text(begun.dump())
+    assert _former_defaults(config, tmp_path) == [f"training.monitor={MONITOR}"]
+    named = Config.check({"data": {"source": "digits"}, "training": {"monitor": "val_map_at_r"}})
+    assert _former_defaults(named, tmp_path) == []
 
 
 def test_a_failed_trial_is_reported_and_never_the_best(tmp_path, config):
     study = open_study(tmp_path, config, SPACE, True)
     record_failure(study, next_trial(study, SPACE, 0, 2), "diverged")
-    assert best_number(study) is None
+    assert best_number(study, MONITOR) is None
     assert trial_rows(study, SPACE)[0]["reason"] == "diverged"
     assert next_trial(study, SPACE, 0, 2).number == 1
 
@@ -224,6 +252,7 @@ def test_one_process_searches_at_a_time_and_a_killed_one_is_none(tmp_path):
     program = f"""
 from pathlib import Path
 from cbir_tf.tuning.folder import exclusive
+from cbir_tf.tuning.from_config import _former_defaults
 with exclusive(Path({str(tmp_path)!r})):
     print("locked", flush=True)
     input()

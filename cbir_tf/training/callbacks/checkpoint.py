@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,7 +31,7 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]  # Keras is un
 
     Args:
         folder: made when missing.
-        monitor: name in the epoch's logs; lower is better if it ends in "loss", else higher.
+        monitor: name in the epoch's logs by which epochs are compared; see `best_epoch`.
         patience: epochs without improvement after which to stop; None: never.
         min_delta: smallest change that counts as improvement.
 
@@ -59,7 +60,7 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]  # Keras is un
     def __init__(
         self,
         folder: Path,
-        monitor: str = "val_recall@1",
+        monitor: str = "val_map_at_r",
         patience: int | None = None,
         min_delta: float = 0.0,
     ) -> None:
@@ -69,16 +70,17 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]  # Keras is un
         self.patience = patience
         self.min_delta = min_delta
         self.history: list[dict[str, float]] = []
+        self._not_kept: set[float] = set()
 
     @property
     def best_epoch(self) -> int | None:
         """Number of the best epoch so far, from 1."""
-        return best_epoch(self.history, self.monitor, self.min_delta)
+        return best_epoch(self._candidates, self.monitor, self.min_delta)
 
     @property
     def stopped(self) -> bool:
         """Whether early stopping has ended the training."""
-        return should_stop(self.history, self.monitor, self.patience, self.min_delta)
+        return should_stop(self._candidates, self.monitor, self.patience, self.min_delta)
 
     def restore(self, model: keras.Model) -> int:
         """Give a compiled model, and its optimizer, the state of the last checkpoint.
@@ -96,6 +98,7 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]  # Keras is un
             return 0
         history = _load(self._last, _state(model))
         self.history = json.loads(history)
+        self._keep_to_saved()
         return len(self.history)
 
     def load_best(self, model: keras.Model) -> int:
@@ -142,6 +145,26 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]  # Keras is un
                 superseded.unlink()
         if self.stopped:
             self.model.stop_training = True
+
+    @property
+    def _candidates(self) -> list[dict[str, float]]:
+        """The history, in which an epoch whose weights are not there is never the best."""
+        return [
+            row | {self.monitor: math.nan} if row["epoch"] in self._not_kept else row
+            for row in self.history
+        ]
+
+    def _keep_to_saved(self) -> None:
+        """Compare with the epoch whose weights are there alone, if another would be the best.
+
+        Earlier versions kept the first of several epochs with the same monitor.
+        """
+        best = self.best_epoch
+        if best is None or self._best(best).is_file():
+            return
+        saved = [epoch for epoch in range(1, best) if self._best(epoch).is_file()]
+        if saved:
+            self._not_kept = {row["epoch"] for row in self.history} - {saved[-1]}
 
     @property
     def _last(self) -> Path:

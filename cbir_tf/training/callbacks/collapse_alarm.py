@@ -15,6 +15,8 @@ SAMPLE_SIZE = 1024
 """Validation images measured after every epoch, at most."""
 COLLAPSE_THRESHOLD = 0.1
 """Mean distance between classes, as a share of the margin, below which a model has collapsed."""
+COLLAPSED_SPREAD = 0.01
+"""Spread, as a share of the vectors' length, up to which it has whatever the margin."""
 
 
 class CollapseAlarm(keras.callbacks.Callback):  # type: ignore[misc]  # Keras is untyped
@@ -27,6 +29,8 @@ class CollapseAlarm(keras.callbacks.Callback):  # type: ignore[misc]  # Keras is
     the margin apart: no distance is below zero, so the loss of a triplet, d(anchor, positive) -
     d(anchor, negative) + margin, then averages above nine tenths of the margin. It is a known
     outcome of training with hard negatives (Schroff et al., "FaceNet", CVPR 2015, section 3.2).
+    With a small margin, or none, as with the soft margin, that says nothing: it has collapsed too
+    when the embeddings are spread by a hundredth of their root mean square length or less.
 
     Args:
         retrieval: gives the embeddings of the epoch; place it before this callback.
@@ -65,8 +69,10 @@ class CollapseAlarm(keras.callbacks.Callback):  # type: ignore[misc]  # Keras is
             sample.labels, sample.vectors, self.margin, self.distance_metric
         )
         logs |= {f"val_{name}": value for name, value in statistics.items()}
-        between_classes = statistics["negative_distance"]
-        if between_classes < COLLAPSE_THRESHOLD * self.margin and not self._warned:
+        between_classes, spread = statistics["negative_distance"], statistics["spread"]
+        length = float(np.sqrt(np.square(sample.vectors, dtype=np.float64).sum(axis=1).mean()))
+        is_near = between_classes < COLLAPSE_THRESHOLD * self.margin
+        if (is_near or spread <= COLLAPSED_SPREAD * length) and not self._warned:
             self._warned = True
             logger.warning(
                 "epoch %d: the embedding has collapsed: images of different classes are %.2g "
@@ -74,7 +80,7 @@ class CollapseAlarm(keras.callbacks.Callback):  # type: ignore[misc]  # Keras is
                 "up longer, or use loss.name=triplet_semi_hard",
                 epoch + 1,
                 between_classes,
-                statistics["spread"],
+                spread,
             )
 
 

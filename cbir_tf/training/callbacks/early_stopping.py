@@ -9,26 +9,34 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+from cbir_tf.training.standing import standing
+
 History = Sequence[Mapping[str, float]]
 
 
 def best_epoch(history: History, monitor: str, min_delta: float = 0.0) -> int | None:
-    """The last epoch that improved on all epochs before it by more than min_delta; from 1.
+    """The last epoch that improved on all epochs before it; from 1.
 
-    Lower is better for a monitor that ends in "loss", higher for any other. NaN is no improvement;
-    None where no epoch improved.
+    An epoch improves by a change of the monitor of more than min_delta or, where the monitor is
+    equal to that of the best one, by a higher val_map_at_r, then by a lower val_loss. Lower is
+    better for a monitor that ends in "loss", higher for any other. NaN is no improvement; None
+    where no epoch improved.
 
     Example:
-        >>> history = [{"epoch": 1, "val_loss": 0.5}, {"epoch": 2, "val_loss": 0.6}]
-        >>> best_epoch(history, "val_loss")
-        1
+        >>> history = [
+        ...     {"epoch": 1, "val_recall@1": 0.9, "val_map_at_r": 0.6},
+        ...     {"epoch": 2, "val_recall@1": 0.9, "val_map_at_r": 0.7},
+        ... ]
+        >>> best_epoch(history, "val_recall@1")
+        2
     """
-    sign = -1 if monitor.endswith("loss") else 1
-    best, highest = None, -math.inf
+    best: int | None = None
+    highest: tuple[float, ...] = (-math.inf,)
     for row in history:
-        value = sign * row[monitor]
-        if value > highest + min_delta:
-            best, highest = int(row["epoch"]), value
+        this = standing(row, monitor)
+        is_tie = best is not None and this[0] == highest[0]
+        if this[0] > highest[0] + min_delta or (is_tie and this > highest):
+            best, highest = int(row["epoch"]), this
     return best
 
 

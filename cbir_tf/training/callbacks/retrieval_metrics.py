@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import keras
 
-from cbir_tf.evaluation import evaluate
+from cbir_tf.evaluation import figures_to_r
 from cbir_tf.training.callbacks.averaging import averaged_weights
 from cbir_tf.training.callbacks.divergence import check_finite
 from cbir_tf.types import Embeddings
@@ -59,6 +59,5 @@ class RetrievalMetrics(keras.callbacks.Callback):  # type: ignore[misc]  # Keras
         check_finite(epoch, logs)
         with averaged_weights(self.model):
             self._latest = self.embed(self.model)
-        metrics = evaluate(self._latest, None, k=(1,), metric=self.metric)["figures"]
-        logs["val_recall@1"] = metrics["recall@1"]
-        logs["val_map_at_r"] = metrics["map_at_r"]
+        figures = figures_to_r(self._latest, self.metric)
+        logs |= {f"val_{name}": value for name, value in figures.items()}
