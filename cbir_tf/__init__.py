@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from cbir_tf.errors import UserError
     from cbir_tf.retrieval.extraction import extract
     from cbir_tf.retrieval.gallery import Gallery
+    from cbir_tf.retrieval.photo_folder import open_folder
     from cbir_tf.retrieval.retriever import Retriever
     from cbir_tf.retrieval.run_evaluation import evaluate
     from cbir_tf.run import Run
@@ -31,6 +32,7 @@ __all__ = [
     "__version__",
     "evaluate",
     "extract",
+    "open_folder",
     "train",
 ]
 
@@ -46,6 +48,7 @@ _HOME = {
     "UserError": "errors",
     "evaluate": "retrieval.run_evaluation",
     "extract": "retrieval.extraction",
+    "open_folder": "retrieval.photo_folder",
     "train": "training.from_config",
 }
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 
+import cbir_tf
 from cbir_tf.arguments import float_matrix, texts
 from cbir_tf.config.search import Search, TwoStep
 from cbir_tf.errors import UserError
@@ -54,6 +56,18 @@ class Gallery:
     external: ExternalClassifier | None = None
     routers: dict[TwoStep, ClassRouter] = field(default_factory=dict, repr=False)
     _fitting: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    @staticmethod
+    def from_folder(
+        photos: str | Path, model: str | None = None, store: str | Path | None = None
+    ) -> cbir_tf.Retriever:
+        """A folder of pictures opened for searching, the same as `cbir_tf.open_folder`.
+
+        Example:
+            >>> Gallery.from_folder("photos").search("query.jpg", k=10)  # doctest: +SKIP
+        """
+        options = {} if model is None else {"model": model}
+        return cbir_tf.open_folder(photos, store=store, **options)
 
     def __len__(self) -> int:
         return len(self.embeddings)

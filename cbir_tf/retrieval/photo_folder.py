@@ -27,8 +27,10 @@ from cbir_tf.progress import logger
 from cbir_tf.releases.fetch import fetch
 from cbir_tf.releases.registry import PREFIX, Reference
 from cbir_tf.retrieval.extraction import Extraction, extract
+from cbir_tf.retrieval.retriever import Retriever
 from cbir_tf.run import Run
 from cbir_tf.startup import import_tensorflow
+from cbir_tf.storage.addresses import path_of
 from cbir_tf.storage.files import cache_folder, replacing, write_text
 from cbir_tf.storage.files import sha256 as file_digest
 
@@ -68,6 +70,27 @@ def run_of_folder(
                 "another --store"
             )
         return run, extract(run, folder=photos, draw=False)
+
+
+def open_folder(
+    photos: str | Path, model: str = PRETRAINED, store: str | Path | None = None
+) -> Retriever:
+    """A folder of pictures opened for searching, without a training.
+
+    Args:
+        photos: a folder, searched with its sub-folders, or a manifest.
+        model: as for `run_of_folder`.
+        store: where the vectors are kept; None: in the cache of the user.
+
+    Raises:
+        UserError: as `run_of_folder`.
+
+    Example:
+        >>> open_folder("photos").search("query.jpg", k=5).hits()[0].path  # doctest: +SKIP
+        PosixPath('/home/me/photos/rose/7.jpg')
+    """
+    run, _ = run_of_folder(path_of(photos), model, None if store is None else path_of(store))
+    return Retriever(run)
 
 
 def _cached(photos: Path, name: str) -> Path:

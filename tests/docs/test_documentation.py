@@ -8,6 +8,7 @@ differs from what a reader types, so that all of it takes about a minute:
 - `flowers.yaml` is a small one; the pages' own YAML blocks are checked against the schema.
 - `cbir train --config configs/digits.yaml` gets the overrides of QUICK, and where it does not start
   from released weights, those of SMALL too.
+- `cbir train photos` gets those of QUICK and BRIEF.
 - `--trials N` is `--trials 2`.
 - `cbir serve` starts on a free port, which stands in for 8000 in what follows.
 - `s3://` is a local server.
@@ -55,6 +56,7 @@ SMALL = (
     "training.epochs=1",
     "training.steps_per_epoch=4",
 )
+BRIEF = ("data.image_size=32", "training.epochs=1", "training.steps_per_epoch=1")
 GENERATED = re.compile(r"(?:configuration|command_line|python/\w+)\.md$")
 
 
@@ -80,6 +82,8 @@ class Reader:
         first, *arguments = shlex.split(command, comments=True)
         if first == "cbir" and "configs/digits.yaml" in arguments:
             arguments += QUICK if "release:" in command else (*QUICK, *SMALL)
+        if first == "cbir" and arguments[:2] == ["train", "photos"]:
+            arguments += (*QUICK, *BRIEF)
         if first == "cbir" and arguments[0] == "serve":
             self.serve(arguments)
         elif first == "cbir" and not needs_shell(command):

@@ -129,3 +129,11 @@ def test_an_unusable_model_is_one_line_and_leaves_no_store(
 def test_a_missing_folder_is_named(tmp_path):
     with pytest.raises(UserError, match="nothing_here"):
         run_of_folder(tmp_path / "nothing_here")
+
+
+def test_it_opens_in_python_too(pictures):
+    from cbir_tf import Gallery, open_folder
+
+    query = sorted(pictures.glob("*.jpg"))[0]
+    with Gallery.from_folder(pictures) as one, open_folder(str(pictures)) as other:
+        assert one.search(query, k=2).ids.tolist() == other.search(query, k=2).ids.tolist()
