@@ -15,9 +15,8 @@ from cbir_tf.config.search import Search
 from cbir_tf.config.server import Server
 from cbir_tf.errors import UserError
 from cbir_tf.run import Run
+from cbir_tf.server.key import KEY, key_of_environment
 from cbir_tf.startup import import_tensorflow
-
-KEY = "CBIR_TF_API_KEY"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -57,6 +56,7 @@ def main(arguments: argparse.Namespace) -> None:
     # Spinning OpenMP threads would take processor time from the encoder; OpenMP reads the variable
     # once, when scikit-learn or FAISS is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    key = key_of_environment()
     photos, overrides = arguments.photos, arguments.overrides
     if photos is not None and "=" in photos and not Path(photos).exists():
         photos, overrides = None, [photos, *overrides]
@@ -78,7 +78,7 @@ def main(arguments: argparse.Namespace) -> None:
         if arguments.open:  # the browser waits for the first answer
             host, port = socket.getsockname()[:2]
             webbrowser.open(f"http://{f'[{host}]' if ':' in host else host}:{port}")
-        serve(run, config, socket, os.environ.get(KEY) or None)
+        serve(run, config, socket, key)
 
 
 def _config(run: Run, overrides: list[str]) -> Config:

@@ -16,12 +16,13 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
+from cbir_tf.data.picture_colours import to_rgb
+from cbir_tf.data.picture_memory import MOST_MEMORY, decoding_memory
 from cbir_tf.errors import UserError
 
 CROPS = 3  # of a photo, of which each has about three quarters where it is 4:3
-MOST_PIXELS = 100_000_000
-BACKGROUND = (255, 255, 255)
-"""What shows through transparent pixels."""
+MOST_PIXELS = 250_000_000
+"""Telephones make photos of 200 megapixels; what bounds others is `MOST_MEMORY`."""
 PADDING = (128, 128, 128)
 """The bars of a letterboxed picture."""
 
@@ -60,19 +61,25 @@ class ImageError(UserError):
 
 
 class TooLargeError(ImageError):
-    """A picture has more pixels than are decoded."""
+    """A picture has more pixels than are decoded, or decoding it would take too much memory."""
 
 
 def decode_image(
-    source: Path | bytes, size: tuple[int, int], resize: str, most_pixels: int = MOST_PIXELS
+    source: Path | bytes,
+    size: tuple[int, int],
+    resize: str,
+    most_pixels: int = MOST_PIXELS,
+    most_memory: int = MOST_MEMORY,
 ) -> np.ndarray:
     """Decode a JPEG, PNG, WebP, BMP or GIF (its first frame) and bring it to one size.
 
     The content decides the format, never the file's name. EXIF orientation is applied;
     transparency shows white; gray, palette, 16-bit and CMYK become RGB, CMYK JPEGs being inverted
-    as in Adobe's programs and browsers; colour profiles are ignored. Scaling is bilinear with
-    antialiasing, and a large JPEG is decoded at the smallest scale that still covers `size`.
-    Safe to call from several threads.
+    as in Adobe's programs and browsers, and data of 8 to 14 bits in samples of 16 as bright as they
+    are (`cbir_tf.data.picture_colours`); colour profiles are ignored. Scaling is bilinear with
+    antialiasing; a large JPEG is decoded at the smallest scale that still covers `size`, and of
+    other pictures of more than 16 megapixels squares are averaged first. Safe to call from several
+    threads.
 
     Args:
         source: a file, or its content.
@@ -81,6 +88,7 @@ def decode_image(
             three crops side by side, each a third as wide, from the beginning, the middle and the
             end of the longer side.
         most_pixels: limit; a picture of more is refused before it is decoded.
+        most_memory: limit in bytes of what decoding takes, known before it begins.
 
     Returns:
         (height, width, 3) uint8, RGB.
@@ -96,10 +104,8 @@ def decode_image(
         >>> pixels.shape, pixels.dtype.name, pixels[0, 0].tolist()
         ((8, 16, 3), 'uint8', [255, 0, 0])
     """
-    height, width = size
-    side_by_side = CROPS if resize == "crops" else 1
-    image = open_image(source, (width // side_by_side, height), most_pixels)
-    return np.array(_RESIZE[resize](image, (width, height)))
+    image = open_image(source, _least(size[::-1], resize), most_pixels, most_memory)
+    return np.array(_RESIZE[resize](image, size[::-1]))
 
 
 def resized_pixels(
@@ -129,7 +135,8 @@ def resized_pixels(
                 f"pixels are {pixels.dtype} {pixels.shape}; give uint8 of shape (H, W, 3), in RGB"
             )
         pixels = Image.fromarray(pixels)
-    return np.array(_RESIZE[resize](_rgb(ImageOps.exif_transpose(pixels)), size[::-1]))
+    upright = ImageOps.exif_transpose(pixels)
+    return np.array(_RESIZE[resize](to_rgb(upright, _least(size[::-1], resize)), size[::-1]))
 
 
 def decode_original(source: Path | bytes, longest: int | None = None) -> np.ndarray:
@@ -157,25 +164,33 @@ def open_image(
     source: Path | bytes,
     at_least: tuple[int, int] | None = None,
     most_pixels: int = MOST_PIXELS,
+    most_memory: int = MOST_MEMORY,
 ) -> Image.Image:
     """A picture upright and in RGB.
 
     Args:
         source: a file, or its content.
         at_least: width and height that are enough; a JPEG of twice that or more is decoded at a
-            half, a quarter or an eighth of its size. None: full size.
+            half, a quarter or an eighth of its size, and others as by `to_rgb`. None: full size.
         most_pixels: as for `decode_image`.
+        most_memory: as for `decode_image`.
 
     Raises:
         ImageError: as `decode_image`.
     """
     with _opened(source, most_pixels) as image:
         if at_least and isinstance(image, JpegImageFile):
-            image.draft("RGB", at_least[::-1] if _orientation(image) >= 5 else at_least)
+            image.draft("RGB", _lying(at_least, image))
+        _check_memory(source, image, most_memory)
+        rawmode = image.tile[0].args if isinstance(image, PngImageFile) and image.tile else None
         image.load()
+        high: Image.Image = image
+        low = None
+        if rawmode in _LOW_BYTES and _needs_low_bytes(image):
+            high, low = _high_and_low(source, image, str(rawmode))
+        colour = to_rgb(high, at_least and _lying(at_least, image), low)
         upright = _UPRIGHT.get(_orientation(image))
-        colour = _rgb(image)
-        return colour.transpose(upright) if upright is not None else colour
+        return colour if upright is None else colour.transpose(upright)
 
 
 def picture_size(source: Path | bytes) -> tuple[int, int]:
@@ -185,8 +200,9 @@ def picture_size(source: Path | bytes) -> tuple[int, int]:
         ImageError: as `decode_image`, but for what is wrong beyond the file's head.
     """
     with _opened(source) as image:
-        width, height = image.size
-        return (height, width) if _orientation(image) >= 5 else (width, height)
+        if isinstance(image, PngImageFile):  # which is decoded to look for an orientation behind it
+            _check_memory(source, image, MOST_MEMORY)
+        return _lying(image.size, image)
 
 
 def media_type(head: bytes) -> str | None:
@@ -224,11 +240,20 @@ def _opened(source: Path | bytes, most_pixels: int = MOST_PIXELS) -> Iterator[Im
             if width * height > most_pixels:
                 raise Image.DecompressionBombError
             yield image
+        except ImageError:
+            raise
         except Image.DecompressionBombError:
             reason = f"more than {most_pixels / 1e6:g} megapixels; scale it down"
             raise TooLargeError(source, reason) from None
+        except MemoryError:
+            reason = "there is not enough memory to decode it; scale it down"
+            raise TooLargeError(source, reason) from None
         except Exception as error:
-            raise ImageError(source, f"damaged or cut short ({_one_line(error)})") from None
+            reason = _one_line(error)
+            if re.search("unsupported|cannot handle", reason, re.IGNORECASE):
+                kind = f"{reader.format} of a kind that cannot be read ({reason})"
+                raise ImageError(source, f"{kind}; save it as a plain JPEG or PNG") from None
+            raise ImageError(source, f"damaged or cut short ({reason})") from None
 
 
 def _orientation(image: Image.Image) -> int:
@@ -241,16 +266,56 @@ def _orientation(image: Image.Image) -> int:
         return 1
 
 
-def _rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I;16"):
-        # The high byte, as Pillow itself takes of 16-bit colour.
-        high = (np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8)
-        return Image.fromarray(high).convert("RGB")
-    if image.has_transparency_data:
-        colour = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, BACKGROUND)
-        return Image.alpha_composite(white, colour).convert("RGB")
-    return image if image.mode == "RGB" else image.convert("RGB")
+def _lying(size: tuple[int, int], image: Image.Image) -> tuple[int, int]:
+    """Width and height of an upright picture as its file has them."""
+    return size[::-1] if _orientation(image) >= 5 else size
+
+
+def _check_memory(source: Path | bytes, image: ImageFile.ImageFile, most_memory: int) -> None:
+    """Refuse a picture that takes too much memory.
+
+    Raises:
+        TooLargeError: it does.
+    """
+    needed = decoding_memory(image)
+    if needed > most_memory:
+        reason = (
+            f"decoding its {image.width} x {image.height} pixels takes {needed / 1e6:.0f} MB of "
+            f"memory, and {most_memory / 1e6:.0f} MB are the most; scale it down"
+        )
+        raise TooLargeError(source, reason)
+
+
+_LOW_BYTES = {"RGB;16B": "RGB;16L", "RGBA;16B": "RGBA;16L", "LA;16B": "RGBA"}
+"""What Pillow takes the high bytes of a PNG's 16-bit samples by, to what takes the low ones.
+
+Read as RGBA, gray with alpha has all four bytes.
+"""
+_DARK = 64  # the high byte of what 14 bits do not reach
+
+
+def _needs_low_bytes(image: Image.Image) -> bool:
+    """Whether the high bytes do not tell what 16-bit samples show."""
+    extrema = np.array(image.getextrema())  # (4, 2) for RGBA
+    return bool(extrema[:3].max() < _DARK) or isinstance(image.info.get("transparency"), tuple)
+
+
+def _high_and_low(
+    source: Path | bytes, image: Image.Image, rawmode: str
+) -> tuple[Image.Image, Image.Image]:
+    """The high and the low bytes of a PNG's 16-bit samples, as two pictures."""
+    with _opened(source) as again:
+        again.tile = [again.tile[0]._replace(args=_LOW_BYTES[rawmode])]
+        again.load()
+        if rawmode != "LA;16B":
+            return image, again
+        gray, gray_low, alpha, alpha_low = again.split()
+        return Image.merge("LA", (gray, alpha)), Image.merge("LA", (gray_low, alpha_low))
+
+
+def _least(size: tuple[int, int], resize: str) -> tuple[int, int]:
+    """Width and height that a picture must have to be brought to `size` without enlarging it."""
+    return (size[0] // CROPS, size[1]) if resize == "crops" else size
 
 
 def _one_line(error: Exception) -> str:

@@ -117,14 +117,14 @@ def _report_damage(images: ImageSet, inspection: Inspection) -> None:
     if not damaged:
         return
     for name, reason in damaged[:_LISTED]:
-        log.warning("damaged, left out: %s: %s", name, reason)
-    log.warning("%d of %d images are damaged and left out", len(damaged), len(images))
+        log.warning("left out: %s: %s", name, reason)
+    log.warning("%d of %d images cannot be decoded and are left out", len(damaged), len(images))
     left = inspection.images
     if not len(left) or ((images.split == "train").any() and not (left.split == "train").any()):
         what = "training images" if len(left) else "images"
         raise UserError(
             f"data: none of the {what} can be decoded; check the files, the first of "
-            f"{len(damaged)} damaged is {damaged[0][0]!r}: {damaged[0][1]}"
+            f"{len(damaged)} is {damaged[0][0]!r}: {damaged[0][1]}"
         )
 
 

@@ -121,6 +121,17 @@ def parse_conditions(
     return [_parse(each, names, known) for each in conditions]
 
 
+def column_of(condition: str) -> str | None:
+    """The column that a condition is about; None: it is no comparison.
+
+    Example:
+        >>> column_of("year >= 2020")
+        'year'
+    """
+    match = _CONDITION.fullmatch(condition.strip())
+    return None if match is None else nfc(match["name"].strip())
+
+
 def _parse(text: str, class_names: Collection[str], columns: Sequence[str]) -> Condition:
     match = _CONDITION.fullmatch(text.strip())
     if match is None:

@@ -188,11 +188,22 @@ class FeatureStore:
         )
         return [name for (name,) in rows]
 
-    def write(self, records: Sequence[Record], vectors: np.ndarray) -> None:
+    def write(
+        self,
+        records: Sequence[Record],
+        vectors: np.ndarray,
+        class_names: Sequence[str] | None = None,
+    ) -> None:
         """Add records with their (N, D) vectors, replacing those of the same id.
 
+        Args:
+            records: N images.
+            vectors: theirs.
+            class_names: names their labels count into, if these are more than the store has.
+
         Raises:
-            UserError: the disk is full or the file cannot be written; nothing is half-written.
+            UserError: the disk is full or the file cannot be written, or another process has added
+                other classes meanwhile; nothing is half-written.
         """
         dtype = DTYPES[self._about("dtype")]
         rows = [
@@ -209,6 +220,7 @@ class FeatureStore:
             "INSERT OR REPLACE INTO features "
             "(id, path, label, split, metadata, gallery, digest, vector) "
             "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            class_names=class_names,
         )
 
     def describe(self, records: Sequence[Record]) -> None:
@@ -279,12 +291,16 @@ class FeatureStore:
 
     def extend_classes(self, names: Sequence[str]) -> tuple[str, ...]:
         """Add class names that are not yet there to the end; returns all."""
-        known = self.class_names
-        new = [name for name in dict.fromkeys(map(nfc, names)) if name not in known]
-        if new:
+        extended = self.extended_classes(names)
+        if extended != self.class_names:
             with reporting(self.path), self._connection:
-                self._set("class_names", json.dumps([*known, *new], ensure_ascii=False))
-        return (*known, *new)
+                self._set("class_names", json.dumps(extended, ensure_ascii=False))
+        return extended
+
+    def extended_classes(self, names: Sequence[str]) -> tuple[str, ...]:
+        """What `extend_classes` returns, without writing it."""
+        known = self.class_names
+        return (*known, *(name for name in dict.fromkeys(map(nfc, names)) if name not in known))
 
     def unfinished(self) -> np.ndarray:
         """Ids of the images in galleries that are not searched yet, ascending."""
@@ -407,19 +423,37 @@ class FeatureStore:
         finally:
             self._connection.rollback()
 
-    def _change(self, rows: Sequence[tuple[Any, ...]], *statements: str) -> None:
+    def _change(
+        self,
+        rows: Sequence[tuple[Any, ...]],
+        *statements: str,
+        class_names: Sequence[str] | None = None,
+    ) -> None:
         if not rows:
             return
         with reporting(self.path), self._connection:
+            self._connection.execute("BEGIN IMMEDIATE")
+            if class_names is not None:
+                self._set_classes(class_names)
             for each in statements:
                 self._connection.executemany(each, rows)
             self._set("version", secrets.token_hex(16))
+
+    def _set_classes(self, names: Sequence[str]) -> None:
+        """Make these the class names, unless labels would count into other ones then."""
+        known = self.class_names
+        if tuple(names[: len(known)]) != known[: len(names)]:
+            raise UserError(f"{self.path}: another process has added classes; repeat the command")
+        if len(names) > len(known):
+            self._set("class_names", json.dumps(list(names), ensure_ascii=False))
 
     def _set(self, key: str, value: str) -> None:
         self._connection.execute("UPDATE about SET value = ? WHERE key = ?", (value, key))
 
     def _about(self, key: str) -> str:
-        row = self._connection.execute("SELECT value FROM about WHERE key = ?", (key,)).fetchone()
+        with reporting(self.path):
+            found = self._connection.execute("SELECT value FROM about WHERE key = ?", (key,))
+            row = found.fetchone()
         return "" if row is None else str(row[0])
 
 

@@ -294,13 +294,14 @@ class Retriever:
             UserError: the store cannot be written; nothing has changed then.
         """
         with self._changing:
-            names = self.store.extend_classes(texts(label_names, "label_names"))
-            self.store.write(records, vectors)
+            names = self.store.extended_classes(texts(label_names, "label_names"))
             ids = [record.id for record in records]
             known = [id_ for id_ in ids if id_ in self.gallery]
             gallery = self.gallery.without(known) if known else self.gallery
             labels = [record.label for record in records]
-            self.gallery = gallery.with_added(ids, vectors, labels, names)
+            gallery = gallery.with_added(ids, vectors, labels, names)
+            self.store.write(records, vectors, names)  # the last step that can fail
+            self.gallery = gallery
 
     def remove(self, ids: Sequence[str]) -> None:
         """Take images out of the store and of the gallery; ids not there are passed over.
@@ -310,10 +311,10 @@ class Retriever:
         """
         with self._changing:
             ids = texts(ids, "ids")
-            self.store.remove(ids)
             known = [id_ for id_ in ids if id_ in self.gallery]
-            if known:
-                self.gallery = self.gallery.without(known)
+            gallery = self.gallery.without(known) if known else self.gallery
+            self.store.remove(ids)  # the last step that can fail
+            self.gallery = gallery
 
     def save_index(self) -> None:
         """Write whitening, index and augmented vectors into the run's folder.

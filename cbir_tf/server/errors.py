@@ -19,6 +19,11 @@ class ImageNotFoundError(ServiceError):
     """No image of that id, or its file could not be read."""
 
 
+def no_such_image(id_: str) -> ImageNotFoundError:
+    """The error for an id of no image, which may be very long."""
+    return ImageNotFoundError(f"{id_[:200]!r}: no image of that id")
+
+
 class NotPossibleError(ServiceError):
     """Not possible with this run, or with the gallery as it is."""
 

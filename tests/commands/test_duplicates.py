@@ -61,7 +61,7 @@ def test_a_folder_gives_a_line_an_image_a_picture_and_a_summary(folder, tmp_path
     assert "1 group among 39 images" in errors
     assert "1 exact, 2 near" in errors
     assert "1 links" in errors
-    assert "damaged, left out: empty.png: the file is empty" in errors
+    assert "left out: empty.png: the file is empty" in errors
     assert listed(folder) == before
     with Image.open(grid) as picture:
         assert picture.width > 4 * 200

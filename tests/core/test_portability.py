@@ -101,11 +101,12 @@ WORK = """
 if __name__ == "__main__":
     from pathlib import Path
     from cbir_tf.commands.cli import program
-    from cbir_tf.data.added import added_images, save_picture
+    from cbir_tf.data.added import added_images, adding
     from cbir_tf.server.pipeline.subprocess_worker import SubprocessWorker
 
     run, picture = map(Path, sys.argv[1:3])
-    save_picture(run / "added", picture.read_bytes(), "red", {})
+    with adding(run / "added", picture.read_bytes(), "red", {}):
+        pass
     assert len(added_images(run / "added")) == 1
     worker = SubprocessWorker()
     assert worker.run(abs, -1) == 1

@@ -94,7 +94,7 @@ def test_damaged_files_are_left_out_and_listed_with_the_reason(damaged, tmp_path
     assert "no such file" in reasons["missing.png"].lower()
     assert "megapixels" in reasons["huge.png"]
     assert all(reason and "\n" not in reason for reason in reasons.values())
-    assert f"{len(damaged)} of {len(damaged) + 3} images are damaged" in caplog.text
+    assert f"{len(damaged)} of {len(damaged) + 3} images cannot be decoded" in caplog.text
     assert "huge.png" in caplog.text
 
 
@@ -115,7 +115,7 @@ def test_a_run_with_nothing_left_to_train_on_stops():
     images = image_set({"a": b"", "b": b"text", "c": encoded(picture(0))})
     split = np.array(["train", "train", "test"])
     images = ImageSet(images.ids, images.sources, images.labels, split, images.class_names)
-    with pytest.raises(UserError, match=r"none of the training images.*2 damaged.*'a'"):
+    with pytest.raises(UserError, match=r"none of the training images.*first of 2 is 'a'"):
         inspect_images(images)
     with pytest.raises(UserError, match="none of the images"):
         inspect_images(image_set({"a": b"", "b": b"text"}, split=""))

@@ -229,6 +229,21 @@ def test_classes_are_added_to_the_end(tmp_path):
         assert store.extend_classes(["c", "a"]) == store.class_names == ("b", "a", "c")
 
 
+def test_classes_and_images_are_written_together_or_not_at_all(tmp_path):
+    path = tmp_path / "features.db"
+    with FeatureStore.create(path, "f", ["cat"]) as store:
+        store.write([Record("a", None, 1, "", "")], np.ones((1, 2)), ["cat", "dog"])
+        assert store.class_names == ("cat", "dog")
+        with FeatureStore.open(path) as other:
+            other.extend_classes(["bird"])
+        # What the first has not seen would be a dog there and a bird here.
+        with pytest.raises(UserError, match="classes"):
+            store.write([Record("b", None, 2, "", "")], np.ones((1, 2)), ["cat", "dog", "cow"])
+        assert store.class_names == ("cat", "dog", "bird") and store.record("b") is None
+        store.write([Record("b", None, 1, "", "")], np.ones((1, 2)), ["cat", "dog"])
+        assert store.class_names == ("cat", "dog", "bird") and store.record("b") is not None
+
+
 def test_vectors_of_other_views_are_refused_as_those_of_another_model_are(tmp_path):
     path = tmp_path / "features.db"
     FeatureStore.create(path, "digest", ["a"]).close()

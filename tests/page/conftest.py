@@ -63,9 +63,11 @@ def _served(folder: Path, *overrides: str, key: str | None = None) -> Iterator[s
         thread.start()
         while not server.started and thread.is_alive():
             time.sleep(0.01)
-        yield f"http://127.0.0.1:{socket.getsockname()[1]}"
-        server.should_exit = True
-        thread.join()
+        try:
+            yield f"http://127.0.0.1:{socket.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join()
 
 
 @contextmanager
@@ -79,11 +81,12 @@ def _opened(browser: Browser, address: str, expect: str = "$^", **options) -> It
     page = context.new_page()
     said: list[str] = []
     elsewhere: list[str] = []
+    origin = "/".join(address.split("/")[:3])
     page.on("console", lambda message: said.append(message.text))
     page.on("pageerror", lambda error: said.append(str(error)))
 
     def asked(request) -> None:
-        if not request.url.startswith((f"{address}/", f"blob:{address}/", "data:")):
+        if not request.url.startswith((f"{address}/", f"blob:{origin}/", "data:")):
             elsewhere.append(request.url)
 
     def failed(request) -> None:
@@ -92,8 +95,10 @@ def _opened(browser: Browser, address: str, expect: str = "$^", **options) -> It
 
     page.on("request", asked)
     page.on("requestfailed", failed)
-    yield page
-    context.close()
+    try:
+        yield page
+    finally:
+        context.close()
     assert elsewhere == []
     assert [each for each in said if not re.search(expect, each)] == []
 

@@ -90,7 +90,7 @@ def test_an_uploaded_picture_finds_what_the_retriever_finds(page, folder, photo)
 def test_an_image_unlike_all_others_is_no_match(page):
     page.goto("/?id=red%2F01.jpg&label=blue")
     note = page.locator(".verdict.none")
-    expect(note).to_have_text(re.compile(r"No match\. .* Of photos of something else, \d+ %"))
+    expect(note).to_have_text(re.compile(r"No match\. .* Of out-of-gallery queries, \d+ %"))
     page.get_by_label("Re-ranking").select_option("k_reciprocal")
     expect(page.locator("#verdict")).to_contain_text("k-reciprocal re-ranking")
     expect(note).to_have_count(0)

@@ -38,6 +38,16 @@ def test_new_images_are_placed_among_their_nearest():
     assert np.allclose(layout.place(query, "euclidean")[0], expected, atol=1e-4)
 
 
+def test_an_image_on_the_map_has_the_label_that_it_has_now(tmp_path):
+    gallery = gallery_of(9)
+    shown = EmbeddingMap(tmp_path, "pca", 9, 0, "cosine")
+    shown.layout = Layout(gallery, np.zeros((9, 2), np.float32))
+    labels = np.where(gallery.ids == "0004", 7, gallery.labels)
+    now = Embeddings(gallery.ids, gallery.vectors, labels).take(gallery.ids != "0002")
+    images, _ = made(shown, now)
+    assert images.ids.tolist() == now.ids.tolist() and images.labels.tolist() == now.labels.tolist()
+
+
 @pytest.mark.slow
 def test_a_map_is_made_once_and_kept_for_the_images_that_stay(tmp_path, monkeypatch):
     gallery = gallery_of(60)

@@ -90,7 +90,8 @@ class AccessControl:
             return
         given = headers.get("x-api-key")
         if given is None:
-            given = headers.get("authorization", "").removeprefix("Bearer ")
+            scheme, _, token = headers.get("authorization", "").partition(" ")
+            given = token.strip() if scheme.lower() == "bearer" else ""
         if not hmac.compare_digest(given.encode("latin-1"), self.key):
             raise RequestError(
                 401,
@@ -108,9 +109,13 @@ def _rate(settings: Server) -> RateLimitItemPerSecond | None:
 
 
 def _is_from_elsewhere(headers: Headers) -> bool:
-    """Whether a page of another origin makes the request, by what its browser sends."""
-    origin = headers.get("origin")
+    """Whether a page of another origin makes the request, by what its browser sends.
+
+    Behind a proxy the Host header may be another than the browser's; where a browser tells itself
+    that the page is of the same origin, which no page can forge, that decides.
+    """
+    origin, site = headers.get("origin"), headers.get("sec-fetch-site")
+    if site is not None and site != "same-site":
+        return site not in ("same-origin", "none")
     own = headers.get("host", "").lower()
-    return headers.get("sec-fetch-site") == "cross-site" or (
-        origin is not None and origin.partition("://")[2].lower() != own
-    )
+    return origin is not None and origin.partition("://")[2].lower() != own

@@ -37,9 +37,9 @@ class Neighbour(Answer):
     """Name of its class; null: unlabelled."""
     distance: float
     image: str
-    """Address of the picture."""
+    """Address of the picture, relative to that of the request as a link's is."""
     thumbnail: str
-    """Address of a small JPEG of it."""
+    """Address of a small JPEG of it, relative too."""
 
 
 class SearchAnswer(Answer):
@@ -67,6 +67,7 @@ class Added(Answer):
     images: int
     """In the gallery now."""
     image: str
+    """Address of the picture, relative to that of the request as a link's is."""
     thumbnail: str
 
 
@@ -101,7 +102,8 @@ class Info(Answer):
     metric: str
     k: int
     """Neighbours of a search without k."""
-    most_neighbours: int
+    max_neighbours: int
+    """Largest k of a search."""
     re_ranking: str
     two_step: str
     calibrated: bool
@@ -111,8 +113,10 @@ class Info(Answer):
     read_only: bool
     """Whether adding and removing images is refused."""
     key_needed: bool
-    megabytes: float
-    megapixels: float
+    max_request_megabytes: float
+    """Largest size of a request."""
+    max_megapixels: float
+    """Largest size of a picture."""
 
 
 class StoredImage(Answer):
@@ -121,6 +125,7 @@ class StoredImage(Answer):
     id: str
     label: str | None
     image: str
+    """Address of the picture, relative to that of the request as a link's is."""
     thumbnail: str
 
 

@@ -14,6 +14,7 @@ from starlette.responses import FileResponse
 
 from cbir_tf.server.http import health, routes
 from cbir_tf.server.http.access import AccessControl
+from cbir_tf.server.http.documentation import FILES, add_documentation
 from cbir_tf.server.http.errors import add_error_handlers
 from cbir_tf.server.http.request_log import RequestLog
 from cbir_tf.server.http.security_headers import DOCUMENTATION, SecurityHeaders
@@ -27,7 +28,6 @@ MEDIA_TYPES = {
     ".css": "text/css",
     ".svg": "image/svg+xml",
 }
-DOCUMENTATION_FILES = "/documentation-files"
 
 
 def make_app(service: Service, key: str | None = None, address: str = "127.0.0.1") -> FastAPI:
@@ -48,14 +48,15 @@ def make_app(service: Service, key: str | None = None, address: str = "127.0.0.1
     hosts = (*LOOPBACK, *service.settings.hosts, f"[{address}]" if ":" in address else address)
     open_paths = [*page, *DOCUMENTATION, "/openapi.json", *health.OPEN_PATHS]
     app = FastAPIOffline(
-        static_url=DOCUMENTATION_FILES,
-        favicon_url="/icon.svg",
+        docs_url=None,
+        redoc_url=None,
+        static_url=FILES,
         title=f"cbir-tf, {service.config.name}",
         description="Image retrieval: find the images most like a picture.",
         version="1",
         redirect_slashes=False,
         lifespan=lifespan,
-        swagger_ui_parameters={"validatorUrl": None},  # another host's
+        servers=[{"url": "."}],  # where the documentation is, also behind a proxy
         middleware=[
             Middleware(SecurityHeaders),
             Middleware(RequestLog, metrics=service.metrics),
@@ -65,7 +66,7 @@ def make_app(service: Service, key: str | None = None, address: str = "127.0.0.1
                 settings=service.settings,
                 key=key,
                 open_paths=open_paths,
-                open_folder=DOCUMENTATION_FILES,
+                open_folder=FILES,
             ),
         ],
     )
@@ -76,6 +77,7 @@ def make_app(service: Service, key: str | None = None, address: str = "127.0.0.1
         app.add_api_route(
             path, _answer_with(file), methods=["GET", "HEAD"], include_in_schema=False
         )
+    add_documentation(app)
     add_error_handlers(app)
     return app
 

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from fastapi import Request
 from pydantic import ValidationError
+from python_multipart.multipart import parse_options_header
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
@@ -21,6 +22,7 @@ from cbir_tf.server.http.errors import RequestError
 
 MAX_FIELDS = 100
 MAX_FIELD_BYTES = 2**20
+MAX_PREAMBLE_BYTES = 2**16
 
 SomeBody = TypeVar("SomeBody", bound=Body)
 
@@ -99,6 +101,32 @@ def _json(body: bytes) -> dict[str, Any]:
     return fields
 
 
+async def _without_preamble(
+    chunks: AsyncGenerator[bytes, None], content_type: str
+) -> AsyncGenerator[bytes, None]:
+    """A form from its first boundary on: what RFC 2046 allows before it, the parser does not.
+
+    Raises:
+        RequestError: more than 64 KB before it.
+    """
+    boundary = parse_options_header(content_type)[1].get(b"boundary", b"")
+    # The line break before a boundary is part of it, but for one that begins the body.
+    delimiter, held, found = b"\r\n--" + boundary, b"\r\n", False
+    async for chunk in chunks:
+        if found:
+            yield chunk
+            continue
+        held += chunk
+        place = held.find(delimiter)
+        if 0 <= place <= MAX_PREAMBLE_BYTES:
+            found = True
+            yield held[place + 2 :]
+        elif len(held) > MAX_PREAMBLE_BYTES:
+            raise RequestError(400, "not a form: it does not begin with its boundary")
+    if not found:
+        yield held[2:]
+
+
 class _FormParser(MultiPartParser):
     """Starlette's parser, all in memory as the body is bounded, which notices forms cut short."""
 
@@ -112,7 +140,9 @@ class _FormParser(MultiPartParser):
 async def _form(request: Request, max_megabytes: float) -> dict[str, Any]:
     parser = _FormParser(
         request.headers,
-        _bounded(request, max_megabytes),
+        _without_preamble(
+            _bounded(request, max_megabytes), request.headers.get("content-type", "")
+        ),
         max_files=1,
         max_fields=MAX_FIELDS,
         max_part_size=MAX_FIELD_BYTES,
@@ -130,6 +160,9 @@ async def _fields(form: FormData) -> dict[str, Any]:
     fields: dict[str, Any] = {}
     for name, value in form.multi_items():
         if isinstance(value, UploadFile):
+            if name != "file":
+                text = f"{name!r} is a file; the picture goes in the field 'file', the rest is text"
+                raise RequestError(422, text)
             fields[name] = await value.read()
         elif name == "file":
             raise RequestError(422, "file: not a file; send it with a file name")

@@ -16,14 +16,25 @@ from cbir_tf.server.pipeline.service import Service
 from cbir_tf.types import UNLABELLED, Results
 
 
-def image_address(id_: str) -> str:
-    """Where a stored picture is, relative to the service."""
-    return f"/images/{_quoted(id_)}"
+def image_address(id_: str, below: str = "") -> str:
+    """Where a stored picture is, relative to the address that is answered.
+
+    So it holds behind a proxy too, at whatever path the service is there.
+
+    Args:
+        id_: of the image.
+        below: the way from the address that is answered to the service's root.
+
+    Example:
+        >>> image_address("red/00.jpg"), image_address("red/00.jpg", "../")
+        ('images/red%2F00.jpg', '../images/red%2F00.jpg')
+    """
+    return f"{below}images/{_quoted(id_)}"
 
 
-def thumbnail_address(id_: str) -> str:
-    """Where a stored picture's thumbnail is, relative to the service."""
-    return f"/thumbnails/{_quoted(id_)}"
+def thumbnail_address(id_: str, below: str = "") -> str:
+    """Where a stored picture's thumbnail is: see `image_address`."""
+    return f"{below}thumbnails/{_quoted(id_)}"
 
 
 @lru_cache(maxsize=10_000)
@@ -110,15 +121,15 @@ def info_answer(service: Service, key_needed: bool) -> answers.Info:
         columns=sorted(gallery.columns),
         metric=search.metric,
         k=search.k,
-        most_neighbours=settings.max_neighbours,
+        max_neighbours=settings.max_neighbours,
         re_ranking=search.re_ranking,
         two_step=search.two_step.name,
         calibrated=gallery.calibrated is not None,
         explanation=service.no_explanation,
         read_only=settings.read_only,
         key_needed=key_needed,
-        megabytes=settings.max_request_megabytes,
-        megapixels=settings.max_megapixels,
+        max_request_megabytes=settings.max_request_megabytes,
+        max_megapixels=settings.max_megapixels,
     )
 
 

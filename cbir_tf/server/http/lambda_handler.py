@@ -19,6 +19,7 @@ from cbir_tf.config import Config
 from cbir_tf.run import Run
 from cbir_tf.server.http.app import make_app
 from cbir_tf.server.http.logs import log_json_lines
+from cbir_tf.server.key import key_of_environment
 from cbir_tf.server.pipeline.service import Service
 
 SETTINGS = [
@@ -41,9 +42,10 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
 def _application() -> Mangum:
     """Opened with the first event, for all events of this instance."""
     log_json_lines()
+    key = key_of_environment()
     # SQLite writes beside the file it reads.
     folder = Path(tempfile.mkdtemp()) / "run"
     shutil.copytree(os.environ["RUN"], folder, ignore=shutil.ignore_patterns(*LEFT_OUT))
     run = Run.open(folder)
     service = Service(run, Config.load(run.config_file, SETTINGS))
-    return Mangum(make_app(service, os.environ.get("CBIR_TF_API_KEY") or None), lifespan="off")
+    return Mangum(make_app(service, key), lifespan="off")

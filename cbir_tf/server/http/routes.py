@@ -40,6 +40,9 @@ async def _changes_allowed(request: Request) -> None:
 
 
 Serving = Annotated[Service, Depends(_service)]
+PICTURE = ("file", "base64image")
+QUERY = (*PICTURE, "id")
+"""Fields of which a request has exactly one."""
 READ = (400, 408, 413, 415, 422)
 DOCUMENTED_KEY = Security(APIKeyHeader(name="X-API-Key", auto_error=False))
 """The documentation asks for the key; `AccessControl` checks it."""
@@ -51,13 +54,13 @@ router = APIRouter()
     "/search",
     summary="Find the images most like a picture, or like a stored image",
     responses=problems(404, 409, *READ),
-    openapi_extra=documented(SearchBody),
+    openapi_extra=documented(SearchBody, *QUERY),
 )
 async def search(
     service: Serving, body: Annotated[SearchBody, Depends(body_of(SearchBody))]
 ) -> answers.SearchAnswer:
     """A picture as `file` or `base64image`, or the `id` of a stored image."""
-    body.one_of("file", "base64image", "id")
+    body.one_of(*QUERY)
     steps = body.steps()
     results, seconds = await service.search(steps, body.picture, body.id)
     answer = search_answer(body, service, results, seconds)
@@ -70,13 +73,13 @@ async def search(
     "/explain",
     summary="Why a query and a stored image match: the contribution of each place of both",
     responses=problems(404, 409, *READ),
-    openapi_extra=documented(ExplainBody),
+    openapi_extra=documented(ExplainBody, *QUERY),
 )
 async def explain(
     service: Serving, body: Annotated[ExplainBody, Depends(body_of(ExplainBody))]
 ) -> answers.ExplainAnswer:
     """A query as for a search, and the id of a stored image."""
-    body.one_of("file", "base64image", "id")
+    body.one_of(*QUERY)
     return explain_answer(*await service.explain(body.match, body.picture, body.id))
 
 
@@ -99,7 +102,7 @@ async def embedding_map(service: Serving) -> answers.MapAnswer:
         **problems(409, 507, *READ),
     },
     dependencies=[Depends(_changes_allowed)],
-    openapi_extra=documented(AdditionBody),
+    openapi_extra=documented(AdditionBody, *PICTURE),
 )
 async def add(
     service: Serving,
@@ -107,7 +110,7 @@ async def add(
     response: Response,
 ) -> answers.Added:
     """The picture and its row are on the disk when the answer comes."""
-    body.one_of("file", "base64image")
+    body.one_of(*PICTURE)
     id_, is_new = await service.add(body.picture or b"", body.label, body.metadata)
     response.status_code = 201 if is_new else 200
     return answers.Added(
@@ -165,7 +168,10 @@ async def random_images(
     """Drawn without replacement."""
     images = [
         answers.StoredImage(
-            id=id_, label=label, image=image_address(id_), thumbnail=thumbnail_address(id_)
+            id=id_,
+            label=label,
+            image=image_address(id_, "../"),
+            thumbnail=thumbnail_address(id_, "../"),
         )
         for id_, label in service.sample(count)
     ]

@@ -47,7 +47,7 @@ export function writeAddress(view) {
   put("two_step", view.twoStep);
   if (view.map) put("map", "");
   const text = fields.toString();
-  return text ? `/?${text}` : "/";
+  return text ? `./?${text}` : "./";
 }
 
 /** Whether there is something to search for. */

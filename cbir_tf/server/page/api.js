@@ -1,6 +1,6 @@
-// Requests to the service. All of them go to where the page came from.
+// Requests to the service. Addresses are relative to the page's, which may be below a proxy's path.
 
-const KEY = "cbir-tf API key";
+const KEY = `cbir-tf API key of ${location.pathname}`; // a proxy may have several services
 
 /** A request that was not answered, in words. */
 export class Problem extends Error {
@@ -75,8 +75,8 @@ export async function post(path, fields, signal) {
 }
 
 /** Where a stored picture is. */
-export const imageAddress = (id) => `/images/${encodeURIComponent(id)}`;
-export const thumbnailAddress = (id) => `/thumbnails/${encodeURIComponent(id)}`;
+export const imageAddress = (id) => `images/${encodeURIComponent(id)}`;
+export const thumbnailAddress = (id) => `thumbnails/${encodeURIComponent(id)}`;
 
 const TRIES = 4;
 const soon = new IntersectionObserver(

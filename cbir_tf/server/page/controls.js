@@ -1,8 +1,8 @@
 // Filters and ranking: what changes the results of a query.
 
-import { conditionsOf } from "/address.js";
-import { byId, drawing, make, settled, shown } from "/dom.js";
-import { count } from "/wording.js";
+import { conditionsOf } from "./address.js";
+import { byId, drawing, make, settled, shown } from "./dom.js";
+import { count } from "./wording.js";
 
 const MANY = 12; // labels from which on they can be looked up
 const SLIDER = 100; // neighbours that the slider reaches; the field beside it goes on
@@ -20,7 +20,7 @@ const OPERATORS = ["=", "!=", ">=", "<=", ">", "<", "~"];
  * @param {object} info of the service
  * @param {(label: string|null) => {colour: string, path: string}} look of a label
  * @param {(changes: object) => void} change the view
- * @returns {(view: import("/address.js").View) => void} shows a view's settings
+ * @returns {(view: import("./address.js").View) => void} shows a view's settings
  */
 export function makeControls(info, look, change) {
   const form = byId("controls");
@@ -56,7 +56,7 @@ function field(title, id, ...controls) {
 }
 
 function neighbours(info, change) {
-  const most = Math.max(1, Math.min(info.most_neighbours, info.images));
+  const most = Math.max(1, Math.min(info.max_neighbours, info.images));
   const slider = make("input", {
     type: "range",
     min: 1,

@@ -1,6 +1,6 @@
 // The frame over the query that says which part of it to search for.
 
-import { byId, make, shown } from "/dom.js";
+import { byId, make, shown } from "./dom.js";
 
 const LEAST = 0.05; // of a side
 const CORNERS = [

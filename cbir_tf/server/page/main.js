@@ -1,16 +1,16 @@
 // The page of the service: what is asked and what is shown.
 
-import { conditionsOf, hasQuery, readAddress, writeAddress } from "/address.js";
-import { get, key, post, Problem } from "/api.js";
-import { appearances } from "/colours.js";
-import { makeControls, noFilters } from "/controls.js";
-import { byId, focus, make, shown } from "/dom.js";
-import { makeMap } from "/map.js";
-import { keptPicture, queryFields } from "/pictures.js";
-import { makeIntake, makeQueryPanel } from "/query.js";
-import { showResults, skeletons, spoken, tile } from "/results.js";
-import { explain } from "/why.js";
-import { counted, labelName, sentence } from "/wording.js";
+import { conditionsOf, hasQuery, readAddress, writeAddress } from "./address.js";
+import { get, key, post, Problem } from "./api.js";
+import { appearances } from "./colours.js";
+import { makeControls, noFilters } from "./controls.js";
+import { byId, focus, make, shown } from "./dom.js";
+import { makeMap } from "./map.js";
+import { keptPicture, queryFields } from "./pictures.js";
+import { makeIntake, makeQueryPanel } from "./query.js";
+import { showResults, skeletons, spoken, tile } from "./results.js";
+import { explain } from "./why.js";
+import { counted, labelName, sentence } from "./wording.js";
 
 const RANDOM = 12;
 const FILLED = 24; // results, unless the run asks for more: a page of them
@@ -165,11 +165,11 @@ async function search(signal) {
   try {
     const fields = await queryFields(asked, info, signal);
     const others = info.images - ("id" in fields); // a stored image is no neighbour of its own
-    const k = Math.max(1, Math.min(asked.k ?? info.k, others, info.most_neighbours));
+    const k = Math.max(1, Math.min(asked.k ?? info.k, others, info.max_neighbours));
     const steps = { re_ranking: asked.reRanking, two_step: asked.twoStep };
     const where = conditionsOf(asked);
     const all = { ...fields, k, where, ...steps, position: asked.map };
-    const answer = await post("/search", all, signal);
+    const answer = await post("search", all, signal);
     shownAnswer = { ...answer, of };
     display(answer, asked);
   } catch (problem) {
@@ -212,7 +212,7 @@ async function drawSome() {
   const list = byId("random");
   list.replaceChildren(...skeletons(Math.min(RANDOM, info.images)));
   try {
-    const { images } = await get(`/gallery/random?count=${RANDOM}`);
+    const { images } = await get(`gallery/random?count=${RANDOM}`);
     const tiles = images.map((image) => {
       const name = `Search from ${labelName(image.label)}, ${image.id}`;
       const address = writeAddress({ ...view, ...start(), id: image.id });
@@ -232,7 +232,7 @@ function showEmpty() {
   how.push(make("pre", { tabindex: "0" }, code("cbir extract --run RUN --images FOLDER")));
   if (!info.read_only) {
     const more = make("p", {}, "Or add them while it runs, by ", code("POST /images"), ": see ");
-    more.append(make("a", { href: "/docs" }, "the API"), ".");
+    more.append(make("a", { href: "docs" }, "the API"), ".");
     how.push(more);
   }
   byId("empty-how").replaceChildren(
@@ -260,12 +260,12 @@ function makeParts() {
 async function begin() {
   shown(byId("problem"), false);
   try {
-    info = await get("/info");
+    info = await get("info");
   } catch (problem) {
     state("failed");
     return fail(problem, begin);
   }
-  info.k = Math.min(Math.max(info.k, FILLED), info.images, info.most_neighbours);
+  info.k = Math.min(Math.max(info.k, FILLED), info.images, info.max_neighbours);
   look = appearances(info.labels);
   byId("run").textContent = info.run;
   byId("about").textContent = counted(info.images, "image");

@@ -1,9 +1,9 @@
 // The embedding map: every image a point, near where its neighbours are.
 
-import { get } from "/api.js";
-import { byId, drawing, make, shown } from "/dom.js";
-import { MapCanvas } from "/map_canvas.js";
-import { count, counted, labelName } from "/wording.js";
+import { get } from "./api.js";
+import { byId, drawing, make, shown } from "./dom.js";
+import { MapCanvas } from "./map_canvas.js";
+import { count, counted, labelName } from "./wording.js";
 
 const METHODS = { umap: "UMAP", tsne: "t-SNE", pca: "PCA" };
 const AGAIN = 1000; // milliseconds until the map is asked for again
@@ -66,10 +66,10 @@ export function makeMap(info, look, choose, ready) {
     section.setAttribute("aria-busy", "true");
     about.textContent = "Being laid out: this takes a while the first time.";
     try {
-      let answer = await get("/map");
+      let answer = await get("map");
       while (!answer.ready) {
         await new Promise((resolve) => setTimeout(resolve, AGAIN));
-        answer = await get("/map");
+        answer = await get("map");
       }
       there(answer);
     } catch (problem) {

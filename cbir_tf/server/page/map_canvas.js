@@ -1,9 +1,9 @@
 // The points of the map, drawn; and what is under the pointer or, for the keyboard, the middle.
 
-import { loadPicture, pictureSource, thumbnailAddress } from "/api.js";
-import { byId, make, shown } from "/dom.js";
-import { Viewport } from "/viewport.js";
-import { labelName } from "/wording.js";
+import { loadPicture, pictureSource, thumbnailAddress } from "./api.js";
+import { byId, make, shown } from "./dom.js";
+import { Viewport } from "./viewport.js";
+import { labelName } from "./wording.js";
 
 const REACH = 16; // pixels within which a point is meant
 const CLICK = 5; // pixels a pointer may move and still click

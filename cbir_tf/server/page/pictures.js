@@ -1,8 +1,9 @@
 // Pictures people bring: kept while the page is open, cut and scaled before they are sent.
 
-import { getBlob, imageAddress } from "/api.js";
+import { getBlob, imageAddress } from "./api.js";
 
 const LONGEST_SIDE = 2048; // pixels of what is cut or scaled
+const WEBP = 25e6; // pixels of which the service decodes a WebP, which takes five times the memory
 const SMALL = 250_000; // pixels up to which a part is sent without loss
 
 const kept = new Map();
@@ -21,8 +22,8 @@ export const keptPicture = (name) => kept.get(name);
 /**
  * Fields that name the query in a request.
  *
- * @param {import("/address.js").View} view
- * @param {{megabytes: number, megapixels: number}} limits of the service
+ * @param {import("./address.js").View} view
+ * @param {{max_request_megabytes: number, max_megapixels: number}} limits of the service
  * @param {AbortSignal} signal
  */
 export async function queryFields(view, limits, signal) {
@@ -45,8 +46,9 @@ async function prepare(picture, crop, limits) {
     return picture; // the service says what is wrong with it
   }
   const fits =
-    picture.size < 0.95 * limits.megabytes * 1e6 &&
-    bitmap.width * bitmap.height < limits.megapixels * 1e6;
+    picture.size < 0.95 * limits.max_request_megabytes * 1e6 &&
+    bitmap.width * bitmap.height < limits.max_megapixels * 1e6 &&
+    (picture.type !== "image/webp" || bitmap.width * bitmap.height < WEBP);
   if (fits && !crop) return picture;
   const [left, top, width, height] = crop ?? [0, 0, 1, 1];
   const size = [width * bitmap.width, height * bitmap.height].map((side) => Math.max(1, side));

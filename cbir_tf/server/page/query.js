@@ -1,9 +1,9 @@
 // The query: where it comes from, and how it is shown beside its results.
 
-import { get, imageAddress, pictureSource } from "/api.js";
-import { makeCrop } from "/crop.js";
-import { byId, shown } from "/dom.js";
-import { keepPicture, keptPicture, pictureAmong } from "/pictures.js";
+import { get, imageAddress, pictureSource } from "./api.js";
+import { makeCrop } from "./crop.js";
+import { byId, shown } from "./dom.js";
+import { keepPicture, keptPicture, pictureAmong } from "./pictures.js";
 
 /**
  * Lets people bring pictures: dropped, pasted, chosen, photographed, or one of the gallery.
@@ -22,7 +22,7 @@ export function makeIntake(search, refuse) {
   }
   const draw = async () => {
     try {
-      const { images } = await get("/gallery/random?count=1");
+      const { images } = await get("gallery/random?count=1");
       if (images.length) search({ id: images[0].id });
     } catch (problem) {
       refuse(problem.message);
@@ -72,7 +72,7 @@ function takeDrops(bring, refuse) {
  * Shows what is searched for.
  *
  * @param {(crop: number[]|null) => void} searchPart
- * @returns {(view: import("/address.js").View) => void}
+ * @returns {(view: import("./address.js").View) => void}
  */
 export function makeQueryPanel(searchPart) {
   const picture = byId("query-picture");

@@ -1,8 +1,8 @@
 // The images that were found.
 
-import { loadPicture, thumbnailAddress } from "/api.js";
-import { byId, drawing, make } from "/dom.js";
-import { counted, distance, duration, labelName, percent } from "/wording.js";
+import { loadPicture, thumbnailAddress } from "./api.js";
+import { byId, drawing, make } from "./dom.js";
+import { counted, distance, duration, labelName, percent } from "./wording.js";
 
 /**
  * One image of the gallery, which is searched from when chosen.
@@ -126,7 +126,7 @@ function verdict({ match, prediction, search, neighbours }, info) {
     notes.push(make("p", { class: `verdict ${kind}` }, make("strong", {}, strong), ` ${text}`));
   if (match && neighbours.length) {
     const at = distance(neighbours[0].distance);
-    const as = `Of photos of something else, ${percent(match.false_match_rate)} come as near.`;
+    const as = `Of out-of-gallery queries, ${percent(match.false_match_rate)} come as near.`;
     const most = `a match is ${distance(match.threshold)} away at most`;
     if (match.found) note("match", "A match.", `The nearest image is ${at} away; ${most}. ${as}`);
     else note("none", "No match.", `Even the nearest image is ${at} away; ${most}. ${as}`);

@@ -1,9 +1,9 @@
 // Why a result matches: what each place of both pictures contributes to their similarity.
 
-import { imageAddress, pictureSource, post } from "/api.js";
-import { byId, make } from "/dom.js";
-import { queryFields } from "/pictures.js";
-import { distance, labelName, sentence } from "/wording.js";
+import { imageAddress, pictureSource, post } from "./api.js";
+import { byId, make } from "./dom.js";
+import { queryFields } from "./pictures.js";
+import { distance, labelName, sentence } from "./wording.js";
 
 const ADDS = [255, 122, 0];
 const TAKES = [40, 90, 255];
@@ -141,7 +141,7 @@ function tie(answer, query, match, said) {
 /**
  * Open the dialog.
  *
- * @param {import("/address.js").View} view whose result it is
+ * @param {import("./address.js").View} view whose result it is
  * @param {object} match one of the neighbours
  * @param {object} info of the service
  */
@@ -182,7 +182,7 @@ export async function explain(view, match, info) {
       return;
     }
     dialog.setAttribute("aria-busy", "true");
-    const answer = await post("/explain", { ...fields, match: match.id }, gone.signal);
+    const answer = await post("explain", { ...fields, match: match.id }, gone.signal);
     await Promise.all([query.image.decode(), other.image.decode()]);
     redraw = tie(answer, query, other, said);
     const least = Math.min(...answer.query.flat(), ...answer.match.flat());

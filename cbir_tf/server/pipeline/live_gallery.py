@@ -6,18 +6,25 @@ every search that comes after it. Encoding, which looks at none of the images, i
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 
 import numpy as np
 
 from cbir_tf.config.search import Search
-from cbir_tf.data.added import forget_picture, id_of, save_picture
+from cbir_tf.data.added import About, adding, finish_changes, id_of, removing
 from cbir_tf.errors import UserError
+from cbir_tf.features.filters import column_of
 from cbir_tf.features.store import FeatureStore, Record
 from cbir_tf.features.views import encoder_fingerprint, viewed
+from cbir_tf.progress import logger
 from cbir_tf.retrieval.calibration import Calibration
+from cbir_tf.retrieval.gallery import Gallery
+from cbir_tf.retrieval.query_engine import QueryEngine
 from cbir_tf.retrieval.retriever import Retriever
 from cbir_tf.run import Run
+from cbir_tf.server.errors import no_such_image
 from cbir_tf.server.pipeline.queries import Addition, Query, Steps
 from cbir_tf.storage.files import read_json, sha256
 from cbir_tf.text import nfc
@@ -32,22 +39,29 @@ class LiveGallery:
     Args:
         run: a trained run; without a feature store it gets an empty one.
         search: how to search.
+        read_only: leave to another service what interrupted changes have left.
 
     Raises:
         UserError: as `Retriever`.
     """
 
-    def __init__(self, run: Run, search: Search) -> None:
+    def __init__(self, run: Run, search: Search, read_only: bool = False) -> None:
         self.run, self.settings = run, search
-        if not run.features.exists():
+        is_new = not run.features.exists()
+        if is_new:
             fingerprint = encoder_fingerprint(run, search)
             names = read_json(run.training)["class_names"]
             FeatureStore.create(run.features, fingerprint, names, search.dtype).close()
         self.retriever = Retriever(run, search, may_be_empty=True)
         self.store = self.retriever.store
+        if not (read_only or is_new):  # a new store does not know what was added
+            finish_changes(run.added, self._about)
         self.columns = set(self.store.metadata_names)
         self.splits = self.store.splits
-        self._candidates: dict[tuple[str, ...], np.ndarray] = {}
+        self._candidates: tuple[Gallery, dict[tuple[str, ...], np.ndarray]] = (
+            self.retriever.gallery,
+            {},
+        )
         height, width = viewed(run.config.data, search).image_size
         # The first batch takes longer, and is not to be someone's query.
         self.encode([np.zeros((height, width, 3), np.uint8)])
@@ -83,46 +97,70 @@ class LiveGallery:
 
     # --- searching ------------------------------------------------------------------------------
 
-    def find(self, asked: Sequence[tuple[Query, np.ndarray | None]]) -> list[Results | UserError]:
+    def find(self, asked: Sequence[tuple[Query, np.ndarray | None]]) -> list[Results | Exception]:
         """Search for several queries at once: those that are searched alike together.
 
         Args:
             asked: each with its (D,) vector as the embedder makes it, None for a stored image.
 
         Returns:
-            For each what was found, or why it cannot be searched for.
+            For each what was found, or why it cannot be searched for: an ImageNotFoundError where
+            there is no image of its id, or a UserError.
         """
+        gallery = self.retriever.gallery  # one snapshot for all of them
         alike: dict[tuple[Steps, bool], list[int]] = {}
+        answers: dict[int, Results | Exception] = {}
         for row, (query, _) in enumerate(asked):
-            alike.setdefault((query.steps, query.id is None), []).append(row)
-        answers: dict[int, Results | UserError] = {}
+            if query.id is None or query.id in gallery:
+                alike.setdefault((query.steps, query.id is None), []).append(row)
+            else:  # removed since it was asked for
+                answers[row] = no_such_image(query.id)
         for (steps, _), rows in alike.items():
             try:
-                batch = self._batch(steps, [asked[row] for row in rows])
-                settings = self.settings.changed(steps.re_ranking, steps.two_step)
-                found = self.retriever.engine(settings).search(batch, steps.k)
+                batch = self._batch(gallery, steps, [asked[row] for row in rows])
+                found = QueryEngine(gallery, self._settings(steps)).search(batch, steps.k)
                 answers.update((row, found.of_query(place)) for place, row in enumerate(rows))
             except UserError as error:
                 answers.update(dict.fromkeys(rows, error))
         return [answers[row] for row in range(len(asked))]
 
-    def _batch(self, steps: Steps, asked: Sequence[tuple[Query, np.ndarray | None]]) -> QueryBatch:
-        candidates = self._select(steps.where) if steps.where else None
-        settings = self.settings.changed(steps.re_ranking, steps.two_step)
+    def _batch(
+        self, gallery: Gallery, steps: Steps, asked: Sequence[tuple[Query, np.ndarray | None]]
+    ) -> QueryBatch:
+        candidates = self._select(steps.where, gallery) if steps.where else None
+        settings = self._settings(steps)
         ids = [query.id for query, _ in asked if query.id is not None]
         if ids:
-            return self.retriever.gallery.stored_queries(ids, candidates, settings.two_step)
+            return gallery.stored_queries(ids, candidates, settings.two_step)
         vectors = np.stack([vector for _, vector in asked if vector is not None])
         pictures = [query.picture for query, _ in asked]
         shares = self.retriever.external_probabilities(pictures, settings.two_step)
-        return self.retriever.gallery.queries(vectors, candidates, shares)
+        return gallery.queries(vectors, candidates, shares)
 
-    def _select(self, where: tuple[str, ...]) -> np.ndarray:
-        if where not in self._candidates:
-            if len(self._candidates) >= REMEMBERED:
-                self._candidates.clear()
-            self._candidates[where] = self.retriever.select(where)
-        return self._candidates[where]
+    def _settings(self, steps: Steps) -> Search:
+        return self.settings.changed(steps.re_ranking, steps.two_step)
+
+    def _select(self, where: tuple[str, ...], gallery: Gallery) -> np.ndarray:
+        for condition in where:
+            if column_of(condition) == "path":  # else a client could spell out the server's folders
+                raise UserError(
+                    f"where {condition!r}: images cannot be chosen by path here; use id, label, "
+                    "split or a column of metadata"
+                )
+        selected = self._selected(gallery)
+        found = selected.get(where)
+        if found is None:
+            found = self.retriever.select(where, gallery)
+            if len(selected) >= REMEMBERED:
+                selected.clear()
+            selected[where] = found
+        return found
+
+    def _selected(self, gallery: Gallery) -> dict[tuple[str, ...], np.ndarray]:
+        """The candidates of the filters remembered; none of another snapshot."""
+        if self._candidates[0] is not gallery:
+            self._candidates = gallery, {}
+        return self._candidates[1]
 
     # --- changes --------------------------------------------------------------------------------
 
@@ -141,23 +179,18 @@ class LiveGallery:
         Raises:
             UserError: it cannot be written; nothing has changed then.
         """
-        id_ = id_of(addition.picture)
+        id_, label = id_of(addition.picture), addition.label and nfc(addition.label)
         is_new = id_ not in self
-        path = save_picture(self.run.added, addition.picture, addition.label, addition.metadata)
-        try:
-            label, names = UNLABELLED, []
-            if addition.label is not None:
-                names = [addition.label]
-                label = self.store.extend_classes(names).index(nfc(addition.label))
+        finish_changes(self.run.added, self._about, id_)
+        names = [] if label is None else [label]
+        number = UNLABELLED
+        if label is not None:
+            number = self.store.extended_classes(names).index(label)
+        with adding(self.run.added, addition.picture, label, addition.metadata) as path:
             digest = sha256(addition.picture)
-            record = Record(id_, path.resolve(), label, "", digest, addition.metadata)
+            record = Record(id_, path.resolve(), number, "", digest, addition.metadata)
             self.retriever.add([record], vector[np.newaxis], names)
-        except BaseException:
-            if is_new:
-                forget_picture(path)
-                path.unlink(missing_ok=True)
-            raise
-        self._changed(is_new, addition.metadata)
+        self._note_columns(is_new, addition.metadata)
         return id_, is_new
 
     def remove(self, id_: str) -> None:
@@ -167,22 +200,28 @@ class LiveGallery:
         embedded again by the next extraction of it.
 
         Raises:
-            UserError: the store cannot be written; the image is still found then.
+            UserError: it cannot be removed; nothing has changed then.
         """
+        finish_changes(self.run.added, self._about, id_)
         record = self.store.record(id_)  # None: an extraction beside this service has removed it
         is_added = record is not None and id_.startswith(f"{self.run.added.name}/")
         path = record.path if record is not None and is_added else None
-        if path is not None:
-            forget_picture(path)
-        self.retriever.remove([id_])
-        if path is not None:
-            path.unlink(missing_ok=True)
-        self._changed(False, {})
+        with nullcontext() if path is None else removing(path):
+            self.retriever.remove([id_])
+        self._note_columns(False, {})
 
-    def _changed(self, is_new: bool, metadata: Mapping[str, object]) -> None:
-        """Forget filters, and look at the columns of metadata, after a change."""
-        self._candidates.clear()
-        if is_new:
-            self.columns |= metadata.keys()
-        else:
-            self.columns = set(self.store.metadata_names)
+    def _about(self, id_: str) -> About | None:
+        """Label and metadata of an image in the store; None where there is none."""
+        record = self.store.record(id_)
+        if record is None:
+            return None
+        return (*self.store.class_names, None)[record.label], record.metadata
+
+    def _note_columns(self, is_new: bool, metadata: Mapping[str, object]) -> None:
+        """Look at the columns of metadata after a change, which is done whatever happens here."""
+        try:
+            new = metadata.keys() | self.columns if is_new else set(self.store.metadata_names)
+        except (UserError, sqlite3.Error) as error:
+            logger.warning("%s: the columns of metadata stay as they were (%s)", self.run, error)
+            return
+        self.columns = new

@@ -90,6 +90,8 @@ class EmbeddingMap:
         now = gallery()
         there = np.isin(self.layout.images.ids, now.ids)
         known, points = self.layout.images.take(there), self.layout.points[there]
+        labels = now.labels[np.searchsorted(now.ids, known.ids)]  # may have changed since
+        known = Embeddings(known.ids, known.vectors, labels)
         new = now.take(np.char.startswith(now.ids, "added/") & ~np.isin(now.ids, known.ids))
         new = new.take(np.arange(min(len(new), self._max_images)))
         if not len(new) or not len(self.layout.images):

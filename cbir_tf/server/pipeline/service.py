@@ -23,10 +23,10 @@ from cbir_tf.features.views import viewed
 from cbir_tf.progress import logger
 from cbir_tf.run import Run
 from cbir_tf.server.errors import (
-    ImageNotFoundError,
     InvalidQueryError,
     NotPossibleError,
     NotStoredError,
+    no_such_image,
 )
 from cbir_tf.server.pipeline.batcher import Batcher
 from cbir_tf.server.pipeline.explanation import Area, Explainer, Explanation, why_not
@@ -63,7 +63,8 @@ class Service:
         self._engine = ThreadPoolExecutor(1, "engine")
         self._others = ThreadPoolExecutor(4, "picture")
         self._explaining = ThreadPoolExecutor(1, "explainer")  # waits for seconds, at first
-        self.gallery = self._engine.submit(LiveGallery, run, config.search).result()
+        read_only = config.server.read_only
+        self.gallery = self._engine.submit(LiveGallery, run, config.search, read_only).result()
         self.metrics.images.set(len(self.gallery))
         size = self.settings.max_batch_size
         self._encoding: Batcher[np.ndarray, np.ndarray] = Batcher(self._encode, self._encoder, size)
@@ -166,7 +167,6 @@ class Service:
         """
         await self._in(self._engine, self._remove, id_)
         self.metrics.images.set(len(self.gallery))
-        self.pictures.forget(id_)
 
     async def picture(self, id_: str) -> tuple[bytes, str]:
         """See `StoredPictures.read`."""
@@ -225,15 +225,22 @@ class Service:
 
     def _check_id(self, id_: str) -> None:
         if id_ not in self.gallery:
-            raise ImageNotFoundError(f"{id_[:200]!r}: no image of that id")
+            raise no_such_image(id_)
 
     def _refusal(self, error: UserError) -> Exception:
         if isinstance(error, ImageError):
             return InvalidQueryError(f"the picture: {error.reason}")
         if not len(self.gallery):
             return NotPossibleError("the gallery is empty: add images to it, then search")
-        # The path of the run is not for the client.
+        # The path of the run is not for the client, nor what another run lacks.
         text, folder = " ".join(str(error).split()), self.run.folder
+        other = self.gallery.retriever.other
+        if other is not None and str(other.run.folder) in text:
+            logger.error("%s", error)
+            return NotPossibleError(
+                "another run has the classes of this search and cannot give them; search with "
+                "two_step none, or see the service's log"
+            )
         return InvalidQueryError(text.replace(f"{folder}/", "").replace(str(folder), "the run"))
 
     def _embeddings(self) -> Embeddings:
@@ -254,6 +261,7 @@ class Service:
             self.gallery.remove(id_)
         except UserError as error:
             raise _not_stored(error) from None
+        self.pictures.forget(id_)  # here, as no one may wait for the removal any more
 
     def _explain(
         self, match: str, picture: bytes | None, id_: str | None

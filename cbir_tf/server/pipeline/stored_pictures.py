@@ -17,6 +17,7 @@ from cbir_tf.data.decode import (
     decode_original,
     media_type,
 )
+from cbir_tf.data.picture_memory import return_large_blocks
 from cbir_tf.errors import UserError
 from cbir_tf.features.store import FeatureStore
 from cbir_tf.plots.thumbnails import thumbnail
@@ -24,6 +25,8 @@ from cbir_tf.server.errors import ImageNotFoundError, InvalidQueryError, Picture
 from cbir_tf.storage.remote import fetch_missing
 
 THUMBNAILS_KEPT = 2000
+MOST_MEMORY = 2**29
+"""Bytes that decoding a picture from anyone may take."""
 
 
 def decode_upload(picture: bytes, data: Data, max_megapixels: float) -> np.ndarray:
@@ -38,11 +41,13 @@ def decode_upload(picture: bytes, data: Data, max_megapixels: float) -> np.ndarr
         (H, W, 3) uint8.
 
     Raises:
-        PictureTooLargeError: more pixels than that.
+        PictureTooLargeError: more pixels than that, or too much memory to decode them.
         InvalidQueryError: not a picture, or a damaged one.
     """
+    return_large_blocks()
     try:
-        return decode_image(picture, data.image_size, data.resize, int(max_megapixels * 1e6))
+        most_pixels = int(max_megapixels * 1e6)
+        return decode_image(picture, data.image_size, data.resize, most_pixels, MOST_MEMORY)
     except TooLargeError as error:
         raise PictureTooLargeError(f"the picture: {error.reason}") from None
     except ImageError as error:
@@ -72,6 +77,7 @@ class StoredPictures:
         self._load_encoded = encoded
         self._encoded: Mapping[str, Path | bytes] | None = None
         self._thumbnails: OrderedDict[str, bytes] = OrderedDict()
+        self._removals = 0
 
     def read(self, id_: str) -> tuple[bytes, str]:
         """A stored picture, encoded, and its media type.
@@ -95,19 +101,23 @@ class StoredPictures:
             if id_ in self._thumbnails:
                 self._thumbnails.move_to_end(id_)
                 return self._thumbnails[id_]
+            removals = self._removals
+        return_large_blocks()
         try:
             small = thumbnail(decode_original(self._content(id_), self._side), self._side)
         except ImageError as error:
             raise ImageNotFoundError(f"{_shown(id_)}: {error.reason}") from None
         with self._lock:
-            self._thumbnails[id_] = small
+            if removals == self._removals:  # else it may be of an image that was removed meanwhile
+                self._thumbnails[id_] = small
             if len(self._thumbnails) > THUMBNAILS_KEPT:
                 self._thumbnails.popitem(last=False)
         return small
 
     def forget(self, id_: str) -> None:
-        """Drop the thumbnail of an image that was removed."""
+        """Drop the thumbnail of an image that was removed; also one that is just being made."""
         with self._lock:
+            self._removals += 1
             self._thumbnails.pop(id_, None)
 
     def _content(self, id_: str) -> bytes:
