@@ -13,6 +13,13 @@ Result = TypeVar("Result")
 _QUEUED = 4096
 
 
+def cores() -> int:
+    """Processor cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # not on macOS and Windows
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def blocks(rows: int, values_per_row: int, values_per_block: int) -> Iterator[slice]:
     """Slices over all rows, in order, so that one block stays within a number of values.
 

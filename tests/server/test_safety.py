@@ -25,6 +25,7 @@ from PIL import Image
 
 from cbir_tf.config import Config
 from cbir_tf.run import Run
+from cbir_tf.server.http import access
 from cbir_tf.server.http.app import make_app
 from cbir_tf.server.http.request_log import RequestLog
 from cbir_tf.server.pipeline.service import Service
@@ -269,7 +270,8 @@ def test_pages_of_other_origins_change_and_search_nothing(client):
     assert client.post("/search", json=asked, headers=own).status_code == 200
 
 
-def test_all_but_the_page_and_health_need_the_key(serving, served_folder):
+def test_all_but_the_page_and_health_need_the_key(serving, served_folder, monkeypatch):
+    monkeypatch.setattr(access, "FIRST_WAIT", 0)
     with serving(served_folder, key="a secret") as client:
         for address in ("/", "/docs", "/redoc", "/openapi.json", "/health", "/ready"):
             assert client.get(address).status_code == 200
@@ -311,7 +313,7 @@ def test_wrong_keys_are_limited_too(serving, served_folder):
 
 def test_no_more_than_so_many_requests_run_at_a_time(served_folder):
     run = Run.open(served_folder)
-    settings = ["server.rate=0", "server.max_in_flight=2"]
+    settings = ["server.rate=0", "server.max_in_flight=2", "server.client_share=1"]
     service = Service(run, Config.load(run.config_file, settings))
     begun, gate = threading.Barrier(3), threading.Event()
 

@@ -1,7 +1,8 @@
 """A run's images, searched and changed while it is served.
 
-Searches and changes come from one thread, so that SQLite has one writer and a change is found by
-every search that comes after it. Encoding, which looks at none of the images, is for any thread.
+Changes come from one thread, so that SQLite has one writer. Searches come from another one, which
+never waits for the disk: each has the snapshot of the gallery as it was when it began, and a change
+is found by every search that begins after it. What takes long of a search is for any thread.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ REMEMBERED = 64  # filters
 
 
 class LiveGallery:
-    """A run opened for serving; to be used in one thread, but for `encode`.
+    """A run opened for serving: `find` in one thread, `add` and `remove` in one, the rest in any.
 
     Args:
         run: a trained run; without a feature store it gets an empty one.
@@ -96,6 +97,30 @@ class LiveGallery:
         return self.retriever.encoder.of_pixels(np.stack(pixels))
 
     # --- searching ------------------------------------------------------------------------------
+
+    def has_selected(self, where: tuple[str, ...]) -> bool:
+        """Whether `select` has nothing to do."""
+        return not where or where in self._selected(self.retriever.gallery)
+
+    def select(self, where: tuple[str, ...]) -> None:
+        """Ask the store beforehand which images meet some conditions.
+
+        Raises:
+            UserError: an invalid condition, or no image that meets all conditions.
+        """
+        self._select(where, self.retriever.gallery)
+
+    def has_learnt(self, steps: Steps) -> bool:
+        """Whether `learn` has nothing to do."""
+        return self.retriever.gallery.is_prepared(self._settings(steps).two_step)
+
+    def learn(self, steps: Steps) -> None:
+        """Fit the classifier of a two-step search beforehand, which may take half a minute.
+
+        Raises:
+            UserError: there are no labelled training images.
+        """
+        self.retriever.gallery.prepare(self._settings(steps).two_step)
 
     def find(self, asked: Sequence[tuple[Query, np.ndarray | None]]) -> list[Results | Exception]:
         """Search for several queries at once: those that are searched alike together.
