@@ -169,7 +169,26 @@ def test_clients_take_turns(pool):
         await asyncio.gather(*asked)
 
     run(ask)
+    # Alone, a client fills batches; while there are others, each has one item of a batch.
     assert order == [["a0", "a1"], ["a2", "b0"], ["c0", "a3"], ["b1", "a4"], ["a5"]]
+
+
+def test_while_there_are_others_nobody_waits_for_a_batch_full_of_one_client(pool):
+    order: list[list[str]] = []
+    work, gate = held(order)
+
+    async def ask() -> None:
+        batcher = Batcher(work, pool, max_size=8)
+        asked = [asyncio.create_task(batcher.submit("a0", "a"))]
+        await asyncio.sleep(0.01)
+        asked += [asyncio.create_task(batcher.submit(f"a{each}", "a")) for each in (1, 2, 3)]
+        asked += [asyncio.create_task(batcher.submit("b0", "b"))]
+        await asyncio.sleep(0.01)
+        gate.set()
+        await asyncio.gather(*asked)
+
+    run(ask)
+    assert order == [["a0"], ["a1", "b0"], ["a2"], ["a3"]]
 
 
 def test_a_client_has_at_most_its_share_of_the_workers():

@@ -107,7 +107,7 @@ class AccessControl:
             await self._check_rate(self.open_rate, f"open {client}")
             return True
         await self._check_rate(self.rate, client)
-        await self._check_key(headers, client)
+        await self._check_key(scope, headers, client)
         return False
 
     async def _check_rate(self, rate: RateLimitItemPerSecond | None, client: str) -> None:
@@ -118,7 +118,7 @@ class AccessControl:
         await asyncio.sleep(SLOWED)
         raise RequestError(429, f"too many requests; come back in {wait['Retry-After']} s", wait)
 
-    async def _check_key(self, headers: Headers, client: str) -> None:
+    async def _check_key(self, scope: Scope, headers: Headers, client: str) -> None:
         if self.key is None:
             return
         given = headers.get("x-api-key")
@@ -128,7 +128,7 @@ class AccessControl:
         if hmac.compare_digest(given.encode("latin-1"), self.key):
             return
         if given:
-            await asyncio.sleep(self.wrong_keys.wait(client))
+            await _pause(scope, self.wrong_keys.wait(client))
         raise RequestError(
             401,
             "the API key is missing or wrong; send it as X-API-Key",
@@ -248,6 +248,13 @@ class _Bounded:
     def _take_bytes(self, number: int) -> None:
         self._access.bytes.take(self._client, number)
         self._bytes += number
+
+
+async def _pause(scope: Scope, seconds: float) -> None:
+    """Let a client wait, but not beyond the service's end."""
+    end = time.monotonic() + seconds
+    while (left := end - time.monotonic()) > 0 and not scope["app"].state.draining:
+        await asyncio.sleep(min(left, 0.5))
 
 
 def _has_body(headers: Headers) -> bool:

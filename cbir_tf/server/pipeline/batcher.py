@@ -10,6 +10,11 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+ALONE_AFTER = 10.0
+"""Seconds without another client, after which one may fill whole batches."""
+
+_NOBODY = object()
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -25,9 +30,10 @@ class _Waiting(Generic[Item, Result]):
 class Batcher(Generic[Item, Result]):
     """Calls a function of several items as soon as it is free, with all items that wait.
 
-    While a batch is worked on, the next one gathers. A batch is filled from the clients in turn, so
-    that one client's hundred items come behind another's first. Items that nobody waits for any
-    more are left out. All methods belong to the event loop.
+    While a batch is worked on, the next one gathers. Clients take turns, so that one client's
+    hundred items come behind another's first; and while there are several, a batch has one item of
+    each, so that nobody waits for sixteen of another's. Items that nobody waits for any more are
+    left out. All methods belong to the event loop.
 
     Args:
         work: from the items of a batch to the result of each, in their order; an exception as a
@@ -49,6 +55,8 @@ class Batcher(Generic[Item, Result]):
         self._waiting: dict[Hashable, deque[_Waiting[Item, Result]]] = {}  # in order of turn
         self._worked_on: Counter[Hashable] = Counter()
         self._running = 0
+        self._last: Hashable = _NOBODY
+        self._alone_from = 0.0
         self._tasks: set[asyncio.Task[None]] = set()  # the event loop itself does not keep them
 
     async def submit(
@@ -65,6 +73,10 @@ class Batcher(Generic[Item, Result]):
             Exception: what the function raised, for this item or for its batch.
         """
         future: asyncio.Future[tuple[Result, float]] = asyncio.get_running_loop().create_future()
+        if whose != self._last:
+            if self._last is not _NOBODY:
+                self._alone_from = time.monotonic() + ALONE_AFTER
+            self._last = whose
         limit = self._max_size * self._at_once if most is None else most
         self._waiting.setdefault(whose, deque()).append(_Waiting(item, whose, limit, future))
         if self._running < self._at_once:
@@ -84,14 +96,20 @@ class Batcher(Generic[Item, Result]):
             self._running -= 1
 
     def _next_batch(self) -> list[_Waiting[Item, Result]]:
-        """At most `max_size` items, one of each client after another."""
+        """At most `max_size` items; one of each client where there are several."""
         batch: list[_Waiting[Item, Result]] = []
-        while len(batch) < self._max_size and (one := self._next()) is not None:
+        is_alone = time.monotonic() >= self._alone_from
+        taken: set[Hashable] = set()
+        while len(batch) < self._max_size and (one := self._next(taken)) is not None:
             batch.append(one)
+            if not is_alone:
+                taken.add(one.whose)
         return batch
 
-    def _next(self) -> _Waiting[Item, Result] | None:
+    def _next(self, passed_over: set[Hashable]) -> _Waiting[Item, Result] | None:
         for whose, items in list(self._waiting.items()):
+            if whose in passed_over:
+                continue
             while items and items[0].future.done():  # its request was cancelled
                 items.popleft()
             if items and self._worked_on[whose] >= items[0].most:

@@ -94,9 +94,8 @@ class Decoders:
         return await self._run(thumbnail_of, client, picture, self._settings.thumbnail_size)
 
     def start(self) -> None:
-        """Start as many processes as there are cores, so that nobody's picture waits for that."""
-        first = self._workers[: cores()]
-        deque(in_parallel(lambda worker: worker.run(len, b""), first), maxlen=0)
+        """Start all processes, so that nobody's picture waits for that."""
+        deque(in_parallel(lambda worker: worker.run(is_light, b"", 1), self._workers), maxlen=0)
 
     def close(self) -> None:
         """End the processes, also in the middle of a picture."""

@@ -19,6 +19,9 @@ from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from typing import TypeVar
 
+LESS_URGENT = 5
+"""Steps by which the system puts such a process behind the one that answers."""
+
 Result = TypeVar("Result")
 
 
@@ -110,6 +113,8 @@ def _without_interrupts() -> Iterator[None]:
 def _answer(connection: Connection) -> None:
     """In the other process: call what is sent, until the parent has ended, for whatever reason."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(os, "nice"):  # not on Windows
+        os.nice(LESS_URGENT)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     connection.send(None)
     while True:
