@@ -29,8 +29,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-sys.path[:0] = [str(Path(__file__).parents[2])]
-
 from client import KEY, Client, connected, form, photo
 from PIL import Image
 

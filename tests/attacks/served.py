@@ -32,7 +32,12 @@ from cbir_tf.features.views import encoder_fingerprint
 ROOT = Path(__file__).parents[2]
 CLASSES, PER_CLASS, DIMENSION = 40, 75, 64
 CONFIG = """
-data: {{source: folder, path: "{photos}", image_size: 96, split: {{by: stratified, validation: 0.2, test: 0.2}}, batch: {{classes: 2, images_per_class: 2}}}}
+data:
+  source: folder
+  path: "{photos}"
+  image_size: 96
+  split: {{by: stratified, validation: 0.2, test: 0.2}}
+  batch: {{classes: 2, images_per_class: 2}}
 model: {{backbone: small_cnn, weights: null, embedding_size: {dimension}}}
 training: {{epochs: 0}}
 """
