@@ -4,7 +4,7 @@ An attack is a function of the service and of an event that ends it. It sends wh
 then, from one address. It is to be run in a process of its own, which leaves the other client its
 processor time:
 
-    python tests/attacks/attacks.py NAME PORT RUN_FOLDER
+    python -m tests.attacks.attacks NAME PORT RUN_FOLDER
 
 prints a line when it begins, ends with its standard input, and prints what it was answered.
 """
@@ -29,8 +29,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from client import KEY, Client, connected, form, photo
 from PIL import Image
+
+from tests.attacks.client import KEY, Client, connected, form, photo
 
 
 @dataclass

@@ -1,6 +1,6 @@
 """Attack a service and print what each attack did to another client, to memory and to Ctrl-C.
 
-    PYTHONPATH=. python tests/attacks/run.py [--seconds 6] [--only searches wrong_keys] [--run DIR]
+    python -m tests.attacks.run [--seconds 6] [--only searches wrong_keys] [--run DIR]
 
 Each attack meets a service of its own, of a small run made for it. Another client, with an address
 of its own, searches by id and by picture; its median is divided by what it was before the attack.
@@ -20,8 +20,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from attacks import ATTACKS
-from served import Served, ask, attacked, make_run, serving
+from tests.attacks.attacks import ATTACKS
+from tests.attacks.served import Served, ask, attacked, make_run, serving
 
 
 @dataclass(frozen=True)

@@ -21,13 +21,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from client import KEY, OTHER, Client, photo
 from PIL import Image
 
 from cbir_tf import Run
 from cbir_tf.commands.cli import main as cbir
 from cbir_tf.features.store import FeatureStore, Record
 from cbir_tf.features.views import encoder_fingerprint
+from tests.attacks.client import KEY, OTHER, Client, photo
 
 ROOT = Path(__file__).parents[2]
 CLASSES, PER_CLASS, DIMENSION = 40, 75, 64
@@ -164,9 +164,9 @@ def ask(port: int, seconds: float, pause: float = 0.05) -> Felt:
 @contextlib.contextmanager
 def attacked(served: Served, name: str) -> Iterator[Counter]:
     """Attack within the block; what the attacker was answered is there after it."""
-    program = Path(__file__).with_name("attacks.py")
     process = subprocess.Popen(
-        [sys.executable, str(program), name, str(served.port), str(served.folder)],
+        [sys.executable, "-m", "tests.attacks.attacks", name, str(served.port), str(served.folder)],
+        cwd=ROOT,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
