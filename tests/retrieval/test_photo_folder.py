@@ -109,7 +109,11 @@ def test_a_release_and_a_store_elsewhere(pictures, tmp_path):
 
 @pytest.mark.parametrize(
     ("model", "telling"),
-    [("efficientnet_lit0", "efficientnet_lite0"), ("vgg16", "vgg16|VGG16"), ("release:x@1.0.0", "x")],
+    [
+        ("efficientnet_lit0", "efficientnet_lite0"),
+        ("vgg16", "vgg16|VGG16"),
+        ("release:x@1.0.0", "x"),
+    ],
 )
 def test_an_unusable_model_is_one_line_and_leaves_no_store(
     pictures, tmp_path, monkeypatch, model, telling

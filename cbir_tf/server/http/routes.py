@@ -159,9 +159,9 @@ async def picture(service: Serving, id: str) -> Response:
     response_class=Response,
     responses={200: {"content": {"image/jpeg": {}}}, **problems(404)},
 )
-async def thumbnail(service: Serving, id: str) -> Response:
+async def thumbnail(request: Request, service: Serving, id: str) -> Response:
     """Its longer side has server.thumbnail_size pixels, or those of the picture."""
-    content = await service.thumbnail(id)
+    content = await service.thumbnail(id, asker(request.scope))
     return Response(content, 200, {"Cache-Control": CACHED}, "image/jpeg")
 
 

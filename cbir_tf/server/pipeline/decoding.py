@@ -17,13 +17,12 @@ from PIL import Image
 
 from cbir_tf.config.data import Data
 from cbir_tf.config.server import Server
-from cbir_tf.data.decode import ImageError, decode_original, picture_size
+from cbir_tf.data.decode import picture_size
 from cbir_tf.data.jpeg_scans import count_scans, jpeg_size
 from cbir_tf.parallel import cores, in_parallel
-from cbir_tf.plots.thumbnails import thumbnail
 from cbir_tf.server.errors import InvalidQueryError, UnavailableError
 from cbir_tf.server.pipeline.batcher import Batcher
-from cbir_tf.server.pipeline.stored_pictures import decode_upload
+from cbir_tf.server.pipeline.stored_pictures import decode_upload, thumbnail_of
 from cbir_tf.server.pipeline.subprocess_worker import SubprocessWorker
 
 Result = TypeVar("Result")
@@ -91,7 +90,7 @@ class Decoders:
         Raises:
             ServiceError: as `pixels`.
         """
-        return await self._run(thumbnail_of, client, picture, self._settings.thumbnail_size)
+        return await self._run(small_jpeg_of, client, picture, self._settings.thumbnail_size)
 
     def start(self) -> None:
         """Start all processes, so that nobody's picture waits for that."""
@@ -155,14 +154,11 @@ def sized_pixels_of(light: bool, picture: bytes, data: Data, max_megapixels: flo
     return None if pixels is None else (pixels, picture_size(picture))
 
 
-def thumbnail_of(light: bool, picture: bytes, side: int) -> bytes | None:
+def small_jpeg_of(light: bool, picture: bytes, side: int) -> bytes | None:
     """See `Decoders.thumbnail`."""
     if light and not is_light(picture, np.inf):
         return None
-    try:
-        return thumbnail(decode_original(picture, side), side)
-    except ImageError as error:
-        raise InvalidQueryError(f"the picture: {error.reason}") from None
+    return thumbnail_of(picture, side)
 
 
 def is_light(picture: bytes, max_megapixels: float) -> bool:

@@ -23,6 +23,7 @@ from cbir_tf.features.views import viewed
 from cbir_tf.progress import logger
 from cbir_tf.run import Run
 from cbir_tf.server.errors import (
+    ImageNotFoundError,
     InvalidQueryError,
     NotPossibleError,
     NotStoredError,
@@ -60,7 +61,7 @@ class Service:
         self.no_explanation = why_not(config)
         self.metrics = Metrics()
         self.data = viewed(config.data, config.search)
-        self._decoders = Decoders(self.data, self.settings)
+        self.decoders = Decoders(self.data, self.settings)
         self._encoder = ThreadPoolExecutor(1, "encoder")
         self._engine = ThreadPoolExecutor(1, "engine")
         self._changer = ThreadPoolExecutor(1, "changer")
@@ -80,9 +81,7 @@ class Service:
             config.seed,
             config.search.metric,
         )
-        self.pictures = StoredPictures(
-            run.features, self._pictures_without_file, self.settings.thumbnail_size
-        )
+        self.pictures = StoredPictures(run.features, self._pictures_without_file)
         self._explainer = Explainer(run.model, self.data)
         self._explanations: Batcher[tuple[Sized, Sized], Explained] = Batcher(
             self._explain, self._explaining, 1
@@ -94,7 +93,7 @@ class Service:
 
         That is starting the decoders, encoding one picture and several, and searching.
         """
-        self._decoders.start()
+        self.decoders.start()
         height, width = self.data.image_size
         blank = np.zeros((height, width, 3), np.uint8)
         for number in {1, 2, self.settings.max_batch_size}:
@@ -112,7 +111,7 @@ class Service:
         self._closed = True
         self.map.close()
         self._explainer.close()
-        self._decoders.close()
+        self.decoders.close()
         pools = (self._encoder, self._engine, self._changer, self._others, self._explaining)
         for pool in pools:
             pool.shutdown(wait=True, cancel_futures=True)
@@ -144,7 +143,7 @@ class Service:
         if picture is None:
             self._check_id(str(id_))
         else:
-            pixels = await self._decoders.pixels(picture, client)
+            pixels = await self.decoders.pixels(picture, client)
             seconds["read"] = time.perf_counter() - start
             vector, seconds["encode"] = await self._encoding.submit(pixels, client)
         query = Query(steps, picture or b"", id_)
@@ -182,7 +181,7 @@ class Service:
                 "images cannot be added while the classes come from another run "
                 "(search.two_step.run): extract them in both runs, then start the service again"
             )
-        pixels = await self._decoders.pixels(picture, client)
+        pixels = await self.decoders.pixels(picture, client)
         vector, _ = await self._encoding.submit(pixels, client)
         addition = Addition(picture, label, metadata)
         try:
@@ -205,9 +204,22 @@ class Service:
         """See `StoredPictures.read`."""
         return await self._in(self._others, self.pictures.read, id_)
 
-    async def thumbnail(self, id_: str) -> bytes:
-        """See `StoredPictures.thumbnail`."""
-        return await self._in(self._others, self.pictures.thumbnail, id_)
+    async def thumbnail(self, id_: str, client: str = "") -> bytes:
+        """A small JPEG of a stored picture.
+
+        Raises:
+            ServiceError: no such image, or its file is missing or no picture any more.
+        """
+        found = await self._in(self._others, self.pictures.thumbnail, id_)
+        if isinstance(found, bytes):
+            return found
+        picture, removals = found
+        try:
+            small = await self.decoders.thumbnail(picture, client)
+        except InvalidQueryError as error:
+            raise ImageNotFoundError(f"{id_[:200]!r}: {error}") from None
+        self.pictures.keep_thumbnail(id_, small, removals)
+        return small
 
     async def mapped(self) -> tuple[Embeddings, np.ndarray] | None:
         """See `EmbeddingMap.of`."""
@@ -241,8 +253,8 @@ class Service:
             picture, query_limit = (await self.picture(str(id_)))[0], stored_limit
         other = (await self.picture(match))[0]
         pair = (
-            await self._decoders.sized(picture, client, query_limit),
-            await self._decoders.sized(other, client, stored_limit),
+            await self.decoders.sized(picture, client, query_limit),
+            await self.decoders.sized(other, client, stored_limit),
         )
         return (await self._explanations.submit(pair, client))[0]
 
