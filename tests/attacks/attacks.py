@@ -23,6 +23,7 @@ import sqlite3
 import struct
 import sys
 import threading
+import time
 import zlib
 from collections import Counter
 from collections.abc import Callable
@@ -241,8 +242,7 @@ def _together(
     for each in threads:
         each.start()
     ended.wait()
-    for each in threads:
-        each.join(2)
+    _join(threads)
     return statuses
 
 
@@ -312,9 +312,15 @@ def _streams(
     for each in threads:
         each.start()
     ended.wait()
-    for each in threads:
-        each.join(3)
+    _join(threads)
     return statuses
+
+
+def _join(threads: list[threading.Thread]) -> None:
+    """Wait a little for all of them together; what is not answered by then will not be counted."""
+    end = time.monotonic() + 2
+    for each in threads:
+        each.join(max(0.0, end - time.monotonic()))
 
 
 def _status(one: socket.socket) -> int:

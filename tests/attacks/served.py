@@ -144,11 +144,11 @@ class Felt:
         )
 
 
-def ask(port: int, seconds: float, pause: float = 0.05) -> Felt:
-    """Be another client: search by id and by picture in turn."""
+def ask(port: int, seconds: float, least: int = 4, pause: float = 0.05) -> Felt:
+    """Be another client: search by id and by picture in turn, `least` times or more."""
     felt, picture, client = Felt(), photo(seed=99), Client(port, OTHER)
     end, turn = time.perf_counter() + seconds, 0
-    while time.perf_counter() < end:
+    while time.perf_counter() < end or turn < least:
         start, turn = time.perf_counter(), turn + 1
         try:
             status, _ = client.search(picture) if turn % 2 else client.search_by_id()

@@ -170,6 +170,17 @@ class BoundedConnection(HttpToolsProtocol):
 
     # --- the parser's side ----------------------------------------------------------------------
 
+    def on_message_begin(self) -> None:
+        """A further request, which is not even parsed once one has been refused."""
+        if self._is_refused:
+            raise ValueError("refused")
+        super().on_message_begin()
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is not HTTP."""
+        if not self._is_refused:
+            super().send_400_response(msg)
+
     def on_headers_complete(self) -> None:
         """Hand a request to the application, if its head is not too large."""
         self._unparsed = 0
