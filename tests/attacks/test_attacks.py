@@ -53,4 +53,3 @@ def test_ctrl_c_ends_the_service_in_the_middle_of_attacks(served: Served):
     with attacked(served, "slow_pictures"), attacked(served, "unfinished_bodies"):
         time.sleep(1)
         assert served.interrupt() < 60 and served.process.returncode == 0
-

@@ -13,6 +13,7 @@ from contextlib import nullcontext
 
 import numpy as np
 
+from cbir_tf.config.data import Data
 from cbir_tf.config.search import Search
 from cbir_tf.data.added import About, adding, finish_changes, id_of, removing
 from cbir_tf.errors import UserError
@@ -122,6 +123,26 @@ class LiveGallery:
         """
         self.retriever.gallery.prepare(self._settings(steps).two_step)
 
+    def other_data(self, steps: Steps) -> Data | None:
+        """Size and resize of the pictures of another run, if that gives the classes."""
+        other = self.retriever.other
+        if other is None or self._settings(steps).two_step.name == "none":
+            return None
+        return viewed(other.run.config.data, other.search_config)
+
+    def shares(self, steps: Steps, pixels: np.ndarray) -> np.ndarray:
+        """(C,) probabilities of a picture's classes, by another run.
+
+        Args:
+            steps: of the search; its classifier has been learnt.
+            pixels: (H, W, 3) uint8, as `other_data` has it.
+        """
+        other, external = self.retriever.other, self.retriever.gallery.external
+        assert other is not None and external is not None
+        vectors = other.gallery.whitened(other.encoder.of_pixels(pixels[np.newaxis]))
+        classifier = external.classifier(self._settings(steps).two_step)
+        return classifier.probabilities(vectors)[0]
+
     def find(self, asked: Sequence[tuple[Query, np.ndarray | None]]) -> list[Results | Exception]:
         """Search for several queries at once: those that are searched alike together.
 
@@ -158,9 +179,8 @@ class LiveGallery:
         if ids:
             return gallery.stored_queries(ids, candidates, settings.two_step)
         vectors = np.stack([vector for _, vector in asked if vector is not None])
-        pictures = [query.picture for query, _ in asked]
-        shares = self.retriever.external_probabilities(pictures, settings.two_step)
-        return gallery.queries(vectors, candidates, shares)
+        shares = [query.shares for query, _ in asked if query.shares is not None]
+        return gallery.queries(vectors, candidates, np.stack(shares) if shares else None)
 
     def _settings(self, steps: Steps) -> Search:
         return self.settings.changed(steps.re_ranking, steps.two_step)

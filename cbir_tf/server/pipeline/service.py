@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -100,8 +101,14 @@ class Service:
             vectors = self._encoder.submit(self.gallery.encode, [blank] * number).result()
         if not len(self.gallery):
             return
+        plain, other = Steps(), self.gallery.other_data(Steps())
+        with suppress(UserError):  # which is for those to hear who search so
+            self.gallery.learn(plain)
+            if other is not None:
+                pixels = np.zeros((*other.image_size, 3), np.uint8)
+                self._encoder.submit(self.gallery.shares, plain, pixels).result()
         some = self.gallery.embeddings.ids[:1].tolist()
-        for query, vector in ((Query(Steps()), vectors[0]), (Query(Steps(), id=some[0]), None)):
+        for query, vector in ((Query(plain), vectors[0]), (Query(plain, id=some[0]), None)):
             self._engine.submit(self.gallery.find, [(query, vector)]).result()
 
     def close(self) -> None:
@@ -146,12 +153,12 @@ class Service:
             pixels = await self.decoders.pixels(picture, client)
             seconds["read"] = time.perf_counter() - start
             vector, seconds["encode"] = await self._encoding.submit(pixels, client)
-        query = Query(steps, picture or b"", id_)
         try:
             if not self.gallery.has_selected(steps.where):
                 await self._in(self._others, self.gallery.select, steps.where)
             while not self.gallery.has_learnt(steps):
                 await self._learn(steps)
+            query = Query(steps, await self._shares(steps, picture, client), id_)
             results, seconds["search"] = await self._searching.submit((query, vector), client)
         except UserError as error:
             raise self._refusal(error) from None
@@ -271,6 +278,14 @@ class Service:
         self, pool: ThreadPoolExecutor, function: Callable[..., Result], *arguments: object
     ) -> Result:
         return await asyncio.get_running_loop().run_in_executor(pool, function, *arguments)
+
+    async def _shares(self, steps: Steps, picture: bytes | None, client: str) -> np.ndarray | None:
+        """(C,) probabilities of a picture's classes, where another run gives them."""
+        data = self.gallery.other_data(steps)
+        if picture is None or data is None:
+            return None
+        pixels = await self.decoders.pixels(picture, client, data)
+        return await self._in(self._encoder, self.gallery.shares, steps, pixels)
 
     async def _learn(self, steps: Steps) -> None:
         """Fit a classifier, once however many wait for it, and also if they give up.
