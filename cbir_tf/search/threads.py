@@ -31,7 +31,10 @@ def limited_to(threads: int) -> AbstractContextManager[object]:
 
     Other threads of the program keep their own number, as OpenMP counts for each.
     """
-    return _controller("faiss" in sys.modules).limit(limits=threads, user_api="openmp")
+    limit: AbstractContextManager[object] = _controller("faiss" in sys.modules).limit(
+        limits=threads, user_api="openmp"
+    )
+    return limit
 
 
 @cache

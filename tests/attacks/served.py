@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import psutil
 from PIL import Image
 
 from cbir_tf import Run
@@ -184,16 +185,10 @@ def attacked(served: Served, name: str) -> Iterator[Counter]:
 
 
 def _children(pid: int) -> list[int]:
-    try:
-        import psutil
-    except ImportError:
-        return []
     return [each.pid for each in psutil.Process(pid).children(recursive=True)]
 
 
 def _resident(pid: int) -> int:
-    import psutil
-
     try:
         return int(psutil.Process(pid).memory_info().rss)
     except psutil.NoSuchProcess:

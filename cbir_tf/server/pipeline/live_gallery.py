@@ -141,7 +141,8 @@ class LiveGallery:
         assert other is not None and external is not None
         vectors = other.gallery.whitened(other.encoder.of_pixels(pixels[np.newaxis]))
         classifier = external.classifier(self._settings(steps).two_step)
-        return classifier.probabilities(vectors)[0]
+        shares: np.ndarray = classifier.probabilities(vectors)[0]
+        return shares
 
     def find(self, asked: Sequence[tuple[Query, np.ndarray | None]]) -> list[Results | Exception]:
         """Search for several queries at once: those that are searched alike together.
