@@ -347,7 +347,7 @@ def main(name: str, port: str, folder: str) -> None:
 
     threading.Thread(target=wait, daemon=True).start()
     statuses = ATTACKS[name](Target(int(port), Path(folder)), ended)
-    print(json.dumps(statuses), flush=True)
+    print(json.dumps(dict(statuses)), flush=True)
 
 
 if __name__ == "__main__":

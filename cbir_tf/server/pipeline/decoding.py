@@ -56,7 +56,7 @@ class Decoders:
         number = sum(self._most.values()) + 1
         self._threads = ThreadPoolExecutor(number, "decoder")
         self._jobs: Batcher[Job, object] = Batcher(self._work, self._threads, 1, number)
-        self._workers = [SubprocessWorker() for _ in range(number)]
+        self._workers = [SubprocessWorker(prepare) for _ in range(number)]
         # Last in, first out: as many processes are started as are needed at a time.
         self._free: LifoQueue[SubprocessWorker] = LifoQueue()
         for worker in reversed(self._workers):
@@ -94,7 +94,7 @@ class Decoders:
 
     def start(self) -> None:
         """Start all processes, so that nobody's picture waits for that."""
-        deque(in_parallel(lambda worker: worker.run(is_light, b"", 1), self._workers), maxlen=0)
+        deque(in_parallel(lambda worker: worker.run(prepare), self._workers), maxlen=0)
 
     def close(self) -> None:
         """End the processes, also in the middle of a picture."""
@@ -139,6 +139,11 @@ class Decoders:
 
 
 # --- in the processes: None for a picture that is more work than a light one ----------------------
+
+
+def prepare() -> None:
+    """Import what pictures are decoded with."""
+    Image.preinit()
 
 
 def pixels_of(light: bool, picture: bytes, data: Data, max_megapixels: float) -> np.ndarray | None:
