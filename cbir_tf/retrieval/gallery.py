@@ -43,6 +43,7 @@ class Gallery:
         calibration: the threshold of a match, of plain searches; None: none is known.
         training_ids: (T,) ids of the training images, ascending, of which classifiers learn.
         routers: those that are fitted already, by their settings.
+        classifiers: those that are fitted already, shared by all snapshots.
         external: another run whose classes the class router uses; None: the gallery's own.
     """
 
@@ -55,6 +56,8 @@ class Gallery:
     training_ids: np.ndarray = field(default_factory=lambda: np.empty(0, np.str_))
     external: ExternalClassifier | None = None
     routers: dict[TwoStep, ClassRouter] = field(default_factory=dict, repr=False)
+    classifiers: dict[TwoStep, Classifier] = field(default_factory=dict, repr=False)
+    _learning: threading.Lock = field(default_factory=threading.Lock, repr=False)
     _fitting: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     @staticmethod
@@ -138,10 +141,37 @@ class Gallery:
         """
         if two_step.name == "none":
             return None
+        if two_step in self.routers:
+            return self.routers[two_step]
+        self.prepare(two_step)
         with self._fitting:
             if two_step not in self.routers:
                 self.routers[two_step] = self._fit_router(two_step)
             return self.routers[two_step]
+
+    def prepare(self, two_step: TwoStep) -> None:
+        """Fit what a two-step search needs, which may take long; does nothing the second time.
+
+        Others can search meanwhile, also in two steps of another kind.
+
+        Raises:
+            UserError: there are no labelled training images.
+        """
+        if two_step.name == "none":
+            return
+        if self.external is not None:
+            self.external.classifier(two_step)
+            return
+        if two_step in self.classifiers:
+            return
+        with self._learning:
+            if two_step not in self.classifiers:
+                self.classifiers[two_step] = self.fit_classifier(two_step)
+
+    def is_prepared(self, two_step: TwoStep) -> bool:
+        """Whether `prepare` has nothing to do."""
+        known = self.classifiers if self.external is None else self.external.classifiers
+        return two_step.name == "none" or two_step in known
 
     def fit_classifier(self, two_step: TwoStep) -> Classifier:
         """A classifier of the labelled training images.
@@ -160,7 +190,7 @@ class Gallery:
     def _fit_router(self, two_step: TwoStep) -> ClassRouter:
         if self.external is not None:
             return self.external.router(self.embeddings.ids, two_step)
-        classifier = self.fit_classifier(two_step)
+        classifier = self.classifiers[two_step]
         return route_by_label(classifier, self.embeddings, self.class_names, two_step)
 
     # --- other snapshots ------------------------------------------------------------------------

@@ -24,6 +24,7 @@ from cbir_tf.search.distances import (
 from cbir_tf.search.index import check_search, known_positions, positions_of
 from cbir_tf.search.index_manifest import Manifest
 from cbir_tf.search.recall import SAMPLE_K
+from cbir_tf.search.threads import limited_to, threads_for
 from cbir_tf.storage.addresses import path_of
 from cbir_tf.types import UNLABELLED, Embeddings, Results
 
@@ -221,9 +222,10 @@ class GalleryIndex:
             unsettled = []
             for some in blocks(len(pending), max(wanted, queries.shape[1]), BLOCK_VALUES):
                 rows = pending[some]
-                candidates, beyond = self.back_end.propose(
-                    queries[rows], wanted, candidate_positions
-                )
+                with limited_to(threads_for(len(rows) * most * queries.shape[1])):
+                    candidates, beyond = self.back_end.propose(
+                        queries[rows], wanted, candidate_positions
+                    )
                 candidates = np.where(candidates == self_positions[rows, None], -1, candidates)
                 best, their_distances = self._rank(queries[rows], candidates, k)
                 width = best.shape[1]

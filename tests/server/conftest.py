@@ -60,9 +60,8 @@ def client(served_folder: Path) -> Iterator[TestClient]:
 Started = Callable[..., tuple[subprocess.Popen[str], str]]
 
 
-@pytest.fixture
-def start() -> Iterator[Started]:
-    """Starts `cbir serve` of a run: the process and its address."""
+@contextmanager
+def _starting() -> Iterator[Started]:
     started: list[subprocess.Popen[str]] = []
 
     def starting(folder: Path, *overrides: str) -> tuple[subprocess.Popen[str], str]:
@@ -85,3 +84,17 @@ def start() -> Iterator[Started]:
     for process in started:
         process.send_signal(signal.SIGKILL)
         process.communicate()
+
+
+@pytest.fixture
+def start() -> Iterator[Started]:
+    """Starts `cbir serve` of a run: the process and its address."""
+    with _starting() as starting:
+        yield starting
+
+
+@pytest.fixture(scope="module")
+def start_once() -> Iterator[Started]:
+    """As `start`, for all tests of a file; the services' standard error is to be short."""
+    with _starting() as starting:
+        yield starting

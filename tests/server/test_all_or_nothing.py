@@ -6,6 +6,7 @@ missing, the store is locked, or the process is killed.
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import io
 import itertools
@@ -324,22 +325,20 @@ def test_nothing_is_swept_by_a_service_that_is_read_only_or_has_a_new_store(run_
 # --- beside one another -------------------------------------------------------------------------
 
 
-def test_a_thumbnail_that_is_made_while_its_image_is_removed_is_not_kept(
-    serving, run_folder, monkeypatch
-):
-    from cbir_tf.server.pipeline import stored_pictures
-
+def test_a_thumbnail_that_is_made_while_its_image_is_removed_is_not_kept(serving, run_folder):
     begun, gate = threading.Event(), threading.Event()
-    make = stored_pictures.thumbnail
-
-    def slowly(*arguments: Any) -> bytes:
-        begun.set()
-        assert gate.wait(10)
-        return make(*arguments)
 
     with serving(run_folder) as client:
+        decoders = client.app.state.service.decoders
+        make = decoders.thumbnail
+
+        async def slowly(*arguments: Any) -> bytes:
+            begun.set()
+            assert await asyncio.to_thread(gate.wait, 10)
+            return await make(*arguments)
+
         bring(client, about("lime", 1))
-        monkeypatch.setattr(stored_pictures, "thumbnail", slowly)
+        decoders.thumbnail = slowly
         thread = threading.Thread(target=client.get, args=(f"/thumbnails/{ID}",))
         thread.start()
         assert begun.wait(10)

@@ -141,3 +141,89 @@ def test_nothing_is_lost_or_doubled(pool):
 
     run(ask)
     assert sum(sizes) == 500 and max(sizes) <= 3
+
+
+def held(order: list[list[str]]) -> tuple[Callable[[list[str]], list[str]], threading.Event]:
+    """Work that notes its batches; the first one lasts until the event."""
+    gate = threading.Event()
+
+    def work(items: list[str]) -> list[str]:
+        order.append(items)
+        assert gate.wait(LONG)
+        return items
+
+    return work, gate
+
+
+def test_clients_take_turns(pool):
+    order: list[list[str]] = []
+    work, gate = held(order)
+
+    async def ask() -> None:
+        batcher = Batcher(work, pool, max_size=2)
+        asked = [asyncio.create_task(batcher.submit(f"a{each}", "a")) for each in range(6)]
+        await asyncio.sleep(0.01)
+        asked += [asyncio.create_task(batcher.submit(each, each[0])) for each in ("b0", "c0", "b1")]
+        await asyncio.sleep(0.01)
+        gate.set()
+        await asyncio.gather(*asked)
+
+    run(ask)
+    # Alone, a client fills batches; while there are others, each has one item of a batch.
+    assert order == [["a0", "a1"], ["a2", "b0"], ["c0", "a3"], ["b1", "a4"], ["a5"]]
+
+
+def test_while_there_are_others_nobody_waits_for_a_batch_full_of_one_client(pool):
+    order: list[list[str]] = []
+    work, gate = held(order)
+
+    async def ask() -> None:
+        batcher = Batcher(work, pool, max_size=8)
+        asked = [asyncio.create_task(batcher.submit("a0", "a"))]
+        await asyncio.sleep(0.01)
+        asked += [asyncio.create_task(batcher.submit(f"a{each}", "a")) for each in (1, 2, 3)]
+        asked += [asyncio.create_task(batcher.submit("b0", "b"))]
+        await asyncio.sleep(0.01)
+        gate.set()
+        await asyncio.gather(*asked)
+
+    run(ask)
+    assert order == [["a0"], ["a1", "b0"], ["a2"], ["a3"]]
+
+
+def test_a_client_has_at_most_its_share_of_the_workers():
+    order: list[list[str]] = []
+    work, gate = held(order)
+
+    async def ask(pool: ThreadPoolExecutor) -> None:
+        batcher = Batcher(work, pool, max_size=1, at_once=3)
+        asked = [asyncio.create_task(batcher.submit(f"a{each}", "a", 2)) for each in range(4)]
+        await asyncio.sleep(0.05)
+        assert sorted(order) == [["a0"], ["a1"]]
+        asked.append(asyncio.create_task(batcher.submit("b0", "b", 2)))
+        await asyncio.sleep(0.05)
+        assert order[2:] == [["b0"]]
+        gate.set()
+        assert [result for result, _ in await asyncio.gather(*asked)] == [
+            "a0", "a1", "a2", "a3", "b0"
+        ]  # fmt: skip
+
+    with ThreadPoolExecutor(3) as pool:
+        run(lambda: ask(pool))
+
+
+def test_nothing_is_done_for_those_who_no_longer_wait(pool):
+    order: list[list[str]] = []
+    work, gate = held(order)
+
+    async def ask() -> None:
+        batcher = Batcher(work, pool, max_size=1)
+        asked = [asyncio.create_task(batcher.submit(each)) for each in ("a", "b", "c")]
+        await asyncio.sleep(0.01)
+        asked[1].cancel()
+        await asyncio.sleep(0)
+        gate.set()
+        assert (await asked[2])[0] == "c"
+
+    run(ask)
+    assert order == [["a"], ["c"]]

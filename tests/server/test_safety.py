@@ -25,6 +25,7 @@ from PIL import Image
 
 from cbir_tf.config import Config
 from cbir_tf.run import Run
+from cbir_tf.server.http import access
 from cbir_tf.server.http.app import make_app
 from cbir_tf.server.http.request_log import RequestLog
 from cbir_tf.server.pipeline.service import Service
@@ -269,7 +270,8 @@ def test_pages_of_other_origins_change_and_search_nothing(client):
     assert client.post("/search", json=asked, headers=own).status_code == 200
 
 
-def test_all_but_the_page_and_health_need_the_key(serving, served_folder):
+def test_all_but_the_page_and_health_need_the_key(serving, served_folder, monkeypatch):
+    monkeypatch.setattr(access, "FIRST_WAIT", 0)
     with serving(served_folder, key="a secret") as client:
         for address in ("/", "/docs", "/redoc", "/openapi.json", "/health", "/ready"):
             assert client.get(address).status_code == 200
@@ -311,7 +313,7 @@ def test_wrong_keys_are_limited_too(serving, served_folder):
 
 def test_no_more_than_so_many_requests_run_at_a_time(served_folder):
     run = Run.open(served_folder)
-    settings = ["server.rate=0", "server.max_in_flight=2"]
+    settings = ["server.rate=0", "server.max_in_flight=2", "server.client_share=1"]
     service = Service(run, Config.load(run.config_file, settings))
     begun, gate = threading.Barrier(3), threading.Event()
 
@@ -444,3 +446,75 @@ def test_the_answers_keep_to_their_documentation(client):
         ask()
         numbers[1] += 1
     assert numbers[1] >= 12 and numbers[0] > 50
+
+
+# --- what one client may have -------------------------------------------------------------------
+
+
+def test_wrong_keys_wait_the_longer_the_more_there_are_and_right_ones_never(monkeypatch):
+    now = [1000.0]
+    monkeypatch.setattr(access.time, "monotonic", lambda: now[0])
+    wrong = access.WrongKeys()
+    waits = [wrong.wait("one") for _ in range(40)]
+    assert waits[0] == pytest.approx(0.05) and waits == sorted(waits) and waits[-1] == 30
+    assert np.diff(waits).max() == pytest.approx(2)  # a key in two seconds, on all connections
+    assert wrong.wait("other") == pytest.approx(0.05)
+    now[0] += 120
+    wrong.wait("third")
+    assert wrong.wait("one") == pytest.approx(0.05)
+
+
+def test_a_right_key_does_not_wait_behind_wrong_ones(serving, served_folder):
+    with serving(served_folder, key="a secret") as client, ThreadPoolExecutor(8) as pool:
+        wrong = {"x-api-key": "a guess"}
+        guesses = [pool.submit(client.get, "/info", headers=wrong) for _ in range(7)]
+        time.sleep(0.3)
+        right = {"x-api-key": "a secret"}
+        assert client.get("/info", headers=right).status_code == 200
+        assert not all(each.done() for each in guesses)
+        assert {each.result().status_code for each in guesses} == {401}
+
+
+def test_a_client_has_its_share_and_others_theirs():
+    share = access.Share(10, 0.5, "requests")
+    share.take("one", 5)
+    with pytest.raises(access.RequestError) as refused:
+        share.take("one", 1)
+    assert refused.value.status == 429 and refused.value.headers["Retry-After"] == "1"
+    share.take("two", 4)
+    with pytest.raises(access.RequestError) as refused:
+        share.take("three", 2)
+    assert refused.value.status == 503
+    share.give_back("one", 5)
+    share.take("three", 5)
+
+
+def test_bodies_at_a_time_have_a_size_in_all(serving, served_folder):
+    settings = ["server.max_pending_megabytes=1", "server.client_share=1"]
+    with serving(served_folder, *settings) as client:
+        large = {"file": png(1000, 1000) + b"\0" * 1_200_000}
+        answer = client.post("/search", files=large)
+        assert answer.status_code == 503 and "megabytes" in answer.json()["error"]
+        assert client.post("/search", files={"file": png(100, 100)}).status_code == 200
+
+
+def test_a_large_answer_arrives_whole(serving, run_folder):
+    content = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (300, 400, 3), np.uint8)).save(
+        content, "PNG"
+    )
+    with serving(run_folder) as client:
+        added = client.post("/images", files={"file": content.getvalue()}).json()
+        answer = client.get(f"/images/{added['id'].replace('/', '%2F')}")
+        assert len(content.getvalue()) > 3 * access.PIECE and answer.content == content.getvalue()
+    with serving(run_folder, "server.max_pending_megabytes=0.1") as client:
+        answer = client.get(f"/images/{added['id'].replace('/', '%2F')}")
+        assert answer.status_code in (429, 503) and "megabytes" in answer.json()["error"]
+
+
+def test_what_is_open_to_all_has_a_rate_too(serving, served_folder, monkeypatch):
+    monkeypatch.setattr(access, "OPEN_RATE", 1)
+    monkeypatch.setattr(access, "OPEN_BURST", 3)
+    with serving(served_folder, "server.rate=1", "server.burst=3", key="a secret") as client:
+        assert [client.get("/").status_code for _ in range(4)] == [200, 200, 200, 429]
+        assert client.get("/info", headers={"x-api-key": "a secret"}).status_code == 200

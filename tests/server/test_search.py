@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import io
 import json
 import shutil
+import sqlite3
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -18,6 +21,7 @@ from PIL import Image
 from cbir_tf import Retriever, Run
 from cbir_tf.commands.cli import main
 from cbir_tf.config import Config
+from cbir_tf.retrieval import gallery
 from cbir_tf.server.http.app import make_app
 from cbir_tf.server.pipeline.service import Service
 
@@ -225,3 +229,116 @@ def test_what_fails_elsewhere_is_a_500_in_json_too(served_folder, monkeypatch):
         answer = client.delete("/images/red%2F00.jpg")
     assert answer.status_code == 500 and "failed" in answer.json()["error"]
     assert "x-request-id" in answer.headers
+
+
+def test_classes_from_another_run_are_those_of_the_retriever(
+    serving, served_folder, run_folder, picture
+):
+    two_step = f"search.two_step={{name: knn, run: {served_folder}}}"
+    run = Run.open(run_folder)
+    with Retriever(run, Config.load(run.config_file, [two_step]).search) as retriever:
+        right = retriever.search(picture.read_bytes(), 30)
+    with serving(run_folder, two_step) as client:
+        client.app.state.service.warm_up()
+        for _ in range(2):
+            answer = client.post("/search", files={"file": picture.read_bytes()}, data={"k": 30})
+            assert found(answer.json()) == expected(right)
+            assert answer.json()["prediction"]["name"] == right.prediction[0].name
+        assert client.post("/search", json={"id": "red/00.jpg"}).status_code == 200
+
+
+def test_a_classifier_is_fitted_beside_the_searches(serving, run_folder, monkeypatch):
+    begun, gate = threading.Event(), threading.Event()
+    fit = gallery.fit_classifier
+
+    def slowly(*arguments):
+        begun.set()
+        assert gate.wait(30)
+        return fit(*arguments)
+
+    with serving(run_folder) as client, ThreadPoolExecutor(2) as pool:
+        monkeypatch.setattr(gallery, "fit_classifier", slowly)
+        asked = {"id": "red/00.jpg", "two_step": "svm"}
+        slow = [pool.submit(client.post, "/search", json=asked) for _ in range(2)]
+        assert begun.wait(30)
+        for steps in ({}, {"where": "label=green"}, {"re_ranking": "k_reciprocal"}):
+            assert client.post("/search", json={"id": "red/00.jpg", **steps}).status_code == 200
+        # Adding an image meanwhile does not make it start again.
+        content = io.BytesIO()
+        Image.new("RGB", (40, 30), "gray").save(content, "PNG")
+        assert client.post("/images", files={"file": content.getvalue()}).status_code == 201
+        begun.clear()
+        gate.set()
+        assert [each.result().status_code for each in slow] == [200, 200]
+        assert not begun.is_set()
+        assert client.post("/search", json=asked).status_code == 200 and not begun.is_set()
+
+
+def test_a_store_that_another_process_locks_holds_up_no_search(serving, run_folder):
+    content = io.BytesIO()
+    Image.new("RGB", (40, 30), "gray").save(content, "PNG")
+    with serving(run_folder) as client, ThreadPoolExecutor(1) as pool:
+        store = sqlite3.connect(run_folder / "features.db", isolation_level=None)
+        store.execute("BEGIN IMMEDIATE")
+        adding = pool.submit(client.post, "/images", files={"file": content.getvalue()})
+        time.sleep(1)
+        for asked in ({"id": "red/00.jpg"}, {"id": "red/00.jpg", "where": "label=green"}):
+            assert client.post("/search", json=asked).status_code == 200
+        assert not adding.done()
+        store.execute("ROLLBACK")
+        assert adding.result().status_code == 201
+
+
+def test_after_warming_up_nothing_has_to_be_started(serving, run_folder, picture):
+    with serving(run_folder) as client:
+        service = client.app.state.service
+        service.warm_up()
+        started = [worker._started for worker in service.decoders._workers]
+        assert None not in started
+        assert client.post("/search", files={"file": picture.read_bytes()}).status_code == 200
+        assert [worker._started for worker in service.decoders._workers] == started
+
+
+@pytest.mark.parametrize("address", ["/search", "/explain"])
+def test_what_nobody_waits_for_is_given_up(serving, run_folder, address):
+    """The client's connection closes while its request waits for the one before it."""
+    sent: list[dict] = []
+    gone = asyncio.Event()
+    body = json.dumps({"id": "red/00.jpg", "match": "red/01.jpg"} if address == "/explain"
+                      else {"id": "red/00.jpg"}).encode()  # fmt: skip
+
+    messages = [{"type": "http.request", "body": body}]
+
+    async def receive():
+        if messages:
+            return messages.pop()
+        await gone.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(message):
+        sent.append(message)
+
+    begun, was_cancelled = asyncio.Event(), asyncio.Event()
+
+    async def forever(*_):
+        begun.set()
+        try:
+            await asyncio.sleep(1000)
+        except asyncio.CancelledError:
+            was_cancelled.set()
+            raise
+
+    async def ask(app):
+        app.state.service.search = app.state.service.explain = forever
+        scope = {"type": "http", "method": "POST", "path": address, "raw_path": address.encode(),
+                 "query_string": b"", "root_path": "", "scheme": "http", "http_version": "1.1",
+                 "headers": [(b"host", b"localhost"), (b"content-type", b"application/json")],
+                 "client": ("127.0.0.1", 1), "server": ("localhost", 80)}  # fmt: skip
+        answered = asyncio.create_task(app(scope, receive, send))
+        await begun.wait()
+        gone.set()
+        await asyncio.wait_for(answered, 10)
+
+    with serving(run_folder) as client:
+        client.portal.call(ask, client.app)
+        assert was_cancelled.is_set() and sent[0]["status"] == 499

@@ -18,7 +18,7 @@ from starlette.requests import ClientDisconnect
 from cbir_tf.config.parsing import explain
 from cbir_tf.config.server import Server
 from cbir_tf.server.http.bodies import Body
-from cbir_tf.server.http.errors import RequestError
+from cbir_tf.server.http.errors import GIVEN_UP, RequestError
 
 MAX_FIELDS = 100
 MAX_FIELD_BYTES = 2**20
@@ -43,7 +43,8 @@ def body_of(kind: type[SomeBody]) -> Callable[[Request], Awaitable[SomeBody]]:
             limit = f"{settings.request_timeout:g} s"
             raise RequestError(408, f"the request took more than {limit} to arrive") from None
         except ClientDisconnect:
-            raise RequestError(400, "the connection was closed before the request's end") from None
+            text = "the connection was closed before the request's end"
+            raise RequestError(GIVEN_UP, text) from None
 
     return read
 

@@ -30,6 +30,10 @@ STATUS: dict[type[ServiceError], int] = {
 }
 
 
+GIVEN_UP = 499
+"""Status, in the log, of a request whose client closed the connection, as nginx has it."""
+
+
 class RequestError(Exception):
     """A request that is refused for its HTTP: its body, its key, its rate.
 

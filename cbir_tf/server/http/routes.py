@@ -8,6 +8,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response, Security
 from fastapi.security import APIKeyHeader
 
 from cbir_tf.server.http import answers
+from cbir_tf.server.http.access import asker
 from cbir_tf.server.http.bodies import AdditionBody, ExplainBody, SearchBody, documented
 from cbir_tf.server.http.body_parsing import body_of
 from cbir_tf.server.http.building import (
@@ -19,6 +20,7 @@ from cbir_tf.server.http.building import (
     thumbnail_address,
 )
 from cbir_tf.server.http.errors import RequestError
+from cbir_tf.server.http.waiting import while_wanted
 from cbir_tf.server.pipeline.service import Service
 
 CACHED = "private, max-age=3600"
@@ -57,12 +59,13 @@ router = APIRouter()
     openapi_extra=documented(SearchBody, *QUERY),
 )
 async def search(
-    service: Serving, body: Annotated[SearchBody, Depends(body_of(SearchBody))]
+    request: Request, service: Serving, body: Annotated[SearchBody, Depends(body_of(SearchBody))]
 ) -> answers.SearchAnswer:
     """A picture as `file` or `base64image`, or the `id` of a stored image."""
     body.one_of(*QUERY)
     steps = body.steps()
-    results, seconds = await service.search(steps, body.picture, body.id)
+    searching = service.search(steps, body.picture, body.id, asker(request.scope))
+    results, seconds = await while_wanted(request, searching)
     answer = search_answer(body, service, results, seconds)
     if body.position:
         answer.position = await service.position(results.vectors[0])
@@ -76,11 +79,12 @@ async def search(
     openapi_extra=documented(ExplainBody, *QUERY),
 )
 async def explain(
-    service: Serving, body: Annotated[ExplainBody, Depends(body_of(ExplainBody))]
+    request: Request, service: Serving, body: Annotated[ExplainBody, Depends(body_of(ExplainBody))]
 ) -> answers.ExplainAnswer:
     """A query as for a search, and the id of a stored image."""
     body.one_of(*QUERY)
-    return explain_answer(*await service.explain(body.match, body.picture, body.id))
+    explaining = service.explain(body.match, body.picture, body.id, asker(request.scope))
+    return explain_answer(*await while_wanted(request, explaining))
 
 
 @router.get(
@@ -105,13 +109,15 @@ async def embedding_map(service: Serving) -> answers.MapAnswer:
     openapi_extra=documented(AdditionBody, *PICTURE),
 )
 async def add(
+    request: Request,
     service: Serving,
     body: Annotated[AdditionBody, Depends(body_of(AdditionBody))],
     response: Response,
 ) -> answers.Added:
     """The picture and its row are on the disk when the answer comes."""
     body.one_of(*PICTURE)
-    id_, is_new = await service.add(body.picture or b"", body.label, body.metadata)
+    client = asker(request.scope)
+    id_, is_new = await service.add(body.picture or b"", body.label, body.metadata, client)
     response.status_code = 201 if is_new else 200
     return answers.Added(
         id=id_,
@@ -153,9 +159,9 @@ async def picture(service: Serving, id: str) -> Response:
     response_class=Response,
     responses={200: {"content": {"image/jpeg": {}}}, **problems(404)},
 )
-async def thumbnail(service: Serving, id: str) -> Response:
+async def thumbnail(request: Request, service: Serving, id: str) -> Response:
     """Its longer side has server.thumbnail_size pixels, or those of the picture."""
-    content = await service.thumbnail(id)
+    content = await service.thumbnail(id, asker(request.scope))
     return Response(content, 200, {"Cache-Control": CACHED}, "image/jpeg")
 
 

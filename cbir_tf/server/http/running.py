@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
+import os
 import signal
 import socket
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import uvicorn
 from fastapi import FastAPI
@@ -16,10 +20,14 @@ from cbir_tf.errors import UserError
 from cbir_tf.progress import logger
 from cbir_tf.run import Run
 from cbir_tf.server.http.app import make_app
+from cbir_tf.server.http.connections import BoundedConnection, Connections
 from cbir_tf.server.http.logs import log_json_lines
 from cbir_tf.server.pipeline.service import Service
 
 BACKLOG = 1024
+MOST_FILES = 65_536
+LAST_SECONDS = 5.0
+"""For threads to end, after all requests have."""
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -66,25 +74,51 @@ def alone(run: Run) -> Iterator[None]:
 
 
 class _Server(uvicorn.Server):
-    """Marks the application as draining when it is to end."""
+    """Marks the application as draining when it is to end, and ends whatever is still running."""
 
-    def __init__(self, config: uvicorn.Config, app: FastAPI) -> None:
+    def __init__(self, config: uvicorn.Config, app: FastAPI, most_seconds: float) -> None:
         super().__init__(config)
-        self._app = app
+        self._app, self._most_seconds = app, most_seconds
 
     def handle_exit(self, sig: int, frame: object) -> None:
         """Ctrl-C and the like: running requests end, new ones are refused."""
-        self._app.state.draining = True
+        if not self._app.state.draining:
+            self._app.state.draining = True
+            # A thread that waits for a disk that does not answer would keep the process for ever.
+            # Nothing is lost: what has been answered is on the disk.
+            ending = threading.Timer(self._most_seconds, os._exit, (0,))
+            ending.daemon = True
+            ending.start()
         super().handle_exit(sig, frame)  # type: ignore[arg-type]
+
+
+def _open_files() -> int | None:
+    """How many files this process may have open, made as many as it may; None: any number."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, MOST_FILES)
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return wanted
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    except (OSError, ValueError):
+        return soft
+    return wanted
 
 
 def serve(run: Run, config: Config, listening: socket.socket, key: str | None) -> None:
     """Answer until SIGINT or SIGTERM; running requests have `server.request_timeout` to end.
 
+    Before the first answer everything has been done once that takes longer the first time.
+
     Raises:
         UserError: as `Service`.
     """
     service = Service(run, config)
+    service.warm_up()
     log_json_lines()
     host, port = listening.getsockname()[:2]
     if key is None and not host.startswith("127.") and host != "::1":
@@ -92,17 +126,22 @@ def serve(run: Run, config: Config, listening: socket.socket, key: str | None) -
             "listening on %s without a key: anyone who reaches it may add and remove", host
         )
     app = make_app(service, key, host)
+    settings = config.server
+    connections = Connections(settings, _open_files())
     server = _Server(
         uvicorn.Config(
             app,
+            http=partial(BoundedConnection, connections),  # type: ignore[arg-type]
+            ws="none",
             log_config=None,
             access_log=False,
             proxy_headers=False,
             server_header=False,
-            timeout_graceful_shutdown=round(config.server.request_timeout),
-            timeout_keep_alive=30,
+            timeout_graceful_shutdown=math.ceil(settings.request_timeout),
+            timeout_keep_alive=math.ceil(settings.idle_timeout) + 1,  # `BoundedConnection` is first
         ),
         app,
+        settings.request_timeout + LAST_SECONDS,
     )
     # uvicorn raises the signal again once it has ended; here that is the end.
     for each in (signal.SIGINT, signal.SIGTERM):

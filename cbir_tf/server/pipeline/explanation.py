@@ -12,16 +12,18 @@ import numpy as np
 
 from cbir_tf.config import Config
 from cbir_tf.config.data import Data
-from cbir_tf.data.decode import MOST_PIXELS, picture_size
 from cbir_tf.errors import UserError
 from cbir_tf.features.views import views_of
 from cbir_tf.retrieval.whitening import Whitening
 from cbir_tf.server.errors import NotPossibleError, UnavailableError
-from cbir_tf.server.pipeline.stored_pictures import decode_upload
+from cbir_tf.server.pipeline.decoding import Sized
 from cbir_tf.server.pipeline.subprocess_worker import SubprocessWorker
 
 if TYPE_CHECKING:
     import keras
+
+EXPLAIN_SECONDS = 120.0
+"""Most for an explanation, the first of which loads TensorFlow and the model."""
 
 Area = tuple[float, float, float, float]
 
@@ -60,40 +62,33 @@ class Explainer:
     Args:
         model: the run's saved embedder.
         data: size and resize of the embedder's input.
-        max_megapixels: of a query; stored pictures have the limit of every decoder.
     """
 
-    def __init__(self, model: Path, data: Data, max_megapixels: float) -> None:
-        self._model, self._data, self._max_megapixels = model, data, max_megapixels
+    def __init__(self, model: Path, data: Data) -> None:
+        self._model, self._data = model, data
         self._worker = SubprocessWorker()
 
     def explain(
-        self, query: bytes, match: bytes, whitening: Whitening | None
+        self, query: Sized, match: Sized, whitening: Whitening | None
     ) -> tuple[Explanation, Area, Area]:
-        """The similarity of two encoded pictures, and the parts of them that the model sees.
+        """The similarity of two decoded pictures, and the parts of them that the model sees.
 
         Raises:
-            ServiceError: the query is no picture, or this run's matches cannot be explained.
+            ServiceError: this run's matches cannot be explained, or not at the moment.
         """
-        data = self._data
-        pixels = [
-            decode_upload(query, data, self._max_megapixels),
-            decode_upload(match, data, MOST_PIXELS / 1e6),
-        ]
+        data, pixels = self._data, np.stack([query[0], match[0]])
         try:
-            shares, kind = self._worker.run(shares_of, self._model, np.stack(pixels))
+            shares, kind = self._worker.run(shares_of, self._model, pixels, seconds=EXPLAIN_SECONDS)
         except UserError as error:
             raise NotPossibleError(f"matches of this run cannot be explained: {error}") from None
-        except BrokenProcessPool:
+        except (BrokenProcessPool, TimeoutError):
             raise UnavailableError("the explanation was interrupted; try again") from None
         except OSError as error:  # as in AWS Lambda
             raise NotPossibleError(
                 f"matches cannot be explained here: no process could be started ({error}); "
                 "serve the run on a machine of its own"
             ) from None
-        first, second = (
-            area_of(picture_size(each), data.image_size, data.resize) for each in (query, match)
-        )
+        first, second = (area_of(size, data.image_size, data.resize) for _, size in (query, match))
         return explanation(shares, kind, whitening), first, second
 
     def close(self) -> None:

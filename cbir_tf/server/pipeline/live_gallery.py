@@ -1,7 +1,8 @@
 """A run's images, searched and changed while it is served.
 
-Searches and changes come from one thread, so that SQLite has one writer and a change is found by
-every search that comes after it. Encoding, which looks at none of the images, is for any thread.
+Changes come from one thread, so that SQLite has one writer. Searches come from another one, which
+never waits for the disk: each has the snapshot of the gallery as it was when it began, and a change
+is found by every search that begins after it. What takes long of a search is for any thread.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from contextlib import nullcontext
 
 import numpy as np
 
+from cbir_tf.config.data import Data
 from cbir_tf.config.search import Search
 from cbir_tf.data.added import About, adding, finish_changes, id_of, removing
 from cbir_tf.errors import UserError
@@ -34,7 +36,7 @@ REMEMBERED = 64  # filters
 
 
 class LiveGallery:
-    """A run opened for serving; to be used in one thread, but for `encode`.
+    """A run opened for serving: `find` in one thread, `add` and `remove` in one, the rest in any.
 
     Args:
         run: a trained run; without a feature store it gets an empty one.
@@ -97,6 +99,51 @@ class LiveGallery:
 
     # --- searching ------------------------------------------------------------------------------
 
+    def has_selected(self, where: tuple[str, ...]) -> bool:
+        """Whether `select` has nothing to do."""
+        return not where or where in self._selected(self.retriever.gallery)
+
+    def select(self, where: tuple[str, ...]) -> None:
+        """Ask the store beforehand which images meet some conditions.
+
+        Raises:
+            UserError: an invalid condition, or no image that meets all conditions.
+        """
+        self._select(where, self.retriever.gallery)
+
+    def has_learnt(self, steps: Steps) -> bool:
+        """Whether `learn` has nothing to do."""
+        return self.retriever.gallery.is_prepared(self._settings(steps).two_step)
+
+    def learn(self, steps: Steps) -> None:
+        """Fit the classifier of a two-step search beforehand, which may take half a minute.
+
+        Raises:
+            UserError: there are no labelled training images.
+        """
+        self.retriever.gallery.prepare(self._settings(steps).two_step)
+
+    def other_data(self, steps: Steps) -> Data | None:
+        """Size and resize of the pictures of another run, if that gives the classes."""
+        other = self.retriever.other
+        if other is None or self._settings(steps).two_step.name == "none":
+            return None
+        return viewed(other.run.config.data, other.search_config)
+
+    def shares(self, steps: Steps, pixels: np.ndarray) -> np.ndarray:
+        """(C,) probabilities of a picture's classes, by another run.
+
+        Args:
+            steps: of the search; its classifier has been learnt.
+            pixels: (H, W, 3) uint8, as `other_data` has it.
+        """
+        other, external = self.retriever.other, self.retriever.gallery.external
+        assert other is not None and external is not None
+        vectors = other.gallery.whitened(other.encoder.of_pixels(pixels[np.newaxis]))
+        classifier = external.classifier(self._settings(steps).two_step)
+        shares: np.ndarray = classifier.probabilities(vectors)[0]
+        return shares
+
     def find(self, asked: Sequence[tuple[Query, np.ndarray | None]]) -> list[Results | Exception]:
         """Search for several queries at once: those that are searched alike together.
 
@@ -133,9 +180,8 @@ class LiveGallery:
         if ids:
             return gallery.stored_queries(ids, candidates, settings.two_step)
         vectors = np.stack([vector for _, vector in asked if vector is not None])
-        pictures = [query.picture for query, _ in asked]
-        shares = self.retriever.external_probabilities(pictures, settings.two_step)
-        return gallery.queries(vectors, candidates, shares)
+        shares = [query.shares for query, _ in asked if query.shares is not None]
+        return gallery.queries(vectors, candidates, np.stack(shares) if shares else None)
 
     def _settings(self, steps: Steps) -> Search:
         return self.settings.changed(steps.re_ranking, steps.two_step)

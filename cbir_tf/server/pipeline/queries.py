@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 
 @dataclass(frozen=True)
 class Steps:
@@ -28,12 +30,13 @@ class Query:
 
     Attributes:
         steps: how.
-        picture: the same, encoded.
+        shares: (C,) probabilities of its classes, where another run gives them; None: of a stored
+            image, or where none does.
         id: of a stored image, which is left out of its own neighbours.
     """
 
     steps: Steps
-    picture: bytes = b""
+    shares: np.ndarray | None = None
     id: str | None = None
 
 

@@ -54,6 +54,23 @@ def decode_upload(picture: bytes, data: Data, max_megapixels: float) -> np.ndarr
         raise InvalidQueryError(f"the picture: {error.reason}") from None
 
 
+def thumbnail_of(picture: bytes, side: int) -> bytes:
+    """A small JPEG of an encoded picture.
+
+    Args:
+        picture: encoded.
+        side: pixels of its longer side.
+
+    Raises:
+        InvalidQueryError: not a picture, or a damaged one.
+    """
+    return_large_blocks()
+    try:
+        return thumbnail(decode_original(picture, side), side)
+    except ImageError as error:
+        raise InvalidQueryError(error.reason) from None
+
+
 class StoredPictures:
     """The pictures of a run's images, by id, for any number of threads.
 
@@ -62,16 +79,10 @@ class StoredPictures:
     Args:
         features: the feature store.
         encoded: pictures without a file of their own, by id; called when first needed.
-        thumbnail_size: pixels of a thumbnail's longer side.
     """
 
-    def __init__(
-        self,
-        features: Path,
-        encoded: Callable[[], Mapping[str, Path | bytes]],
-        thumbnail_size: int,
-    ) -> None:
-        self._features, self._side = features, thumbnail_size
+    def __init__(self, features: Path, encoded: Callable[[], Mapping[str, Path | bytes]]) -> None:
+        self._features = features
         self._stores = threading.local()
         self._lock = threading.Lock()
         self._load_encoded = encoded
@@ -91,8 +102,12 @@ class StoredPictures:
             raise ImageNotFoundError(f"{_shown(id_)}: its file is not a picture any more")
         return content, kind
 
-    def thumbnail(self, id_: str) -> bytes:
-        """A small JPEG.
+    def thumbnail(self, id_: str) -> bytes | tuple[bytes, int]:
+        """A small JPEG, if it is there already.
+
+        Returns:
+            The thumbnail; or the picture, encoded, and how many have been removed, for
+            `keep_thumbnail`.
 
         Raises:
             ImageNotFoundError: as `read`.
@@ -102,17 +117,15 @@ class StoredPictures:
                 self._thumbnails.move_to_end(id_)
                 return self._thumbnails[id_]
             removals = self._removals
-        return_large_blocks()
-        try:
-            small = thumbnail(decode_original(self._content(id_), self._side), self._side)
-        except ImageError as error:
-            raise ImageNotFoundError(f"{_shown(id_)}: {error.reason}") from None
+        return self._content(id_), removals
+
+    def keep_thumbnail(self, id_: str, small: bytes, removals: int) -> None:
+        """Keep a thumbnail that has been made."""
         with self._lock:
             if removals == self._removals:  # else it may be of an image that was removed meanwhile
                 self._thumbnails[id_] = small
             if len(self._thumbnails) > THUMBNAILS_KEPT:
                 self._thumbnails.popitem(last=False)
-        return small
 
     def forget(self, id_: str) -> None:
         """Drop the thumbnail of an image that was removed; also one that is just being made."""

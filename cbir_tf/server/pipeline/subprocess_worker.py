@@ -1,61 +1,109 @@
-"""A process of its own for work that needs TensorFlow or UMAP, which searches do not.
+"""A process of its own for work that must not hold up the process that answers.
 
-Their memory and their seconds of import stay out of the process that answers.
+That is decoding pictures from anyone, whose time and memory are the sender's choice, and what needs
+TensorFlow or UMAP, whose memory and seconds of import stay out of the answering process. Such a
+process can be ended in the middle of its work, which a thread cannot.
 """
 
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
+from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnProcess
 from typing import TypeVar
+
+LESS_URGENT = 5
+"""Steps by which the system puts such a process behind the one that answers."""
 
 Result = TypeVar("Result")
 
 
 class SubprocessWorker:
-    """One other process, started at the first call; any thread may call."""
+    """One other process, started at the first call; any thread may call, one call at a time.
 
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._pool: ProcessPoolExecutor | None = None
+    No pool of a library: that of concurrent.futures ends with any of its processes, and a call of
+    pebble's, or of concurrent.futures', takes .9 ms where this one takes .5. Both need semaphores,
+    which AWS Lambda does not have.
 
-    def run(self, function: Callable[..., Result], *arguments: object) -> Result:
+    Args:
+        prepare: called in the process when it has started, at the top of a module; its time, and
+            that of importing what it needs, does not count as that of a call.
+    """
+
+    def __init__(self, prepare: Callable[[], object] | None = None) -> None:
+        self._prepare = prepare
+        self._calling, self._changing = threading.Lock(), threading.Lock()
+        self._started: tuple[SpawnProcess, Connection] | None = None
+
+    def run(
+        self, function: Callable[..., Result], *arguments: object, seconds: float | None = None
+    ) -> Result:
         """Call a function in the other process and wait for its result.
 
+        Args:
+            function: at the top of a module.
+            arguments: its arguments.
+            seconds: most that the call may take, once the process has started; None: no limit.
+
         Raises:
-            BrokenProcessPool: the process was ended; the next call starts another.
+            TimeoutError: it took longer, and the process was ended.
+            BrokenProcessPool: the process has ended; the next call starts another.
+            Exception: what the function raised.
         """
-        with self._lock:
-            if self._pool is None:
-                spawn = get_context("spawn")
-                self._pool = ProcessPoolExecutor(1, spawn, _end_with, (os.getpid(),))
-            pool = self._pool
-            with _without_interrupts():
-                future = pool.submit(function, *arguments)
-        try:
-            return future.result()
-        except BrokenProcessPool:
-            with self._lock:
-                if self._pool is pool:
-                    self._pool = None
-            raise
+        with self._calling:
+            process, connection = self._process()
+            try:
+                connection.send((function, arguments))
+                if not connection.poll(seconds):
+                    raise TimeoutError(f"more than {seconds:g} s")
+                is_result, result = connection.recv()
+            except BaseException as error:
+                self._end(process)
+                if isinstance(error, (EOFError, ConnectionError)):
+                    raise BrokenProcessPool("the process has ended") from None
+                raise
+        if is_result:
+            value: Result = result
+            return value
+        raise result
 
     def close(self) -> None:
         """End the process, also in the middle of a call."""
-        with self._lock:
-            if self._pool is not None:
-                # Python 3.14 has kill_workers() for this.
-                for process in (self._pool._processes or {}).values():
-                    process.kill()
-                self._pool.shutdown(wait=True, cancel_futures=True)
-                self._pool = None
+        with self._changing:
+            started = self._started
+        if started is not None:
+            self._end(started[0])
+
+    def _process(self) -> tuple[SpawnProcess, Connection]:
+        with self._changing:
+            if self._started is None:
+                spawn = get_context("spawn")
+                ours, theirs = spawn.Pipe()
+                process = spawn.Process(target=_answer, args=(theirs, self._prepare), daemon=True)
+                with _without_interrupts():
+                    process.start()
+                theirs.close()
+                try:
+                    ours.recv()  # that it has started, which takes part of a second
+                except EOFError:
+                    process.join()
+                    raise BrokenProcessPool("the process has ended") from None
+                self._started = process, ours
+            return self._started
+
+    def _end(self, process: SpawnProcess) -> None:
+        with self._changing:
+            process.kill()
+            process.join()
+            if self._started is not None and self._started[0] is process:
+                self._started = None
 
 
 @contextmanager
@@ -71,13 +119,38 @@ def _without_interrupts() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _end_with(parent: int) -> None:
-    """In the other process: end when the parent has ended, for whatever reason."""
+def _answer(connection: Connection, prepare: Callable[[], object] | None) -> None:
+    """In the other process: call what is sent, until the parent has ended, for whatever reason."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(os, "nice"):  # not on Windows
+        os.nice(LESS_URGENT)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    if prepare is not None:
+        prepare()
+    connection.send(None)
+    while True:
+        try:
+            function, arguments = connection.recv()
+        except EOFError:
+            return
+        try:
+            answer = True, function(*arguments)
+        except Exception as error:
+            answer = False, _that_travels(error)
+        connection.send(answer)
 
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(1)
+
+def _end_with_parent() -> None:
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
         os._exit(1)
 
-    threading.Thread(target=watch, daemon=True).start()
+
+def _that_travels(error: Exception) -> Exception:
+    """The error, or its text where another process could not make it from what it is sent."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error
