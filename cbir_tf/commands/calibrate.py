@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from cbir_tf.commands.arguments import add_run
+from cbir_tf.commands.chosen_run import add_run
 from cbir_tf.startup import import_tensorflow
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 
-from cbir_tf.commands.arguments import add_run
+from cbir_tf.commands.chosen_run import add_run
 from cbir_tf.startup import import_tensorflow
 
 

@@ -13,15 +13,16 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from cbir_tf.interruption import (
+from cbir_tf.startup import (
     advising,
     exit_status,
     handle_signals,
     interruption_line,
+    quiet_tensorflow,
     quitting_at_once,
     restore_signals,
+    write_any_text,
 )
-from cbir_tf.startup import quiet_tensorflow, write_any_text
 
 # Verb -> summary; the module of the same name in cbir_tf.commands implements it.
 VERBS = {

@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from cbir_tf.commands.arguments import add_run
+from cbir_tf.commands.chosen_run import add_run
 from cbir_tf.startup import import_tensorflow
 from cbir_tf.storage.addresses import path_of
 from cbir_tf.storage.remote import local

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cbir_tf.commands.arguments import add_run
+from cbir_tf.commands.chosen_run import add_run
 from cbir_tf.errors import UserError
 from cbir_tf.progress import logger
 from cbir_tf.run import Run

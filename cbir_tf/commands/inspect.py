@@ -6,7 +6,7 @@ import argparse
 import json
 from typing import TYPE_CHECKING
 
-from cbir_tf.commands.arguments import add_run
+from cbir_tf.commands.chosen_run import add_run
 from cbir_tf.storage.addresses import path_of
 
 if TYPE_CHECKING:

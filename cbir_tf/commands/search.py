@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from cbir_tf.commands.arguments import add_folder, add_run, run_and_inputs
+from cbir_tf.commands.chosen_run import add_folder, add_run, run_and_inputs
 from cbir_tf.errors import UserError
 from cbir_tf.run import Run
 from cbir_tf.startup import import_tensorflow

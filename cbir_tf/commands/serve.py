@@ -8,7 +8,7 @@ import webbrowser
 from contextlib import nullcontext
 from pathlib import Path
 
-from cbir_tf.commands.arguments import add_folder, add_run, run_and_inputs
+from cbir_tf.commands.chosen_run import add_folder, add_run, run_and_inputs
 from cbir_tf.config import Config
 from cbir_tf.config.parsing import describe_keys
 from cbir_tf.config.search import Search

@@ -26,10 +26,10 @@ from pathlib import Path
 import numpy as np
 
 from cbir_tf.data.decode import media_type
+from cbir_tf.data.text import nfc
 from cbir_tf.errors import UserError
 from cbir_tf.progress import logger
 from cbir_tf.storage.files import cannot_write, read_json, replacing, sha256
-from cbir_tf.text import nfc
 from cbir_tf.types import UNLABELLED, ImageSet
 
 DIGITS = 32  # of the SHA-256, in hexadecimal

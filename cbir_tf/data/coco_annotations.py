@@ -16,8 +16,8 @@ from types import UnionType
 from typing import Any
 
 from cbir_tf.data.folder_source import is_unicode
+from cbir_tf.data.text import nfc
 from cbir_tf.errors import UserError
-from cbir_tf.text import nfc
 
 _KEPT = frozenset(
     {"images", "annotations", "categories", "id", "file_name", "image_id", "category_id", "area"}

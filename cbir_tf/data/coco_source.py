@@ -13,9 +13,9 @@ from cbir_tf.config.data import Coco, Data
 from cbir_tf.data.coco_annotations import Category, plain, read_annotations
 from cbir_tf.data.entries import SPLIT_NAMES, Entry, image_set
 from cbir_tf.data.folder_source import check_folder, files_below, is_unicode
+from cbir_tf.data.text import nfc
 from cbir_tf.errors import UserError, nearest
 from cbir_tf.storage.remote import local
-from cbir_tf.text import nfc
 from cbir_tf.types import ImageSet
 
 log = logging.getLogger(__name__)

@@ -10,9 +10,9 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
+from cbir_tf.data.text import nfc
 from cbir_tf.errors import UserError
 from cbir_tf.progress import logger
-from cbir_tf.text import nfc
 
 _BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),

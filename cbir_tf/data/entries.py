@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cbir_tf.text import nfc
+from cbir_tf.data.text import nfc
 from cbir_tf.types import UNLABELLED, ImageSet
 
 SPLIT_NAMES = {

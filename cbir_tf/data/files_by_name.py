@@ -7,7 +7,7 @@ import posixpath
 from functools import cache
 from pathlib import Path
 
-from cbir_tf.text import nfc
+from cbir_tf.data.text import nfc
 
 
 class FilesByName:

@@ -12,9 +12,9 @@ from cbir_tf.config.data import Data
 from cbir_tf.data.csv_table import NotATableError
 from cbir_tf.data.entries import SPLIT_NAMES, Entry, image_set
 from cbir_tf.data.manifest_source import read_manifest
+from cbir_tf.data.text import nfc
 from cbir_tf.errors import LISTED, UserError
 from cbir_tf.storage.remote import local
-from cbir_tf.text import nfc
 from cbir_tf.types import ImageSet
 
 log = logging.getLogger(__name__)

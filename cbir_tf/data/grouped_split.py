@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from cbir_tf.data.text import nfc, text_of
 from cbir_tf.errors import UserError, nearest
 from cbir_tf.progress import logger
-from cbir_tf.text import nfc, text_of
 from cbir_tf.types import SPLITS, ImageSet
 
 DUPLICATES = "duplicates"

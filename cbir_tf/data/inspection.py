@@ -12,12 +12,12 @@ import numpy as np
 from PIL import Image
 
 from cbir_tf.data.decode import ImageError, open_image
+from cbir_tf.data.text import nfc
 from cbir_tf.errors import UserError
 from cbir_tf.parallel import in_parallel
 from cbir_tf.progress import progress
 from cbir_tf.storage.addresses import address_of
 from cbir_tf.storage.files import replacing, sha256
-from cbir_tf.text import nfc
 from cbir_tf.types import UNLABELLED, ImageSet
 
 log = logging.getLogger(__name__)

@@ -12,9 +12,9 @@ from pathlib import Path, PureWindowsPath
 from cbir_tf.data.csv_table import NotATableError, Row, Table, plain_name, read_table
 from cbir_tf.data.entries import SPLIT_NAMES, Entry
 from cbir_tf.data.files_by_name import FilesByName
+from cbir_tf.data.text import column_values, nfc
 from cbir_tf.errors import UserError
 from cbir_tf.progress import logger
-from cbir_tf.text import column_values, nfc
 
 PATH_NAMES = (
     "path", "filepath", "filename", "file", "relativepath",
@@ -56,8 +56,8 @@ def read_manifest(manifest: Path, max_missing: float = MAX_MISSING) -> list[Entr
     """The images that a manifest lists.
 
     Columns: a path, relative to the manifest or absolute, and perhaps a label, a split and further
-    columns, which are metadata (`cbir_tf.text.column_values`). Names of columns may be written in
-    any case and by a synonym; a list of paths needs none. An id is the path below the manifest's
+    columns, which are metadata (`cbir_tf.data.text.column_values`). Names of columns may be written
+    in any case and by a synonym; a list of paths needs none. An id is the path below the manifest's
     folder, with forward slashes; of a file elsewhere, the path as written: ../other/1.jpg, or an
     absolute one. A path with backslashes is read as one of Windows, unless there is a file of that
     name.

@@ -13,9 +13,9 @@ import numpy as np
 
 from cbir_tf.config.data import Data
 from cbir_tf.data.entries import SPLIT_NAMES
+from cbir_tf.data.text import nfc
 from cbir_tf.errors import UserError
 from cbir_tf.storage.remote import local
-from cbir_tf.text import nfc
 from cbir_tf.types import ImageSet
 
 log = logging.getLogger(__name__)

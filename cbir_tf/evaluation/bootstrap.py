@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cbir_tf.arguments import whole_number
+from cbir_tf.config.arguments import whole_number
 from cbir_tf.errors import UserError
 from cbir_tf.parallel import blocks
 

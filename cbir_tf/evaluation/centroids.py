@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from cbir_tf.arguments import of_kind
+from cbir_tf.config.arguments import of_kind
 from cbir_tf.parallel import blocks
 from cbir_tf.search.distances import between, find_metric, pairwise
 from cbir_tf.search.index import positions_of

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from scipy.sparse import coo_array, csr_array
 
-from cbir_tf.arguments import whole_number
+from cbir_tf.config.arguments import whole_number
 from cbir_tf.errors import UserError
 from cbir_tf.search.index import positions_of
 from cbir_tf.storage.files import write_text

@@ -8,7 +8,7 @@ from itertools import chain
 import numpy as np
 from scipy.sparse import csr_array
 
-from cbir_tf.arguments import mapping, texts
+from cbir_tf.config.arguments import mapping, texts
 from cbir_tf.errors import UserError
 from cbir_tf.search.index import positions_of
 

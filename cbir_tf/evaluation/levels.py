@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from cbir_tf.data.text import nfc
 from cbir_tf.errors import UserError
 from cbir_tf.evaluation.metrics import evaluate
 from cbir_tf.storage.addresses import path_of
-from cbir_tf.text import nfc
 from cbir_tf.types import UNLABELLED, Embeddings
 
 Levels = Mapping[str, Mapping[str, str]]

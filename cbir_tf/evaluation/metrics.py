@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from cbir_tf.arguments import of_kind, ranks, whole_number
+from cbir_tf.config.arguments import of_kind, ranks, whole_number
 from cbir_tf.errors import UserError
 from cbir_tf.evaluation.bootstrap import bootstrap_intervals
 from cbir_tf.evaluation.centroids import nearest_centroid

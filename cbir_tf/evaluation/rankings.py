@@ -22,7 +22,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cbir_tf.arguments import ranks, whole_number
+from cbir_tf.config.arguments import ranks, whole_number
 from cbir_tf.errors import UserError
 
 

@@ -12,8 +12,8 @@ A condition is one comparison; with several conditions, an image must meet all o
     split=test, id=..., path=..., and every metadata column by its name
 
 A metadata column is one of numbers if each of its values is a number or written as one
-(`cbir_tf.text.number_of`); numbers are compared exactly, whatever their length. Any other column is
-text, and 0012 is not 12. Text is compared in Unicode NFC.
+(`cbir_tf.data.text.number_of`); numbers are compared exactly, whatever their length. Any other
+column is text, and 0012 is not 12. Text is compared in Unicode NFC.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from typing import Any
 
 import numpy as np
 
+from cbir_tf.data.text import nfc, number_of, text_of
 from cbir_tf.errors import UserError, nearest
-from cbir_tf.text import nfc, number_of, text_of
 from cbir_tf.types import UNLABELLED
 
 COLUMNS = ("id", "path", "label", "split", "gallery")

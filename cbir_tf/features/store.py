@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from cbir_tf.arguments import texts
+from cbir_tf.config.arguments import texts
+from cbir_tf.data.text import nfc
 from cbir_tf.errors import UserError
 from cbir_tf.features.filters import COLUMNS, rows_meeting
 from cbir_tf.features.record import UNFINISHED, GalleryFolder, Record
@@ -29,7 +30,6 @@ from cbir_tf.features.store_file import (
     reporting,
 )
 from cbir_tf.storage.addresses import address_of, path_of
-from cbir_tf.text import nfc
 from cbir_tf.types import Embeddings
 
 __all__ = ["FeatureStore", "Record"]

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import keras
 from keras import ops
 
-from cbir_tf.arguments import flag, real_number
+from cbir_tf.config.arguments import flag, real_number
 from cbir_tf.errors import UserError
 from cbir_tf.losses.distances import DistanceMetric, Tensor, distance_function
 from cbir_tf.losses.mining import comparable_labels, flat_labels

@@ -12,9 +12,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from cbir_tf.arguments import mapping, whole_number
 from cbir_tf.config import Config
 from cbir_tf.config import model as config_model
+from cbir_tf.config.arguments import mapping, whole_number
 from cbir_tf.errors import UserError, first_line, nearest
 from cbir_tf.models.backbones import backbone_named, build_backbone
 from cbir_tf.models.heads import apply_head

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from cbir_tf.data.text import nfc
 from cbir_tf.features.store import Record
 from cbir_tf.storage.addresses import address_of, is_mirrored, path_of
-from cbir_tf.text import nfc
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from cbir_tf.arguments import real_number
+from cbir_tf.config.arguments import real_number
 from cbir_tf.errors import UserError
 from cbir_tf.parallel import blocks
 from cbir_tf.search.distances import find_metric, pairwise

@@ -13,7 +13,7 @@ from typing import Literal
 
 import numpy as np
 
-from cbir_tf.arguments import one_of
+from cbir_tf.config.arguments import one_of
 from cbir_tf.data.added import with_added
 from cbir_tf.errors import UserError
 from cbir_tf.features.encode import Encoding, digests_of, encode

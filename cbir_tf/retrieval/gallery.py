@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 import cbir_tf
-from cbir_tf.arguments import float_matrix, texts
+from cbir_tf.config.arguments import float_matrix, texts
 from cbir_tf.config.search import Search, TwoStep
 from cbir_tf.errors import UserError
 from cbir_tf.retrieval.calibration import Calibration

@@ -21,7 +21,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from cbir_tf.arguments import of_kind
+from cbir_tf.config.arguments import of_kind
 from cbir_tf.config.search import Search
 from cbir_tf.parallel import blocks
 from cbir_tf.retrieval.class_router import weigh

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from cbir_tf.arguments import texts
+from cbir_tf.config.arguments import texts
 from cbir_tf.config.search import Search, TwoStep
+from cbir_tf.data.text import forms
 from cbir_tf.errors import UserError, nearest
 from cbir_tf.features.runtime import Encoder
 from cbir_tf.features.store import Record
@@ -25,7 +26,6 @@ from cbir_tf.run import Run
 from cbir_tf.storage.addresses import path_of
 from cbir_tf.storage.files import sha256
 from cbir_tf.storage.remote import fetch_missing, local
-from cbir_tf.text import forms
 from cbir_tf.types import Embeddings, QueryBatch, Results
 
 

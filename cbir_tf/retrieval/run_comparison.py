@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from cbir_tf.arguments import one_of, ranks
+from cbir_tf.config.arguments import one_of, ranks
 from cbir_tf.errors import UserError
 from cbir_tf.evaluation import paired_bootstrap, per_query, summarize
 from cbir_tf.evaluation.report import comparison_csv, comparison_markdown, comparison_page

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from cbir_tf.arguments import mapping, one_of
+from cbir_tf.config.arguments import mapping, one_of
+from cbir_tf.data.text import nfc
 from cbir_tf.errors import UserError
 from cbir_tf.evaluation import evaluate as evaluate_embeddings
 from cbir_tf.evaluation import evaluate_levels, summarize
@@ -35,7 +36,6 @@ from cbir_tf.retrieval.retriever import Retriever
 from cbir_tf.run import Run
 from cbir_tf.storage.addresses import path_of
 from cbir_tf.storage.files import read_json, write_text
-from cbir_tf.text import nfc
 from cbir_tf.types import SPLITS, Embeddings, ImageSet, Results
 
 DEPTH = 10_000  # ranks that count where the search is more than distance

@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 
 from cbir_tf.data.folder_source import TABLE_SUFFIXES
+from cbir_tf.data.text import nfc
 from cbir_tf.errors import UserError
 from cbir_tf.features.record import OWN
 from cbir_tf.features.store import FeatureStore
 from cbir_tf.progress import logger
 from cbir_tf.run import Run
 from cbir_tf.storage.addresses import address_of
-from cbir_tf.text import nfc
 from cbir_tf.types import SPLITS, UNLABELLED, ImageSet
 
 

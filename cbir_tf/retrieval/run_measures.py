@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from cbir_tf.arguments import texts
+from cbir_tf.config.arguments import texts
 from cbir_tf.evaluation.classifier_comparison import classify as classify_embeddings
 from cbir_tf.retrieval.calibration import Calibration
 from cbir_tf.retrieval.extraction import encode_splits, fit_index

@@ -7,7 +7,7 @@ from inspect import signature
 from pathlib import Path
 from typing import Any
 
-from cbir_tf.arguments import real_number, whole_number
+from cbir_tf.config.arguments import real_number, whole_number
 from cbir_tf.errors import UserError, nearest
 from cbir_tf.search.annoy_back_end import AnnoyBackEnd
 from cbir_tf.search.back_end import BackEnd

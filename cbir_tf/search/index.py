@@ -8,7 +8,7 @@ from typing import Protocol, Self
 
 import numpy as np
 
-from cbir_tf.arguments import float_matrix, whole_number
+from cbir_tf.config.arguments import float_matrix, whole_number
 from cbir_tf.errors import UserError
 from cbir_tf.types import Embeddings, Results
 

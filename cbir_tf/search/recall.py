@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from cbir_tf.arguments import real_number
+from cbir_tf.config.arguments import real_number
 from cbir_tf.errors import UserError
 from cbir_tf.progress import logger
 from cbir_tf.search.distances import p_norms

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from cbir_tf.arguments import of_kind
+from cbir_tf.config.arguments import of_kind
 from cbir_tf.errors import UserError
 from cbir_tf.parallel import blocks, in_parallel
 from cbir_tf.search.back_end import BackEnd

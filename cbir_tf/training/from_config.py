@@ -6,14 +6,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cbir_tf.arguments import flag, mapping, of_kind, texts
 from cbir_tf.config import Config
+from cbir_tf.config.arguments import flag, mapping, of_kind, texts
 from cbir_tf.config.parsing import apply_override
 from cbir_tf.errors import UserError
-from cbir_tf.interruption import advising, quitting_at_once
 from cbir_tf.progress import logger
 from cbir_tf.run import Run
-from cbir_tf.startup import import_tensorflow
+from cbir_tf.startup import advising, import_tensorflow, quitting_at_once
 from cbir_tf.storage.addresses import is_mirrored, path_of
 
 if TYPE_CHECKING:

@@ -10,14 +10,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cbir_tf.arguments import texts, whole_number
 from cbir_tf.config import Config
+from cbir_tf.config.arguments import texts, whole_number
 from cbir_tf.config.ranges import Choices, Space
 from cbir_tf.errors import UserError, first_line
-from cbir_tf.interruption import advising, quitting_at_once
 from cbir_tf.progress import logger
 from cbir_tf.run import Run
-from cbir_tf.startup import import_tensorflow
+from cbir_tf.startup import advising, import_tensorflow, quitting_at_once
 from cbir_tf.storage.files import read_json
 from cbir_tf.storage.remote import local
 from cbir_tf.training.from_config import load_config

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cbir_tf import interruption
+from cbir_tf import startup
 from cbir_tf.commands.cli import VERBS
 
 ROOT = Path(__file__).parents[2]
@@ -31,7 +31,7 @@ def python(program: str, *arguments: object) -> subprocess.CompletedProcess[str]
 # something is imported, which ends the process.
 EVERY_VERB = """
 import importlib, os, signal, sys
-from cbir_tf import interruption
+from cbir_tf import startup
 from cbir_tf.commands import cli
 
 number = getattr(signal, sys.argv[1])
@@ -40,7 +40,7 @@ for verb in cli.VERBS:
     module.add_arguments = lambda parser: None
     module.main = lambda arguments: signal.raise_signal(number)
     sys.argv[1:] = [verb]
-    interruption._Signals.first = None
+    startup._Signals.first = None
     print(verb, cli.program(), flush=True)
 
 def imported(name):
@@ -49,7 +49,7 @@ def imported(name):
 
 cli.importlib.import_module = imported
 sys.argv[1:] = ["extract", "--run", "r"]
-interruption._Signals.first = None
+startup._Signals.first = None
 print(cli.program())
 """
 
@@ -72,7 +72,7 @@ def test_every_verb_says_in_one_line_what_is_kept_and_how_to_go_on(name, status)
 
 UNTIMELY = """
 import signal, sys, time
-from cbir_tf import interruption
+from cbir_tf import startup
 from cbir_tf.commands import cli, serve
 
 def main(arguments):
@@ -96,7 +96,7 @@ TWICE = """
         print("cleaned up", flush=True)
 """
 STUCK = """
-    interruption.PATIENCE = 0.05
+    startup.PATIENCE = 0.05
     try:
         signal.raise_signal(signal.SIGINT)
     finally:
@@ -126,20 +126,20 @@ def test_a_signal_that_is_to_be_ignored_stays_ignored():
 
 
 def test_a_user_s_own_program_keeps_its_signals():
-    before = [signal.getsignal(each) for each in interruption.STATUS]
+    before = [signal.getsignal(each) for each in startup.STATUS]
     with (
         pytest.raises(KeyboardInterrupt, match="2 are kept"),
-        interruption.advising(lambda: "2 are kept"),
-        interruption.quitting_at_once(),
+        startup.advising(lambda: "2 are kept"),
+        startup.quitting_at_once(),
     ):
         signal.raise_signal(signal.SIGINT)
-    assert [signal.getsignal(each) for each in interruption.STATUS] == before
+    assert [signal.getsignal(each) for each in startup.STATUS] == before
 
 
 def test_the_inner_advice_goes_first():
     with (
-        pytest.raises(interruption.Terminated, match=r"^inner$"),
-        interruption.advising(lambda: "outer"),
-        interruption.advising(lambda: "inner"),
+        pytest.raises(startup.Terminated, match=r"^inner$"),
+        startup.advising(lambda: "outer"),
+        startup.advising(lambda: "inner"),
     ):
-        raise interruption.Terminated
+        raise startup.Terminated

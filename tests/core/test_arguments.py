@@ -7,7 +7,7 @@ import pytest
 
 import cbir_tf
 from cbir_tf import Embeddings, Gallery, QueryBatch, Run, UserError
-from cbir_tf.arguments import float_matrix, ranks, real_number, texts, whole_number
+from cbir_tf.config.arguments import float_matrix, ranks, real_number, texts, whole_number
 from cbir_tf.evaluation import (
     average_precision,
     bootstrap_intervals,

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cbir_tf.data.text import column_values
 from cbir_tf.errors import UserError
 from cbir_tf.features.filters import listed
 from cbir_tf.features.store import FeatureStore, Record
-from cbir_tf.text import column_values
 
 CLASSES = ["rose", "tulip", 'it\'s; a -- "daisy"']
 OPERATORS = {

@@ -12,9 +12,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, field_validator
 
+from cbir_tf.data.text import nfc
 from cbir_tf.server.http.errors import RequestError
 from cbir_tf.server.pipeline.queries import Steps
-from cbir_tf.text import nfc
 
 _DATA_ADDRESS = re.compile(r"data:image/[\w.+-]+;base64,")
 

@@ -16,6 +16,7 @@ import numpy as np
 from cbir_tf.config.data import Data
 from cbir_tf.config.search import Search
 from cbir_tf.data.added import About, adding, finish_changes, id_of, removing
+from cbir_tf.data.text import nfc
 from cbir_tf.errors import UserError
 from cbir_tf.features.filters import column_of
 from cbir_tf.features.store import FeatureStore, Record
@@ -29,7 +30,6 @@ from cbir_tf.run import Run
 from cbir_tf.server.errors import no_such_image
 from cbir_tf.server.pipeline.queries import Addition, Query, Steps
 from cbir_tf.storage.files import read_json, sha256
-from cbir_tf.text import nfc
 from cbir_tf.types import UNLABELLED, Embeddings, QueryBatch, Results
 
 REMEMBERED = 64  # filters
