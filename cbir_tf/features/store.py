@@ -26,6 +26,8 @@ from cbir_tf.features.store_file import (
     Connection,
     connect,
     create_file,
+    dtype_mismatch,
+    fingerprint_mismatch,
     migrate,
     reporting,
 )
@@ -455,37 +457,6 @@ class FeatureStore:
             found = self._connection.execute("SELECT value FROM about WHERE key = ?", (key,))
             row = found.fetchone()
         return "" if row is None else str(row[0])
-
-
-def fingerprint_mismatch(path: Path, stored: str, wanted: str) -> UserError:
-    """The error for a store whose vectors another encoder made.
-
-    Args:
-        path: of the store.
-        stored: fingerprint in the store.
-        wanted: fingerprint of the encoder in use.
-    """
-    (model, _, theirs), (our_model, _, ours) = stored.partition(" "), wanted.partition(" ")
-    what = "by another model"
-    if model == our_model:
-        what = f"with test-time augmentation {theirs or 'none'}, and {ours or 'none'} is configured"
-    return UserError(
-        f"{path}: made {what}; move the file away and run cbir extract --run {path.parent}"
-    )
-
-
-def dtype_mismatch(path: Path, stored: str, wanted: str) -> UserError:
-    """The error for a store of another number format than is configured.
-
-    Args:
-        path: of the store.
-        stored: format of its vectors.
-        wanted: search.dtype.
-    """
-    return UserError(
-        f"{path}: holds {stored} vectors, and search.dtype is {wanted}; put search.dtype back, or "
-        f"move the file away and run cbir extract --run {path.parent}"
-    )
 
 
 def _where(split: str | None, gallery: str | None = None) -> tuple[str, list[str]]:

@@ -157,6 +157,37 @@ def reporting(path: Path) -> Iterator[None]:
         raise UserError(f"{path}: {reason}") from error
 
 
+def fingerprint_mismatch(path: Path, stored: str, wanted: str) -> UserError:
+    """The error for a store whose vectors another encoder made.
+
+    Args:
+        path: of the store.
+        stored: fingerprint in the store.
+        wanted: fingerprint of the encoder in use.
+    """
+    (model, _, theirs), (our_model, _, ours) = stored.partition(" "), wanted.partition(" ")
+    what = "by another model"
+    if model == our_model:
+        what = f"with test-time augmentation {theirs or 'none'}, and {ours or 'none'} is configured"
+    return UserError(
+        f"{path}: made {what}; move the file away and run cbir extract --run {path.parent}"
+    )
+
+
+def dtype_mismatch(path: Path, stored: str, wanted: str) -> UserError:
+    """The error for a store of another number format than is configured.
+
+    Args:
+        path: of the store.
+        stored: format of its vectors.
+        wanted: search.dtype.
+    """
+    return UserError(
+        f"{path}: holds {stored} vectors, and search.dtype is {wanted}; put search.dtype back, or "
+        f"move the file away and run cbir extract --run {path.parent}"
+    )
+
+
 def create_file(path: Path, about: Mapping[str, str]) -> None:
     """Create an empty store with these values in its table `about`.
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -144,7 +144,7 @@ def _extract_folder(
     missing = _not_found(folder, place, images, before)
     if not keep_missing:
         gone = _gone(
-            folder, missing, digests, len(_stored_below(folder, place, before)), remove_missing
+            run, folder, missing, digests, len(_stored_below(folder, place, before)), remove_missing
         )
     if galleries:
         place.begin()
@@ -182,28 +182,29 @@ def watch(
     run = trained_run(run)
     encoder = open_run_encoder(run, run.config.search)
     logger.info("watching %s; Ctrl-C ends it", folder)
-
-    def update(keep: bool) -> Extraction:
-        return extract(
-            run,
-            folder=folder,
-            gallery=gallery,
-            keep_missing=keep,
-            remove_missing=remove_missing,
-            draw=False,
-            encoder=encoder,
-        )
-
     # A change in the moment before the watch begins shows up in its first round.
     for _ in changes(folder, yield_on_timeout=False, raise_interrupt=True):
         try:
-            try:
-                yield update(keep_missing)
-            except ManyMissingError as error:
-                logger.warning("%s", error)
-                yield update(keep=True)
+            yield extract_or_keep(
+                run,
+                folder=folder,
+                gallery=gallery,
+                keep_missing=keep_missing,
+                remove_missing=remove_missing,
+                draw=False,
+                encoder=encoder,
+            )
         except (UserError, OSError) as error:
             logger.warning("%s", error)
+
+
+def extract_or_keep(run: Run, *, keep_missing: bool = False, **options: Any) -> Extraction:
+    """As `extract`; where more than half of the images are missing, these are kept, and logged."""
+    try:
+        return extract(run, keep_missing=keep_missing, **options)
+    except ManyMissingError as error:
+        logger.warning("%s", error)
+        return extract(run, keep_missing=True, **options)
 
 
 def encode_splits(run: Run, *splits: str, encoder: Encoder | None = None) -> ImageSet:
@@ -300,6 +301,7 @@ def _not_found(
 
 
 def _gone(
+    run: Run,
     folder: Path,
     missing: list[Record],
     digests: list[str | None],
@@ -324,8 +326,9 @@ def _gone(
     if 2 * len(lost) > stored and not remove_missing:
         raise ManyMissingError(
             f"{folder}: {len(lost)} of its {stored} stored images are not there, the first "
-            f"{lost[0].id}; nothing has changed: mount the drive they are on, or use "
-            "--remove-missing to remove them, or --keep-missing to keep them"
+            f"{lost[0].id}, and are kept: mount the drive they are on, or confirm with "
+            f"cbir extract --run {run.folder} --images {folder} and --remove-missing or "
+            "--keep-missing"
         )
     return [each.id for each in absence.gone]
 

@@ -11,7 +11,8 @@ from cbir_tf.config.search import Search
 from cbir_tf.errors import UserError
 from cbir_tf.features.record import OWN
 from cbir_tf.features.runtime import check_model
-from cbir_tf.features.store import FeatureStore, dtype_mismatch, fingerprint_mismatch
+from cbir_tf.features.store import FeatureStore
+from cbir_tf.features.store_file import dtype_mismatch, fingerprint_mismatch
 from cbir_tf.features.views import encoder_fingerprint
 from cbir_tf.progress import logger
 from cbir_tf.retrieval.calibration import Calibration

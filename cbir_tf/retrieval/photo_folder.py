@@ -26,7 +26,7 @@ from cbir_tf.errors import UserError
 from cbir_tf.progress import logger
 from cbir_tf.releases.fetch import fetch
 from cbir_tf.releases.registry import PREFIX, Reference
-from cbir_tf.retrieval.extraction import Extraction, extract
+from cbir_tf.retrieval.extraction import Extraction, extract_or_keep
 from cbir_tf.retrieval.retriever import Retriever
 from cbir_tf.run import Run
 from cbir_tf.startup import import_tensorflow
@@ -69,7 +69,7 @@ def run_of_folder(
                 f"{folder}: searches with {run.config.name}, not with {embedder.name}; choose "
                 "another --store"
             )
-        return run, extract(run, folder=photos, draw=False)
+        return run, extract_or_keep(run, folder=photos, draw=False)
 
 
 def open_folder(

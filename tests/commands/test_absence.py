@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -260,3 +262,22 @@ def test_file_names_in_any_bytes_are_stored_found_and_listed(run_folder, tmp_pat
     (folder / names[0]).rename(folder / "now utf-8.png")
     done = extract(run_folder, folder=folder, draw=False)
     assert done.removed == (f"{folder}/{names[0]}",) and done.known == 1
+
+
+def test_a_query_and_results_of_names_in_any_bytes_are_printed(run_folder, tmp_path):
+    name = os.fsdecode(b"caf\xe9.png")
+    folder = tmp_path / "latin"
+    try:
+        paint(folder / name, 1)
+    except (OSError, UnicodeError):
+        pytest.skip("this file system takes only Unicode names")
+    paint(folder / "other.png", 2)
+    extract(run_folder, folder=folder, draw=False)
+    command = [sys.executable, "-m", "cbir_tf", "search", "--run", str(run_folder), "-k", "1"]
+    command += ["--gallery", "latin", "--json", str(folder / name), str(folder / "other.png")]
+    done = subprocess.run(command, capture_output=True, check=True, cwd=Path(__file__).parents[2])
+    first, second = json.loads(done.stdout)
+    assert first["query"] == str(folder / name) == second["neighbours"][0]["id"]
+    assert first["neighbours"][0]["path"] == str(folder / "other.png")
+    listed = [*command[:3], "remove", *command[4:6], str(folder / name)]
+    assert b"1 images removed" in subprocess.run(listed, capture_output=True, check=True).stdout
