@@ -209,6 +209,16 @@ def test_one_client_does_not_take_the_place_of_others():
     assert [each.is_open for each in many] == [False, True, False] and len(connections) == 4
 
 
+def test_new_connections_of_a_client_have_its_rate():
+    connections = Connections(Server(rate=10, burst=5, idle_timeout=15))
+    assert [connections.delay("one", 100.0) for _ in range(5)] == [0] * 5
+    assert [connections.delay("one", 100.0) for _ in range(3)] == pytest.approx([0.1, 0.2, 0.3])
+    assert connections.delay("two", 100.0) == 0
+    assert max(connections.delay("one", 100.0) for _ in range(1000)) == pytest.approx(15)
+    assert connections.delay("one", 120.0) == 0
+    assert Connections(Server(rate=0)).delay("one", 100.0) == 0
+
+
 @pytest.mark.parametrize(
     ("address", "client"),
     [

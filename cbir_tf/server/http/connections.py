@@ -12,6 +12,7 @@ from collections import defaultdict
 from typing import Any
 
 from uvicorn import Config
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
@@ -21,6 +22,8 @@ MAX_HEAD_BYTES = 32 * 1024
 MAX_PIPELINED = 16
 GRACE = 2.0
 """Seconds after Ctrl-C for a request to arrive whose head has arrived."""
+LONGEST_TURN = 15.0
+"""Seconds that a client is behind at most, however much it has sent."""
 OWN_FILES = 128
 """Open files that the service itself needs."""
 
@@ -43,6 +46,29 @@ def client_of(address: str) -> str:
     return str(ipaddress.IPv6Network((parsed, 64), strict=False))
 
 
+class Turns:
+    """When each client may do something again, so that it does not do more than at some rate.
+
+    Args:
+        rate: a second; 0: any.
+        ahead: seconds' worth of it that may be done at once.
+    """
+
+    def __init__(self, rate: float, ahead: float) -> None:
+        self._rate, self._ahead = rate, ahead
+        self._free_at: dict[str, float] = {}
+
+    def wait(self, client: str, number: float, now: float) -> float:
+        """Seconds to wait after doing it so many times."""
+        if not self._rate:
+            return 0.0
+        if client not in self._free_at:
+            self._free_at = {who: each for who, each in self._free_at.items() if each > now}
+        free_at = max(now, self._free_at.get(client, now)) + number / self._rate
+        self._free_at[client] = min(free_at, now + self._ahead + LONGEST_TURN)
+        return max(0.0, free_at - now - self._ahead)
+
+
 class Connections:
     """The open connections of a service, by client.
 
@@ -60,6 +86,9 @@ class Connections:
             self.most = max(1, min(self.most, open_files - OWN_FILES))
         self.most_of_one = max(1, round(settings.client_share * self.most))
         self.idle_timeout = settings.idle_timeout
+        self._opened = Turns(settings.rate, settings.burst / settings.rate if settings.rate else 0)
+        megabytes = settings.max_pending_megabytes * settings.client_share
+        self._received = Turns(1e6 * megabytes if settings.rate else 0, 0.25)
         self._of: dict[str, dict[BoundedConnection, None]] = defaultdict(dict)
         self._number = 0
 
@@ -86,6 +115,17 @@ class Connections:
         self._number += 1
         return True
 
+    def delay(self, owner: str, now: float) -> float:
+        """Seconds until one more connection of a client is listened to: they have its rate, too."""
+        return min(self.idle_timeout, self._opened.wait(owner, 1, now))
+
+    def rest(self, owner: str, received: int, now: float) -> float:
+        """Seconds not to read more of a client that has just sent so many bytes.
+
+        In a second it may send its share of `max_pending_megabytes`.
+        """
+        return min(1.0, self._received.wait(owner, received, now))
+
     def remove(self, connection: BoundedConnection) -> None:
         """Count a connection no more; ones that are not counted are ignored."""
         own = self._of.get(connection.owner, {})
@@ -94,6 +134,16 @@ class Connections:
             self._number -= 1
         if not own:
             self._of.pop(connection.owner, None)
+
+
+class _Flow(FlowControl):
+    """Reading that can be held up, whatever the application wants to read."""
+
+    is_held = False
+
+    def resume_reading(self) -> None:
+        if not self.is_held:
+            super().resume_reading()
 
 
 class BoundedConnection(HttpToolsProtocol):
@@ -126,11 +176,26 @@ class BoundedConnection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Count it, and begin to wait for a request."""
         super().connection_made(transport)
+        self.flow = _Flow(transport)
         self.owner = client_of(self.client[0]) if self.client else ""
         if not self._all.add(self):
             self.refuse(503, "too many connections at a time; try again")
             return
+        delay = self._all.delay(self.owner, self.loop.time())
+        if delay:
+            self._hold(delay)
         self._wait()
+
+    def _hold(self, seconds: float) -> None:
+        """Do not read for some time."""
+        self.flow.pause_reading()
+        self.flow.is_held = True  # type: ignore[attr-defined]
+        self.loop.call_later(seconds, self._read_on)
+
+    def _read_on(self) -> None:
+        self.flow.is_held = False  # type: ignore[attr-defined]
+        if not self.transport.is_closing():
+            self.flow.resume_reading()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Count it no more."""
@@ -149,6 +214,9 @@ class BoundedConnection(HttpToolsProtocol):
         super().data_received(data)
         if self._unparsed > MAX_HEAD_BYTES:
             self.refuse(431, f"more than {MAX_HEAD_BYTES // 1024} KB of headers; send fewer")
+        rest = self._all.rest(self.owner, len(data), self.loop.time())
+        if rest > 0.01 and not self.transport.is_closing():
+            self._hold(rest)
 
     def refuse(self, status: int, reason: str) -> None:
         """Answer without the application, once, and close."""
