@@ -23,7 +23,6 @@ from cbir_tf.features.views import encoder_fingerprint, open_run_encoder, viewed
 from cbir_tf.progress import logger
 from cbir_tf.retrieval.absence import absence_of, place_of
 from cbir_tf.retrieval.galleries import FolderGallery
-from cbir_tf.retrieval.gallery_plots import draw_map
 from cbir_tf.retrieval.opening import trained_run
 from cbir_tf.retrieval.retriever import Retriever
 from cbir_tf.retrieval.run_images import (
@@ -114,11 +113,16 @@ def extract(
             run, path_of(folder), gallery, keep_missing, remove_missing, encoder
         )
     with fit_index(run) as retriever:
+        pictures: list[Path] = []
+        if draw:
+            from cbir_tf.retrieval.gallery_plots import draw_map  # Matplotlib takes seconds
+
+            pictures = draw_map(retriever, images.ids)
         return replace(
             found,
             stored=len(retriever.gallery),
             unreadable=done.unreadable,
-            pictures=tuple(draw_map(retriever, images.ids)) if draw else (),
+            pictures=tuple(pictures),
         )
 
 
