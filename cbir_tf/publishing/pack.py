@@ -78,7 +78,7 @@ def _check_same(scratch: Path, folder: Path) -> None:
     before = folder / MANIFEST
     if not before.is_file() or before.read_bytes() != (scratch / MANIFEST).read_bytes():
         raise UserError(
-            f"{folder}: holds something else; delete it, or choose another --version or --to"
+            f"{folder}: holds something else; move it away, or choose another --version or --to"
         )
 
 

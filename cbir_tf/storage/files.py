@@ -136,9 +136,11 @@ def read_json(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise UserError(f"{path}: missing; train again with --restart") from None
     except (OSError, ValueError) as error:
-        raise UserError(f"{path}: damaged ({error}); delete it, then repeat the command") from None
+        raise UserError(
+            f"{path}: damaged ({error}); restore it, or move it away, then repeat the command"
+        ) from None
     if not isinstance(values, dict):
-        raise UserError(f"{path}: damaged; delete it, then repeat the command")
+        raise UserError(f"{path}: damaged; restore it, or move it away, then repeat the command")
     return values
 
 
