@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+from cbir_tf.data.added import removing
 from cbir_tf.data.folder_source import TABLE_SUFFIXES
 from cbir_tf.errors import UserError, nearest
 from cbir_tf.features.record import EARLIER, OWN, UNFINISHED, GalleryFolder
@@ -243,11 +245,10 @@ def _remove(run: Run, store: FeatureStore, records: Sequence[Record], ids: Seque
         for each in records
         if each.id in wanted and each.id.startswith(f"{run.added.name}/") and each.path
     ]
-    for path in added:  # first, so that no extraction brings it back
-        path.with_suffix(".json").unlink(missing_ok=True)
-    store.remove(ids)
-    for path in added:
-        path.unlink(missing_ok=True)
+    with ExitStack() as stack:
+        for path in added:
+            stack.enter_context(removing(path))
+        store.remove(ids)
 
 
 def _check_name(name: str) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from cbir_tf import Retriever, Run, evaluate, extract
 from cbir_tf.commands.cli import main
+from cbir_tf.data.added import adding
 from cbir_tf.features import encode as encoding
 from cbir_tf.features.store import FeatureStore
 from cbir_tf.retrieval.galleries import list_galleries
@@ -210,3 +211,16 @@ def test_nothing_is_drawn_again_where_nothing_has_changed(run_folder, photos, tm
     extra = Path(shutil.copytree(photos / "red", tmp_path / "extra"))
     assert main(["extract", "--run", str(run_folder), "--images", str(extra)]) == 0
     assert page.stat().st_mtime_ns != drawn
+
+
+def test_an_added_picture_is_removed_with_its_file(run_folder, photos):
+    run = Run.open(run_folder)
+    with adding(run.added, (photos / "red" / "00.jpg").read_bytes() + b"\0", "red", {}) as path:
+        pass
+    id_ = f"added/{path.stem}"
+    extract(run, "test", draw=False)
+    assert main(["remove", "--run", str(run_folder), id_]) == 0
+    assert [each for each in run.added.iterdir() if each.is_file()] == []
+    extract(run, "test", draw=False)
+    with FeatureStore.open(run.features) as store:
+        assert store.record(id_) is None
