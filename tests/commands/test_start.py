@@ -59,7 +59,7 @@ def test_cbir_and_the_scripts_tell_the_same_version():
 
 
 @pytest.mark.parametrize(
-    "arguments", [[], ["trian"], ["train"], ["duplicates", "--images", "a", "--none"]]
+    "arguments", [[], ["trian"], ["compare"], ["duplicates", "--images", "a", "--none"]]
 )
 def test_a_command_line_that_cannot_be_parsed_has_status_2(arguments, capsys):
     with pytest.raises(SystemExit) as end:

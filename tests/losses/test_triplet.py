@@ -66,7 +66,7 @@ def batches(draw):
 
 @pytest.mark.parametrize("name", LOSSES)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(batch=batches())
 def test_value_and_gradient_are_those_of_nested_loops(name, dtype, batch):
     embeddings, labels, margin = batch
@@ -85,7 +85,7 @@ def test_value_and_gradient_are_those_of_nested_loops(name, dtype, batch):
 
 
 @pytest.mark.parametrize("name", LOSSES)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(batch=batches())
 def test_value_with_euclidean_distance_is_that_of_nested_loops(name, batch):
     embeddings, labels, margin = batch
