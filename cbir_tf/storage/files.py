@@ -34,6 +34,9 @@ _USER_ERRNO = {
 }
 
 
+_RESTORE = "restore it, or move it away and repeat the command"
+
+
 def cache_folder() -> Path:
     """$CBIR_TF_CACHE, else cbir-tf in $XDG_CACHE_HOME, else ~/.cache/cbir-tf."""
     return _cache_folder(os.environ.get("CBIR_TF_CACHE"), os.environ.get("XDG_CACHE_HOME"))
@@ -135,12 +138,13 @@ def read_json(path: Path) -> dict[str, Any]:
         values = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path}: missing; train again with --restart") from None
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"{path}: damaged ({error}); restore it, or move it away, then repeat the command"
-        ) from None
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise UserError(f"{path}: could not be read: {reason}; check its permissions") from None
+    except ValueError as error:
+        raise UserError(f"{path}: damaged ({error}); {_RESTORE}") from None
     if not isinstance(values, dict):
-        raise UserError(f"{path}: damaged; restore it, or move it away, then repeat the command")
+        raise UserError(f"{path}: damaged; {_RESTORE}")
     return values
 
 
