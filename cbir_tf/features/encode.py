@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from cbir_tf.config.data import Data
+from cbir_tf.features.file_states import FileStates
 from cbir_tf.features.record import OWN
 from cbir_tf.features.runtime import Encoder
 from cbir_tf.features.store import FeatureStore, Record
@@ -86,7 +87,10 @@ def encode(
         digests: of the images (`digests_of`), if they are known.
     """
     galleries = galleries or {}
-    digests = digests_of(images) if digests is None else digests
+    if digests is None:
+        states = FileStates(store.file_states())
+        digests = digests_of(images, states)
+        store.note_files(states.fresh)
     stored = {record.id: record for record in store.records()}
 
     def record(position: int) -> Record:
@@ -168,12 +172,13 @@ def _not_known(new: Sequence[int], records: Mapping[int, Record], store: Feature
     return left
 
 
-def digests_of(images: ImageSet) -> list[str | None]:
+def digests_of(images: ImageSet, states: FileStates | None = None) -> list[str | None]:
     """SHA-256 of each image's encoded bytes; None where the file cannot be read."""
+    states = states or FileStates()
 
     def digest(source: Path | bytes) -> str | None:
         try:
-            return sha256(source)
+            return sha256(source) if isinstance(source, bytes) else states.digest(source)
         except OSError:
             return None
 

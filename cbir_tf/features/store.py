@@ -6,7 +6,7 @@ import json
 import secrets
 import threading
 import weakref
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import compress
 from pathlib import Path
@@ -18,6 +18,7 @@ import numpy as np
 from cbir_tf.config.arguments import texts
 from cbir_tf.data.text import nfc
 from cbir_tf.errors import UserError
+from cbir_tf.features.file_states import State
 from cbir_tf.features.filters import COLUMNS, rows_meeting
 from cbir_tf.features.record import UNFINISHED, GalleryFolder, Record
 from cbir_tf.features.store_file import (
@@ -267,6 +268,21 @@ class FeatureStore:
             return {
                 digest: np.frombuffer(vector, dtype).astype(np.float32) for digest, vector in rows
             }
+
+    def file_states(self) -> dict[str, State]:
+        """Size, modification time and digest of files that were read, by path or address."""
+        with reporting(self.path):
+            rows = self._connection.execute("SELECT path, size, mtime_ns, digest FROM files")
+            return {path: (size, time, digest) for path, size, time, digest in rows}
+
+    def note_files(self, states: Mapping[str, State]) -> None:
+        """Keep the states of files for `file_states`."""
+        if states:
+            rows = [(path, *state) for path, state in states.items()]
+            with reporting(self.path), self._connection:
+                self._connection.executemany(
+                    "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?)", rows
+                )
 
     def galleries(self) -> list[GalleryFolder]:
         """The galleries of further folders, a row for each folder, in order of its path."""

@@ -26,6 +26,8 @@ CREATE INDEX digests ON features (digest);
 CREATE TABLE galleries (folder TEXT PRIMARY KEY, name TEXT NOT NULL, complete INTEGER NOT NULL)
     WITHOUT ROWID;
 CREATE TABLE spare (digest TEXT PRIMARY KEY, vector BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE files (path TEXT PRIMARY KEY, size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL,
+    digest TEXT NOT NULL) WITHOUT ROWID;
 """
 SCHEMA = f"""
 CREATE TABLE about (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -62,6 +64,7 @@ READABLE = 2
 _VIEWS_OF_2 = f"""
 CREATE TEMP VIEW features AS SELECT *, {_GALLERY_BEFORE} AS gallery FROM main.features;
 CREATE TEMP VIEW galleries AS SELECT '' AS folder, '' AS name, 1 AS complete WHERE 0;
+CREATE TEMP VIEW files AS SELECT '' AS path, 0 AS size, 0 AS mtime_ns, '' AS digest WHERE 0;
 CREATE TEMP VIEW spare AS SELECT '' AS digest, x'' AS vector WHERE 0;
 """
 

@@ -17,6 +17,7 @@ from cbir_tf.config.arguments import one_of
 from cbir_tf.data.added import with_added
 from cbir_tf.errors import UserError
 from cbir_tf.features.encode import Encoding, digests_of, encode
+from cbir_tf.features.file_states import FileStates
 from cbir_tf.features.runtime import Encoder
 from cbir_tf.features.store import FeatureStore, Record
 from cbir_tf.features.views import encoder_fingerprint, open_run_encoder, viewed
@@ -143,7 +144,8 @@ def _extract_folder(
     own |= {id_ for id_ in images.ids.tolist() if id_.startswith(f"{run.added.name}/")}
     before = _records(run)
     galleries = place.galleries(images.ids.tolist(), own, before)
-    digests = digests_of(images)
+    states = _file_states(run)
+    digests = digests_of(images, states)
     gone: list[str] = []
     missing = _not_found(folder, place, images, before)
     if not keep_missing:
@@ -154,6 +156,7 @@ def _extract_folder(
         place.begin()
     done = encode_into_store(run, images, encoder, galleries, digests)
     with FeatureStore.open(run.features) as store:
+        store.note_files(states.fresh)
         store.remove(gone, spare=True)
     if galleries:
         place.finish()
@@ -289,6 +292,13 @@ def _records(run: Run) -> list[Record]:
         return []
     with FeatureStore.open(run.features) as store:
         return store.records()
+
+
+def _file_states(run: Run) -> FileStates:
+    if not run.features.is_file():
+        return FileStates()
+    with FeatureStore.open(run.features) as store:
+        return FileStates(store.file_states())
 
 
 def _stored_below(folder: Path, place: FolderGallery, records: list[Record]) -> list[Record]:
