@@ -435,9 +435,10 @@ def test_access_denied(s3, s3_server):
 def test_s3fs_is_imported_only_for_an_address_and_its_lack_is_one_line(s3):
     code = """
         import sys
+        from pathlib import Path
         from cbir_tf.commands import cli
         from cbir_tf.storage.remote import local, synchronized
-        with synchronized(["/tmp"]):
+        with synchronized([Path("/tmp")]):
             local("/tmp")
         assert not {"s3fs", "fsspec", "botocore"} & set(sys.modules)
         sys.modules["s3fs"] = None
