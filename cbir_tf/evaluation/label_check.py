@@ -72,7 +72,7 @@ def outliers(distances: np.ndarray, fence: float = 3.0) -> np.ndarray:
 
     An image's isolation is the mean distance to its k nearest neighbours. Those above Q3 + fence
     (Q3 - Q1) are outliers; with a fence of 3 Tukey calls them far out (Exploratory Data Analysis,
-    1977).
+    1977). Where Q1 and Q3 are equal, as among duplicates, none can be told from the others.
 
     Args:
         distances: (N, k) to the k nearest other images.
@@ -89,5 +89,7 @@ def outliers(distances: np.ndarray, fence: float = 3.0) -> np.ndarray:
         return np.empty(0, np.int64)
     isolation = distances.mean(axis=1)
     first, third = np.percentile(isolation, [25, 75])
+    if third == first:
+        return np.empty(0, np.int64)
     found = np.flatnonzero(isolation > third + fence * (third - first))
     return found[np.argsort(-isolation[found], kind="stable")]

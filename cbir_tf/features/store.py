@@ -1,4 +1,7 @@
-"""The feature store: one SQLite file of ids, paths, labels, metadata and vectors."""
+"""The feature store: one SQLite file of ids, paths, labels, metadata and vectors.
+
+All statements stand in one class, long as it is: they share a connection and its transactions.
+"""
 
 from __future__ import annotations
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from cbir_tf.errors import UserError
 from cbir_tf.evaluation.label_check import contradicted_labels, outliers
 from cbir_tf.plots.inspection_page import Finding, inspection_page
 from cbir_tf.retrieval.query_engine import QueryEngine
@@ -64,9 +65,14 @@ def inspect_labels(retriever: Retriever, k: int = 10, share: float = 0.8) -> Ins
         retriever: of the run.
         k: neighbours that vote; all others where there are fewer.
         share: of the neighbours that has to agree on another label to call one wrong.
+
+    Raises:
+        UserError: there is only one image.
     """
     gallery, names = retriever.gallery, retriever.class_names
     ids, labels = gallery.embeddings.ids, gallery.embeddings.labels
+    if len(ids) < 2:
+        raise UserError(f"{retriever.run.features}: holds one image; extract more to compare")
     k = min(k, len(ids) - 1)
     plain = gallery.settings.changed("none", "none")
     found = QueryEngine(gallery, plain).search(
