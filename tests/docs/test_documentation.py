@@ -143,7 +143,7 @@ def reader(page_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Reade
     program.chmod(0o755)
     monkeypatch.chdir(page_folder)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    monkeypatch.setenv("CBIR_TF_CACHE", str(page_folder / "cache"))
+    monkeypatch.setenv("CBIR_TF_CACHE", str(page_folder.parent / "cache"))  # of all pages
     for made in ("Makefile", "requirements.txt", "requirements-dev.txt", "requirements-annoy.txt"):
         (page_folder / made).symlink_to(ROOT / made)
     reader = Reader(page_folder)
