@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import keyword
 import os
 import sys
 from collections.abc import Sequence
@@ -31,6 +32,8 @@ VERBS = {
     "extract": "embed images into the run's feature store, fit the index, draw the embedding map",
     "galleries": "list the galleries of a run: its own images, and further folders",
     "remove": "take images, a gallery or a folder out of the run's feature store",
+    "export": "write the run's vectors with ids, labels and metadata for other tools",
+    "import": "read vectors that export wrote into a run of the same encoder",
     "search": "find the images most similar to one or several query images",
     "serve": "search over HTTP, with a web page",
     "calibrate": "set the distance threshold beyond which a query counts as out of the gallery",
@@ -168,7 +171,8 @@ def _program_parser(argv: Sequence[str]) -> argparse.ArgumentParser:
 
 
 def _fill(parser: argparse.ArgumentParser, verb: str) -> None:
-    module = importlib.import_module(f"cbir_tf.commands.{verb}")
+    name = f"{verb}_" if keyword.iskeyword(verb) else verb
+    module = importlib.import_module(f"cbir_tf.commands.{name}")
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     module.add_arguments(parser)
     parser.set_defaults(action=module.main, verb=verb)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 
-from cbir_tf.storage.addresses import address_of, path_of
+from cbir_tf.commands.chosen_run import add_run
+from cbir_tf.storage.addresses import address_of
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The verb's arguments."""
-    parser.add_argument("--run", type=path_of, required=True, help="folder of a trained run")
+    add_run(parser)
     parser.add_argument("--json", action="store_true", help="one JSON document on standard output")
     parser.epilog = (
         "The gallery `run` has the run's own images and those added while it was served. Search in "

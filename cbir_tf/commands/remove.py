@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 
+from cbir_tf.commands.chosen_run import add_run
 from cbir_tf.errors import UserError
 from cbir_tf.startup import import_tensorflow
 from cbir_tf.storage.addresses import path_of
@@ -15,7 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "images_named", nargs="*", metavar="IMAGE", help="id or path of a stored image"
     )
-    parser.add_argument("--run", type=path_of, required=True, help="folder of a trained run")
+    add_run(parser)
     parser.add_argument("--gallery", metavar="NAME", help="all of a gallery, see cbir galleries")
     parser.add_argument(
         "--images",

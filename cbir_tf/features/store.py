@@ -168,6 +168,15 @@ class FeatureStore:
         return self._about("dtype")
 
     @property
+    def dimensions(self) -> int | None:
+        """D of the stored vectors; None where there are none."""
+        with reporting(self.path):
+            row = self._connection.execute("SELECT length(vector) FROM features LIMIT 1").fetchone()
+        return (
+            None if row is None else int(row[0]) // np.dtype(DTYPES[self._about("dtype")]).itemsize
+        )
+
+    @property
     def class_names(self) -> tuple[str, ...]:
         """Names the labels count into, in NFC."""
         return tuple(nfc(name) for name in json.loads(self._about("class_names")))
