@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import ast
 import importlib
+import keyword
 import os
 import re
 from collections import defaultdict
@@ -38,7 +39,7 @@ ROOMS = {
     "tuning": "hyper-parameter tuning",
     "server": "the HTTP service",
 }
-GENERAL = ("run", "types", "errors", "text", "progress", "parallel")
+GENERAL = ("run", "types", "errors", "progress", "parallel")
 """Modules beside the rooms."""
 
 
@@ -102,7 +103,8 @@ def command_line() -> str:
             description=summary[0].upper() + summary[1:] + ".",
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
-        importlib.import_module(f"cbir_tf.commands.{verb}").add_arguments(parser)
+        name = f"{verb}_" if keyword.iskeyword(verb) else verb
+        importlib.import_module(f"cbir_tf.commands.{name}").add_arguments(parser)
         note = ""
         if (parser.epilog or "").startswith("keys") or verb == "serve":
             parser.epilog = None

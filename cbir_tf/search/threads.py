@@ -10,6 +10,8 @@ from threadpoolctl import ThreadpoolController
 
 from cbir_tf.parallel import cores
 
+LIBRARIES = ("faiss", "sklearn.neighbors")
+"""Modules that bring an OpenMP library each."""
 WORK_OF_A_THREAD = 2**25
 """Products of a query's and a vector's values: about ten milliseconds of one core. Threads of
 OpenMP wait for one another at the end of every piece of work; where another program has one of the
@@ -31,13 +33,13 @@ def limited_to(threads: int) -> AbstractContextManager[object]:
 
     Other threads of the program keep their own number, as OpenMP counts for each.
     """
-    limit: AbstractContextManager[object] = _controller("faiss" in sys.modules).limit(
-        limits=threads, user_api="openmp"
-    )
+    limit: AbstractContextManager[object] = _controller(
+        *(name in sys.modules for name in LIBRARIES)
+    ).limit(limits=threads, user_api="openmp")
     return limit
 
 
 @cache
-def _controller(_: bool) -> ThreadpoolController:
-    """The libraries loaded; looked at again once FAISS is."""
+def _controller(*_: bool) -> ThreadpoolController:
+    """The libraries loaded; looked at again once one more of LIBRARIES is."""
     return ThreadpoolController()

@@ -166,18 +166,20 @@ def test_a_link_to_a_drive_that_is_gone_keeps_its_images(run_folder, album, tmp_
 
 
 def test_a_file_that_cannot_be_read_for_the_moment_keeps_its_vector(run_folder, album, monkeypatch):
-    from cbir_tf.features import encode
+    from cbir_tf.features import file_states
 
     extract(run_folder, folder=album, draw=False)
     before = vectors(run_folder, album)
-    real = encode.sha256
+    for path in album.rglob("1.png"):
+        path.touch()  # so that it is read again
+    real = file_states.sha256
 
     def failing(source):
         if isinstance(source, Path) and source.name == "1.png":
             raise OSError(5, "Input/output error")
         return real(source)
 
-    monkeypatch.setattr(encode, "sha256", failing)
+    monkeypatch.setattr(file_states, "sha256", failing)
     done = extract(run_folder, folder=album, draw=False)
     assert len(done.unreadable) == 2  # album/1.png and drive/a/1.png
     assert vectors(run_folder, album) == before

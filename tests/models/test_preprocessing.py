@@ -36,9 +36,11 @@ MODULE_OF = {
     **{f"resnet{depth}": "resnet" for depth in (50, 101, 152)},
     **{f"densenet{depth}": "densenet" for depth in (121, 169, 201)},
 }
+# (x - 127) / 128, which test_efficientnet_lite.py holds to PyTorch's features.
+LITE = ["efficientnet_lite0", "efficientnet_lite2"]
 FROM_MINUS_ONE = ["small_cnn", "mini_densenet", "bit_m_r50x1"]
 # Those of KerasHub take pixels as they are, and prepare them as their presets say.
-APART = {*FROM_MINUS_ONE, *TRANSFORMERS, *(f"efficientnet_b{size}" for size in range(8))}
+APART = {*FROM_MINUS_ONE, *LITE, *TRANSFORMERS, *(f"efficientnet_b{size}" for size in range(8))}
 
 
 def prepared(kind: str, images: np.ndarray) -> np.ndarray:

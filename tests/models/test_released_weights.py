@@ -64,6 +64,7 @@ def test_the_embedder_is_the_released_one_head_included(release):
 def test_with_another_head_only_the_backbone_is(release, caplog):
     seal(release)
     logger.addHandler(caplog.handler)
+    caplog.set_level("INFO", logger=logger.name)
     built = build_embedder(model(hidden=(16,)), seed=1)
     logger.removeHandler(caplog.handler)
     # What does not fit is named by what was asked for.

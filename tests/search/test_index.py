@@ -250,7 +250,7 @@ def test_an_empty_gallery_is_a_one_line_error(name):
     ("vectors", "message"),
     [
         (np.ones((2, 7)), r"shape \(2, 7\), the gallery's dimension is 8"),
-        (np.ones(8), r"shape \(8,\), the gallery's dimension is 8"),
+        (np.ones((1, 2, 8)), r"shape \(vectors, dimension\), got .*\(1, 2, 8\)"),
         (np.full((1, 8), np.nan), "query vector 0 has a value that is not finite"),
     ],
 )
@@ -293,9 +293,9 @@ def test_a_distance_that_a_back_end_does_not_know_is_a_one_line_error(name):
 
 
 def test_an_unknown_option_is_refused():
-    with pytest.raises(TypeError):
+    with pytest.raises(UserError, match="probes"):
         make_index("nearest_neighbors", probes=3)
-    with pytest.raises(TypeError, match="probes"):
+    with pytest.raises(UserError, match="probes"):
         make_index("faiss", probes=3)
     with pytest.raises(UserError, match="no kind 'flatt'; did you mean 'flat'"):
         make_index("faiss", kind="flatt")
@@ -305,7 +305,7 @@ def test_an_unknown_option_is_refused():
         make_index("faiss hnsw", "manhattan").fit(random_embeddings(100))
     with pytest.raises(UserError, match="annoy: trees=0: must be 1 or more"):
         make_index("annoy", trees=0)
-    with pytest.raises(UserError, match="recall=0: must be above 0 and at most 1"):
+    with pytest.raises(UserError, match=r"recall=0\.0: must be above 0 and at most 1"):
         make_index("annoy", recall=0)
 
 

@@ -11,6 +11,17 @@ from cbir_tf.search.threads import WORK_OF_A_THREAD, limited_to, threads_for
 from cbir_tf.types import Embeddings
 
 
+def openmp_of_search() -> list[dict]:
+    """The OpenMP libraries of scikit-learn and FAISS; other tests may have loaded others since."""
+    pools = threadpoolctl.threadpool_info()
+    ours = ("scikit_learn", "sklearn", "faiss")
+    return [
+        each
+        for each in pools
+        if each["user_api"] == "openmp" and any(name in each["filepath"] for name in ours)
+    ]
+
+
 def test_a_small_search_has_one_thread_and_a_large_one_a_core_each(monkeypatch):
     monkeypatch.setattr(threads, "cores", lambda: 8)
     assert threads_for(0) == threads_for(10_000 * 128) == threads_for(2 * WORK_OF_A_THREAD - 1) == 1
@@ -32,8 +43,7 @@ def test_the_back_end_searches_with_the_threads_of_its_work(
     propose, seen = index.back_end.propose, []
 
     def watched(*arguments):
-        pools = threadpoolctl.threadpool_info()
-        seen.append({each["num_threads"] for each in pools if each["user_api"] == "openmp"})
+        seen.append({each["num_threads"] for each in openmp_of_search()})
         return propose(*arguments)
 
     monkeypatch.setattr(index.back_end, "propose", watched)
@@ -43,8 +53,7 @@ def test_the_back_end_searches_with_the_threads_of_its_work(
 
 def test_what_is_asked_for_after_a_search_is_as_it_was():
     def openmp() -> list[int]:
-        pools = threadpoolctl.threadpool_info()
-        return [each["num_threads"] for each in pools if each["user_api"] == "openmp"]
+        return [each["num_threads"] for each in openmp_of_search()]
 
     import sklearn.neighbors  # noqa: F401
 

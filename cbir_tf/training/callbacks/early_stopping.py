@@ -30,20 +30,16 @@ def best_epoch(history: History, monitor: str, min_delta: float = 0.0) -> int | 
         >>> best_epoch(history, "val_recall@1")
         2
     """
-    best: int | None = None
-    highest: tuple[float, ...] = (-math.inf,)
-    for row in history:
-        this = standing(row, monitor)
-        is_tie = best is not None and this[0] == highest[0]
-        if this[0] > highest[0] + min_delta or (is_tie and this > highest):
-            best, highest = int(row["epoch"]), this
-    return best
+    return _last_improvement(history, monitor, min_delta, ties=True)
 
 
 def should_stop(
     history: History, monitor: str, patience: int | None, min_delta: float = 0.0
 ) -> bool:
     """Whether the last `patience` epochs brought no improvement; never with patience None.
+
+    Improvements are those of `best_epoch`. With a min_delta those between equal values of the
+    monitor do not count, as they may be as small as they like.
 
     Example:
         >>> history = [{"epoch": 1, "val_loss": 0.5}, {"epoch": 2, "val_loss": 0.6}]
@@ -52,5 +48,17 @@ def should_stop(
     """
     if patience is None or not history:
         return False
-    best = best_epoch(history, monitor, min_delta) or 0
-    return int(history[-1]["epoch"]) - best >= patience
+    last = _last_improvement(history, monitor, min_delta, ties=not min_delta) or 0
+    return int(history[-1]["epoch"]) - last >= patience
+
+
+def _last_improvement(history: History, monitor: str, min_delta: float, ties: bool) -> int | None:
+    """Number of the last epoch that improved, by another figure too where `ties` are broken."""
+    best: int | None = None
+    highest: tuple[float, ...] = (-math.inf,)
+    for row in history:
+        this = standing(row, monitor)
+        is_tie = ties and best is not None and this[0] == highest[0]
+        if this[0] > highest[0] + min_delta or (is_tie and this > highest):
+            best, highest = int(row["epoch"]), this
+    return best
