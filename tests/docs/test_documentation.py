@@ -56,7 +56,12 @@ SMALL = (
     "training.epochs=1",
     "training.steps_per_epoch=4",
 )
-BRIEF = ("data.image_size=32", "training.epochs=1", "training.steps_per_epoch=1")
+BRIEF = (
+    "data.image_size=32",
+    "training.epochs=1",
+    "training.steps_per_epoch=1",
+    "model={backbone: small_cnn, options: {width: 4}, weights: null, embedding_size: 8}",
+)
 GENERATED = re.compile(r"(?:configuration|command_line|python/\w+)\.md$")
 
 
