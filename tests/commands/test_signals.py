@@ -30,13 +30,14 @@ def python(program: str, *arguments: object) -> subprocess.CompletedProcess[str]
 # Every verb in turn, each hit by the signal where its work would begin; then the same while
 # something is imported, which ends the process.
 EVERY_VERB = """
-import importlib, os, signal, sys
+import importlib, keyword, os, signal, sys
 from cbir_tf import startup
 from cbir_tf.commands import cli
 
 number = getattr(signal, sys.argv[1])
 for verb in cli.VERBS:
-    module = importlib.import_module(f"cbir_tf.commands.{verb}")
+    name = verb + "_" * keyword.iskeyword(verb)
+    module = importlib.import_module(f"cbir_tf.commands.{name}")
     module.add_arguments = lambda parser: None
     module.main = lambda arguments: signal.raise_signal(number)
     sys.argv[1:] = [verb]
