@@ -55,7 +55,13 @@ def run_and_inputs(
     if not is_folder:
         if arguments.model or arguments.store:
             raise UserError("--model and --store are for a folder of pictures; give PHOTOS first")
-        return trained_run(arguments.run), list(inputs)
+        try:
+            return trained_run(arguments.run), list(inputs)
+        except UserError as error:
+            if arguments.run is not None or not inputs:
+                raise
+            reason = "no query after it" if Path(inputs[0]).is_dir() else "not a folder of pictures"
+            raise UserError(f"{inputs[0]}: {reason}, and {error}") from None
     from cbir_tf.progress import logger
     from cbir_tf.retrieval.photo_folder import PRETRAINED, run_of_folder
 

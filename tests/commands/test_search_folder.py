@@ -107,7 +107,8 @@ def test_a_combined_query_is_one_answer(photos, files, model, tmp_path, capsys):
         (["{empty}", "{query}"], "{empty}"),
         (["--run", "{run}", "{query}", "--minus", "{query}"], "--combine"),
         (["--run", "{run}", "{query}", "--store", "somewhere"], "--store"),
-        (["nothing_here", "{query}"], "--run"),
+        (["nothing_here", "{query}"], "nothing_here: not a folder"),
+        (["{photos}"], "{photos}: no query"),
     ],
 )
 def test_what_does_not_go_together_is_one_line(
@@ -122,7 +123,7 @@ def test_what_does_not_go_together_is_one_line(
         "empty": str(tmp_path / "empty"),
     }
     model = ["--model", str(trained_folder)] if "--run" not in arguments else []
-    model = model if arguments[0].startswith("{") else []
+    model = model if arguments[0].startswith("{") and len(arguments) > 1 else []
     given = [each.format(**places) for each in arguments]
     assert main(["search", *given, *model]) == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]
